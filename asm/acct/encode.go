@@ -1,0 +1,216 @@
+package acct
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// recordVersion is the first octet of an encoded Record.
+const recordVersion = 1
+
+// ErrCorrupt says that an encoded value of this package can't be read.
+var ErrCorrupt = errors.New("corrupt encoding")
+
+// AppendBinary appends the record's frozen content, everything but Shares.
+// Equal contents have equal encodings.
+func (r *Record) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, recordVersion, byte(r.Type))
+	b = appendString(b, r.SessionID)
+	b = binary.AppendUvarint(b, uint64(r.Number))
+	b = appendString(b, r.MultiSessionID)
+	b = appendString(b, r.User)
+	b = appendString(b, r.Realm)
+	framed, err := r.Framed.MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("acct: encode record %s/%d: %w", r.SessionID, r.Number, err)
+	}
+	b = appendString(b, string(framed))
+	b = appendTime(b, r.Start)
+	b = appendTime(b, r.End)
+	b = appendTime(b, r.Event)
+	b = binary.AppendVarint(b, r.SessionTime.Milliseconds())
+	b = appendUsage(b, r.Usage)
+	b = binary.AppendUvarint(b, uint64(len(r.Classes)))
+	for _, c := range r.Classes {
+		b = appendString(b, c.Class)
+		b = appendUsage(b, c.Usage)
+	}
+	var estimated byte
+	if r.Estimated {
+		estimated = 1
+	}
+	b = append(b, estimated)
+	b = appendString(b, string(r.Flow))
+	b = binary.AppendUvarint(b, uint64(r.Part))
+	b = binary.AppendUvarint(b, uint64(r.Parts))
+	return b, nil
+}
+
+// UnmarshalBinary reads what AppendBinary wrote. It keeps Shares. Errors
+// match ErrCorrupt.
+func (r *Record) UnmarshalBinary(b []byte) error {
+	d := decoder{b: b}
+	if v := d.octet(); v != recordVersion && d.err == nil {
+		return fmt.Errorf("acct: record of version %d: %w", v, ErrCorrupt)
+	}
+	out := Record{Shares: r.Shares}
+	out.Type = RecordType(d.octet())
+	out.SessionID = d.string()
+	out.Number = uint32(d.uvarint())
+	out.MultiSessionID = d.string()
+	out.User = d.string()
+	out.Realm = d.string()
+	if framed := d.string(); framed != "" && d.err == nil {
+		if err := out.Framed.UnmarshalBinary([]byte(framed)); err != nil {
+			d.err = ErrCorrupt
+		}
+	}
+	out.Start, out.End, out.Event = d.time(), d.time(), d.time()
+	out.SessionTime = time.Duration(d.varint()) * time.Millisecond
+	out.Usage = d.usage()
+	// A class takes at least five octets, so a length beyond what is left
+	// can't make us allocate.
+	if n := d.uvarint(); n > uint64(len(d.b)) {
+		d.err = ErrCorrupt
+	} else if n > 0 {
+		out.Classes = make([]ClassUsage, n)
+		for i := range out.Classes {
+			out.Classes[i] = ClassUsage{d.string(), d.usage()}
+		}
+	}
+	out.Estimated = d.octet() == 1
+	if flow := d.string(); flow != "" {
+		out.Flow = []byte(flow)
+	}
+	out.Part, out.Parts = uint16(d.uvarint()), uint16(d.uvarint())
+	if d.err == nil && len(d.b) != 0 {
+		d.err = ErrCorrupt
+	}
+	if d.err != nil {
+		return fmt.Errorf("acct: decode record: %w", d.err)
+	}
+	*r = out
+	return nil
+}
+
+// AppendShares appends an encoding of shares, which ParseShares reads.
+func AppendShares(b []byte, shares []Share) []byte {
+	b = binary.AppendUvarint(b, uint64(len(shares)))
+	for _, s := range shares {
+		b = appendString(b, s.Exporter)
+		b = binary.AppendUvarint(b, uint64(s.Domain))
+		b = binary.AppendVarint(b, s.Interval)
+		b = binary.AppendUvarint(b, s.Records)
+		b = binary.AppendUvarint(b, s.Octets)
+		b = binary.AppendUvarint(b, s.Packets)
+	}
+	return b
+}
+
+// ParseShares reads what AppendShares wrote. No octets are no shares. Errors
+// match ErrCorrupt.
+func ParseShares(b []byte) ([]Share, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	d := decoder{b: b}
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		return nil, fmt.Errorf("acct: decode shares: %w", ErrCorrupt)
+	}
+	shares := make([]Share, n)
+	for i := range shares {
+		shares[i] = Share{
+			LedgerKey{d.string(), uint32(d.uvarint()), d.varint()},
+			Count{d.uvarint(), d.uvarint(), d.uvarint()},
+		}
+	}
+	if d.err != nil || len(d.b) != 0 {
+		return nil, fmt.Errorf("acct: decode shares: %w", ErrCorrupt)
+	}
+	return shares, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+// appendTime appends t in milliseconds, the zero time as zero.
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return binary.AppendVarint(b, 0)
+	}
+	return binary.AppendVarint(b, t.UnixMilli())
+}
+
+func appendUsage(b []byte, u Usage) []byte {
+	b = binary.AppendUvarint(b, u.InputOctets)
+	b = binary.AppendUvarint(b, u.OutputOctets)
+	b = binary.AppendUvarint(b, u.InputPackets)
+	return binary.AppendUvarint(b, u.OutputPackets)
+}
+
+// A decoder reads values off the front of b. After the first failure err is
+// set and every value is zero.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) fail() { d.b, d.err = nil, ErrCorrupt }
+
+func (d *decoder) octet() byte {
+	if len(d.b) == 0 {
+		d.fail()
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	return v
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) string() string {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return ""
+	}
+	s := string(d.b[:n])
+	d.b = d.b[n:]
+	return s
+}
+
+func (d *decoder) time() time.Time {
+	ms := d.varint()
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+func (d *decoder) usage() Usage {
+	return Usage{d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()}
+}

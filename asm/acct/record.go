@@ -1,0 +1,101 @@
+package acct
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// A RecordType is an Accounting-Record-Type (RFC 6733, Section 9.8.1).
+type RecordType uint8
+
+const (
+	Event   RecordType = 1
+	Start   RecordType = 2
+	Interim RecordType = 3
+	Stop    RecordType = 4
+)
+
+func (t RecordType) String() string {
+	switch t {
+	case Event:
+		return "EVENT"
+	case Start:
+		return "START"
+	case Interim:
+		return "INTERIM"
+	case Stop:
+		return "STOP"
+	}
+	return fmt.Sprintf("RecordType(%d)", uint8(t))
+}
+
+// Usage is a volume in both directions as RFC 7155 has them: input is from
+// the user, output is to the user.
+type Usage struct {
+	InputOctets   uint64 `json:"input_octets"`
+	OutputOctets  uint64 `json:"output_octets"`
+	InputPackets  uint64 `json:"input_packets"`
+	OutputPackets uint64 `json:"output_packets"`
+}
+
+// Plus returns u + v, at the limit of Count.Plus where it would not fit.
+func (u Usage) Plus(v Usage) Usage {
+	return Usage{
+		add(u.InputOctets, v.InputOctets), add(u.OutputOctets, v.OutputOctets),
+		add(u.InputPackets, v.InputPackets), add(u.OutputPackets, v.OutputPackets),
+	}
+}
+
+// ClassUsage is the part of a record's usage that fell into one class.
+type ClassUsage struct {
+	Class string `json:"class"`
+	Usage
+}
+
+// A Record is an accounting record. Its content is frozen when it is cut:
+// every sending of it, to whichever peer, carries the same.
+//
+// Volumes are cumulative since the session's START; an EVENT record carries
+// its own. Times are whole milliseconds.
+type Record struct {
+	SessionID      string // RFC 6733, Section 8.8; unique for ever
+	Number         uint32 // Accounting-Record-Number: START and EVENT 0, INTERIM 1..n, STOP n+1
+	Type           RecordType
+	MultiSessionID string // Acct-Multi-Session-Id; "" for none
+	User           string // User-Name; "" for a flow that nobody has mapped yet
+	Realm          string // Destination-Realm; "" for the default of delivery
+
+	Framed netip.Prefix // what the user held: a host's or a network's; invalid for none
+
+	Start time.Time // of the interval that this record adds
+	End   time.Time // of the same
+	Event time.Time // Event-Timestamp: when the record was cut
+
+	SessionTime time.Duration // Acct-Session-Time, since the session's start
+
+	Usage     Usage
+	Classes   []ClassUsage // sums to Usage, or is empty where no classes are configured
+	Estimated bool         // some of Usage was scaled from sampled packets
+
+	// Flow holds the encoded AVPs of the flow that an unmapped EVENT record
+	// carries (RFC 5472, Section 3.5.1), as package dict wrote them.
+	Flow []byte
+
+	// Part and Parts count the records that one too large record was split
+	// into, from 1; both zero for a record that is whole.
+	Part, Parts uint16
+
+	// Shares says which rows of the ledger the record's increment came from.
+	// They are booked, never sent, and not part of the frozen content.
+	Shares []Share
+}
+
+// Increment returns the sum of the record's shares.
+func (r *Record) Increment() Count {
+	var sum Count
+	for _, s := range r.Shares {
+		sum = sum.Plus(s.Count)
+	}
+	return sum
+}
