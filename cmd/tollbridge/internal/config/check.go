@@ -1,0 +1,143 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+)
+
+// check reports what each key allows on its own but the whole does not.
+func (c *Config) check(report func(key, format string, args ...any)) {
+	if c.Data == "" {
+		report("data", "is empty: name the state directory")
+	}
+	checkIdentity := func(key, s string) {
+		if s == "" || strings.ContainsAny(s, " ;@/") || !strings.Contains(s, ".") {
+			report(key, "%q is not a DiameterIdentity: write a fully qualified domain name such as bridge.isp.example", s)
+		}
+	}
+	checkIdentity("identity.originHost", c.Identity.OriginHost)
+	checkIdentity("identity.originRealm", c.Identity.OriginRealm)
+	checkIdentity("delivery.destinationRealm", c.Delivery.DestinationRealm)
+
+	names := map[string]bool{}
+	owner := map[netip.Prefix]string{}
+	for i, e := range c.CollectingProcess.Exporters {
+		key := fmt.Sprintf("collectingProcess.exporters[%d]", i)
+		if e.Name == "" {
+			report(key+".name", "is missing: the books name an exporter by it")
+		}
+		if names[e.Name] {
+			report(key+".name", "%q is another exporter's name", e.Name)
+		}
+		names[e.Name] = true
+		if len(e.Prefixes) == 0 {
+			report(key+".prefixes", "is missing: an exporter is known by the addresses that it sends from")
+		}
+		for j, p := range e.Prefixes {
+			if o, taken := owner[p.Prefix]; taken {
+				report(fmt.Sprintf("%s.prefixes[%d]", key, j), "%s belongs to exporter %q", p, o)
+			}
+			owner[p.Prefix] = e.Name
+		}
+	}
+	for _, l := range []struct {
+		key   string
+		addrs []netip.AddrPort
+	}{{"collectingProcess.udpCollectors", c.CollectingProcess.UDPCollectors}, {"collectingProcess.tcpCollectors", c.CollectingProcess.TCPCollectors}} {
+		for i, a := range l.addrs {
+			if !a.Addr().IsLoopback() && len(c.CollectingProcess.Exporters) == 0 {
+				report(fmt.Sprintf("%s[%d]", l.key, i), "%s can be reached from other hosts, but collectingProcess.exporters names none that may send", a)
+			}
+		}
+	}
+	if len(c.CollectingProcess.UDPCollectors)+len(c.CollectingProcess.TCPCollectors) == 0 && len(c.Server.Listen) == 0 {
+		report("collectingProcess", "has no udpCollectors and no tcpCollectors, and server.listen is empty: nothing could ever come in")
+	}
+
+	for i, f := range c.Users.Files {
+		if file, err := os.Open(f); err != nil {
+			report(fmt.Sprintf("users.files[%d]", i), "can't be read: %v", err)
+		} else {
+			file.Close()
+		}
+	}
+	if c.Accounting.Mode == "aaa-client" && len(c.Users.Files) > 0 {
+		report("users.files", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
+	}
+
+	atLeast := func(key string, d, least time.Duration) {
+		if d < least {
+			report(key, "%s is too short: at least %s", d, least)
+		}
+	}
+	atLeast("users.reload", c.Users.Reload, 100*time.Millisecond)
+	atLeast("accounting.interimInterval", c.Accounting.InterimInterval, time.Second)
+	atLeast("accounting.maxSessionAge", c.Accounting.MaxSessionAge, c.Accounting.InterimInterval)
+	atLeast("accounting.dedupWindow", c.Accounting.DedupWindow, time.Minute)
+	atLeast("delivery.timeout", c.Delivery.Timeout, 100*time.Millisecond)
+	atLeast("delivery.reconnect", c.Delivery.Reconnect, 100*time.Millisecond)
+	atLeast("delivery.watchdog", c.Delivery.Watchdog, 6*time.Second) // RFC 3539, Section 3.4.1
+	atLeast("spool.checkpoint", c.Spool.Checkpoint, 10*time.Millisecond)
+
+	within := func(key string, n, least, most int) {
+		if n < least || n > most {
+			report(key, "%d is out of range: %d to %d", n, least, most)
+		}
+	}
+	within("accounting.maxIdentities", c.Accounting.MaxIdentities, 10_000, 1_000_000_000)
+	within("accounting.maxRecord", c.Accounting.MaxRecord, 1024, 1<<24-4096)
+	within("delivery.window", c.Delivery.Window, 1, 65536)
+	within("delivery.vendorId", c.Delivery.VendorID, 1, 1<<32-1)
+
+	classes := map[string]bool{}
+	for i, class := range c.Accounting.Classes {
+		key := fmt.Sprintf("accounting.classes[%d]", i)
+		if class.Name == "" {
+			report(key+".name", "is missing: accounting records name a class by it")
+		}
+		if classes[class.Name] {
+			report(key+".name", "%q is another class's name", class.Name)
+		}
+		classes[class.Name] = true
+		for j, n := range class.DSCP {
+			within(fmt.Sprintf("%s.dscp[%d]", key, j), n, 0, 63)
+		}
+		for j, n := range class.Protocols {
+			within(fmt.Sprintf("%s.protocols[%d]", key, j), n, 0, 255)
+		}
+	}
+
+	hosts := map[netip.AddrPort]bool{}
+	for i, p := range c.Delivery.Peers {
+		key := fmt.Sprintf("delivery.peers[%d]", i)
+		if !p.Address.IsValid() {
+			report(key+".address", "is missing: write it like 127.0.0.1:3868")
+		} else if !p.Address.Addr().IsLoopback() && !p.Plaintext {
+			report(key+".address", "%s is another host, and accounting records would cross the network in the clear: set plaintext to true where IPsec or a private link protects them", p.Address)
+		}
+		if hosts[p.Address] {
+			report(key+".address", "%s is another peer's address", p.Address)
+		}
+		hosts[p.Address] = true
+		if p.Host != "" {
+			checkIdentity(key+".host", p.Host)
+		}
+	}
+	if c.Embedded() && len(c.Server.Listen) == 0 {
+		report("delivery.peers", "is empty and so is server.listen: accounting records would have nowhere to go")
+	}
+	for i, a := range c.Server.Listen {
+		if !a.Addr().IsLoopback() && !c.Server.Plaintext {
+			report(fmt.Sprintf("server.listen[%d]", i), "%s can be reached from other hosts, and accounting records would cross the network in the clear: set server.plaintext to true where IPsec or a private link protects them", a)
+		}
+		if !a.Addr().IsLoopback() && len(c.Server.Clients) == 0 {
+			report(fmt.Sprintf("server.listen[%d]", i), "%s can be reached from other hosts, but server.clients names none that may connect", a)
+		}
+	}
+	if a := c.Status.Listen; a.IsValid() && !a.Addr().IsLoopback() {
+		report("status.listen", "%s can be reached from other hosts: the status endpoints listen on loopback only", a)
+	}
+}

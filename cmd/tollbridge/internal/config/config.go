@@ -1,0 +1,157 @@
+// Package config is the configuration file of the tollbridge command: its
+// keys, their defaults, and what makes a file wrong. Names follow RFC 5470,
+// RFC 6728 and RFC 6733.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// A Config is a whole configuration. Default gives what an absent key means.
+type Config struct {
+	Data              string            `yaml:"data"`
+	Identity          Identity          `yaml:"identity"`
+	CollectingProcess CollectingProcess `yaml:"collectingProcess"`
+	Users             Users             `yaml:"users"`
+	Accounting        Accounting        `yaml:"accounting"`
+	Delivery          Delivery          `yaml:"delivery"`
+	Server            Server            `yaml:"server"`
+	Spool             Spool             `yaml:"spool"`
+	Status            Status            `yaml:"status"`
+	Log               Log               `yaml:"log"`
+}
+
+// Identity is who we are to Diameter peers (RFC 6733, Section 6.3).
+type Identity struct {
+	OriginHost  string `yaml:"originHost"`
+	OriginRealm string `yaml:"originRealm"`
+}
+
+// CollectingProcess is where IPFIX comes in (RFC 6728, Section 4.5).
+type CollectingProcess struct {
+	UDPCollectors []netip.AddrPort `yaml:"udpCollectors"`
+	TCPCollectors []netip.AddrPort `yaml:"tcpCollectors"`
+	Exporters     []Exporter       `yaml:"exporters"`
+}
+
+// An Exporter is one that may send to us. With none named, every address is
+// an exporter of its own, by the name of its address.
+type Exporter struct {
+	Name     string   `yaml:"name"`
+	Prefixes []Prefix `yaml:"prefixes"`
+}
+
+// Users says whose addresses are whose.
+type Users struct {
+	Files    []string      `yaml:"files"`
+	Reload   time.Duration `yaml:"reload"`
+	Fallback string        `yaml:"fallback"`
+	Wait     time.Duration `yaml:"wait"`
+}
+
+// Accounting turns flow records into accounting records.
+type Accounting struct {
+	Mode            Mode          `yaml:"mode"`
+	InterimInterval time.Duration `yaml:"interimInterval"`
+	Linger          time.Duration `yaml:"linger"`
+	MaxSessionAge   time.Duration `yaml:"maxSessionAge"`
+	DedupWindow     time.Duration `yaml:"dedupWindow"`
+	MaxIdentities   int           `yaml:"maxIdentities"`
+	ClockTolerance  time.Duration `yaml:"clockTolerance"`
+	MaxRecord       int           `yaml:"maxRecord"`
+	Classes         []Class       `yaml:"classes"`
+}
+
+// A Class is a kind of traffic that is accounted by itself. A flow belongs to
+// the first class whose every given condition it meets.
+type Class struct {
+	Name      string   `yaml:"name"`
+	Prefixes  []Prefix `yaml:"prefixes"`
+	DSCP      []int    `yaml:"dscp"`
+	Protocols []int    `yaml:"protocols"`
+	Ports     []Ports  `yaml:"ports"`
+}
+
+// Delivery sends accounting records to AAA servers.
+type Delivery struct {
+	DestinationRealm string        `yaml:"destinationRealm"`
+	Peers            []Peer        `yaml:"peers"`
+	Window           int           `yaml:"window"`
+	Timeout          time.Duration `yaml:"timeout"`
+	Reconnect        time.Duration `yaml:"reconnect"`
+	Watchdog         time.Duration `yaml:"watchdog"`
+	VendorID         int           `yaml:"vendorId"`
+	OptionalAVPs     []int         `yaml:"optionalAvps"`
+}
+
+// A Peer is an AAA server or relay; the first is the primary.
+type Peer struct {
+	Address   netip.AddrPort `yaml:"address"`
+	Host      string         `yaml:"host"`
+	Plaintext bool           `yaml:"plaintext"`
+}
+
+// Server is the Diameter entrance with the accounting application behind it.
+type Server struct {
+	Listen    []netip.AddrPort `yaml:"listen"`
+	Clients   []string         `yaml:"clients"`
+	Plaintext bool             `yaml:"plaintext"`
+}
+
+// Spool is what is kept on disk, and when it is written.
+type Spool struct {
+	Checkpoint  time.Duration `yaml:"checkpoint"`
+	KeepSettled time.Duration `yaml:"keepSettled"`
+}
+
+// Status is the HTTP address of /livez, /readyz and /metrics.
+type Status struct {
+	Listen netip.AddrPort `yaml:"listen"`
+}
+
+// Log says what is logged to standard error, and how.
+type Log struct {
+	Level  Level  `yaml:"level"`
+	Format Format `yaml:"format"`
+}
+
+// Default returns the configuration of an empty file: collect on loopback,
+// deliver to the embedded accounting application.
+func Default() Config {
+	return Config{
+		Data:     "./tollbridge-data",
+		Identity: Identity{OriginHost: "bridge.tollbridge.example", OriginRealm: "tollbridge.example"},
+		CollectingProcess: CollectingProcess{
+			UDPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
+			TCPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
+		},
+		Users: Users{Reload: 5 * time.Second, Wait: time.Hour},
+		Accounting: Accounting{
+			Mode:            "asm",
+			InterimInterval: 5 * time.Minute,
+			Linger:          6 * time.Minute,
+			MaxSessionAge:   24 * time.Hour,
+			DedupWindow:     time.Hour,
+			MaxIdentities:   50_000_000,
+			ClockTolerance:  5 * time.Minute,
+			MaxRecord:       16384,
+		},
+		Delivery: Delivery{
+			DestinationRealm: "tollbridge.example",
+			Window:           256,
+			Timeout:          10 * time.Second,
+			Reconnect:        30 * time.Second,
+			Watchdog:         30 * time.Second,
+			VendorID:         32473,
+		},
+		Server: Server{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3868")}},
+		Spool:  Spool{Checkpoint: 2 * time.Second, KeepSettled: 24 * time.Hour},
+		Status: Status{Listen: netip.MustParseAddrPort("127.0.0.1:9739")},
+		Log:    Log{Level: "info", Format: "text"},
+	}
+}
+
+// Embedded reports whether records are delivered to the accounting
+// application of this very process.
+func (c *Config) Embedded() bool { return len(c.Delivery.Peers) == 0 }

@@ -1,0 +1,127 @@
+package config_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"tollbridge/cmd/tollbridge/internal/config"
+)
+
+func TestAnEmptyFileIsTheDefault(t *testing.T) {
+	for _, content := range []string{"", "# nothing\n", "users:\n", "{}\n"} {
+		got, err := config.Parse("x.yaml", []byte(content))
+		if err != nil || !reflect.DeepEqual(got, config.Default()) {
+			t.Errorf("%q: %+v (%v), want the default", content, got, err)
+		}
+	}
+}
+
+func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
+	for _, row := range []struct{ name, content, want string }{
+		{"unknown key", "data: x\ndatum: y\n", `x.yaml:2: datum: is not a key: here are accounting, collectingProcess, data,`},
+		{"unknown key below", "users:\n  file: [a]\n", `x.yaml:2: users.file: is not a key: here are fallback, files, reload, wait`},
+		{"key given twice", "data: x\ndata: y\n", `x.yaml:2: mapping key "data" already defined`},
+		{"broken YAML", "users: [a\n", `x.yaml:1: `},
+		{"two documents", "data: x\n---\ndata: y\n", "several YAML documents"},
+		{"list for a word", "data: [x]\n", "x.yaml:1: data: is sequence: a single value is expected"},
+		{"word for a list", "users:\n  files: x\n", "x.yaml:2: users.files: is string: a list is expected"},
+		{"word for keys", "users: x\n", "x.yaml:1: users: is string: the keys fallback, files, reload, wait are expected"},
+		{"no duration", "accounting:\n  linger: 5\n", `x.yaml:2: accounting.linger: "5" is not a duration: write it like 30s, 5m or 24h`},
+		{"negative duration", "accounting:\n  linger: -5s\n", `x.yaml:2: accounting.linger: "-5s" is not a duration`},
+		{"no number", "delivery:\n  window: many\n", `x.yaml:2: delivery.window: "many" is not a whole number`},
+		{"no truth", "server:\n  plaintext: perhaps\n", `x.yaml:2: server.plaintext: "perhaps" is neither true nor false`},
+		{"number out of range", "delivery:\n\n  window: 0\n", "x.yaml:3: delivery.window: 0 is out of range: 1 to 65536"},
+		{"no address", "status:\n  listen: localhost\n", `x.yaml:2: status.listen: "localhost" is not an address and port: write it like 127.0.0.1:4739`},
+		{"no level", "log:\n  level: loud\n", `x.yaml:2: log.level: "loud" is not one of debug, info, warn, error`},
+		{"no mode", "accounting:\n  mode: aaa\n", `x.yaml:2: accounting.mode: "aaa" is not one of asm, aaa-client`},
+		{"no port", "accounting:\n  classes:\n    - name: a\n      ports: [70000]\n", `x.yaml:4: accounting.classes[0].ports[0]: "70000" is not a port`},
+		{"host bits", "accounting:\n  classes:\n    - name: a\n      prefixes: [10.0.0.1/8]\n", `x.yaml:4: accounting.classes[0].prefixes[0]: "10.0.0.1/8" has host bits set: write 10.0.0.0/8`},
+		{"class without a name", "accounting:\n  classes:\n    - dscp: [46]\n", "x.yaml:3: accounting.classes[0].name: is missing"},
+		{"two classes of one name", "accounting:\n  classes:\n    - name: a\n    - name: a\n", `x.yaml:4: accounting.classes[1].name: "a" is another class's name`},
+		{"DSCP out of range", "accounting:\n  classes:\n    - name: a\n      dscp: [64]\n", "accounting.classes[0].dscp[0]: 64 is out of range: 0 to 63"},
+		{"unreadable users file", "users:\n  files: [nowhere.csv]\n", "x.yaml:2: users.files[0]: can't be read: open nowhere.csv"},
+		{"open to the world without exporters", "collectingProcess:\n  udpCollectors: ['0.0.0.0:4739']\n", "x.yaml:2: collectingProcess.udpCollectors[0]: 0.0.0.0:4739 can be reached from other hosts"},
+		{"an address of two exporters", "collectingProcess:\n  exporters:\n    - {name: a, prefixes: [192.0.2.1]}\n    - {name: b, prefixes: [192.0.2.1/32]}\n", `x.yaml:4: collectingProcess.exporters[1].prefixes[0]: 192.0.2.1/32 belongs to exporter "a"`},
+		{"peer in the clear", "delivery:\n  peers:\n    - address: 192.0.2.1:3868\n", "x.yaml:3: delivery.peers[0].address: 192.0.2.1:3868 is another host"},
+		{"nowhere to deliver to", "server:\n  listen: []\n", "delivery.peers: is empty and so is server.listen"},
+		{"users in mode aaa-client", "accounting: {mode: aaa-client}\nusers: {files: [/dev/null]}\n", "x.yaml:2: users.files: is of no use with accounting.mode aaa-client"},
+		{"no DiameterIdentity", "identity:\n  originHost: bridge\n", `x.yaml:2: identity.originHost: "bridge" is not a DiameterIdentity`},
+		{"watchdog below 6 s (RFC 3539, 3.4.1)", "delivery:\n  watchdog: 5s\n", "x.yaml:2: delivery.watchdog: 5s is too short: at least 6s"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, err := config.Parse("x.yaml", []byte(row.content))
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error:\n%v\nwant:\n%s", err, row.want)
+			}
+		})
+	}
+}
+
+func TestEveryProblemIsReportedAtOnce(t *testing.T) {
+	_, err := config.Parse("x.yaml", []byte("datum: y\nlog:\n  level: loud\ndelivery:\n  window: x\n"))
+	if got := strings.Count(err.Error(), "x.yaml:"); got != 3 {
+		t.Errorf("%d problems, want 3:\n%v", got, err)
+	}
+}
+
+func TestUnreadableFile(t *testing.T) {
+	if _, err := config.Load(filepath.Join(t.TempDir(), "none.yaml")); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+		t.Errorf("error %v, want one that names the file", err)
+	}
+}
+
+// The example shows every key with its default, and the reference explains
+// every key.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	root := filepath.Join("..", "..", "..", "..")
+	example, err := os.ReadFile(filepath.Join(root, "tollbridge.example.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference, err := os.ReadFile(filepath.Join(root, "docs", "configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys(reflect.TypeFor[config.Config](), "") {
+		name := key[strings.LastIndexAny(key, ".]")+1:]
+		if !slices.ContainsFunc(strings.Split(string(example), "\n"), func(line string) bool {
+			return strings.HasPrefix(strings.TrimLeft(line, " #-"), name+":")
+		}) {
+			t.Errorf("tollbridge.example.yaml lacks %s", key)
+		}
+		if !strings.Contains(string(reference), "`"+key+"`") {
+			t.Errorf("docs/configuration.md lacks %s", key)
+		}
+	}
+}
+
+func keys(t reflect.Type, prefix string) []string {
+	switch {
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && t.Elem().NumField() > 0 && t.Elem().Field(0).Tag.Get("yaml") != "":
+		return keys(t.Elem(), prefix+"[]")
+	case t.Kind() != reflect.Struct || t.NumField() == 0 || t.Field(0).Tag.Get("yaml") == "":
+		return []string{prefix}
+	}
+	var all []string
+	for i := range t.NumField() {
+		all = append(all, keys(t.Field(i).Type, strings.TrimPrefix(prefix+"."+t.Field(i).Tag.Get("yaml"), "."))...)
+	}
+	return all
+}
+
+func TestTheExampleIsTheDefault(t *testing.T) {
+	t.Chdir(filepath.Join("..", "..", "..", ".."))
+	got, err := config.Load("tollbridge.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Compared as text, for which an empty list is like none.
+	if got, want := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", config.Default()); got != want {
+		t.Errorf("the example is\n%s\nthe default\n%s", got, want)
+	}
+}

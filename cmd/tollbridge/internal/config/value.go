@@ -1,0 +1,81 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Mode is a shape of RFC 5472, Section 3.5.
+type Mode string
+
+// A Level is the least severe kind of line that is logged.
+type Level string
+
+// A Format is the form of a log line.
+type Format string
+
+// A Prefix is an address or a prefix without host bits.
+type Prefix struct{ netip.Prefix }
+
+// Ports is a port or a range of ports, both ends included.
+type Ports struct{ First, Last uint16 }
+
+// UnmarshalText refuses what is not a mode.
+func (m *Mode) UnmarshalText(b []byte) error { return oneOf(m, b, "asm", "aaa-client") }
+
+// UnmarshalText refuses what is not a level.
+func (l *Level) UnmarshalText(b []byte) error { return oneOf(l, b, "debug", "info", "warn", "error") }
+
+// UnmarshalText refuses what is not a format.
+func (f *Format) UnmarshalText(b []byte) error { return oneOf(f, b, "text", "json") }
+
+func oneOf[S ~string](v *S, b []byte, words ...string) error {
+	if !slices.Contains(words, string(b)) {
+		return fmt.Errorf("%q is not one of %s", b, strings.Join(words, ", "))
+	}
+	*v = S(b)
+	return nil
+}
+
+// UnmarshalText reads an address or a prefix, such as 192.0.2.1 or 2001:db8::/32.
+func (p *Prefix) UnmarshalText(b []byte) error {
+	if a, err := netip.ParseAddr(string(b)); err == nil {
+		p.Prefix = netip.PrefixFrom(a, a.BitLen())
+		return nil
+	}
+	prefix, err := netip.ParsePrefix(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is not an address or prefix: write it like 192.0.2.1 or 2001:db8::/32", b)
+	}
+	if prefix != prefix.Masked() {
+		return fmt.Errorf("%q has host bits set: write %s", b, prefix.Masked())
+	}
+	p.Prefix = prefix
+	return nil
+}
+
+// UnmarshalText reads a port such as 53, or a range such as 5000-5010.
+func (p *Ports) UnmarshalText(b []byte) error {
+	first, last, isRange := strings.Cut(string(b), "-")
+	if !isRange {
+		last = first
+	}
+	f, err1 := strconv.ParseUint(first, 10, 16)
+	l, err2 := strconv.ParseUint(last, 10, 16)
+	if err1 != nil || err2 != nil || f > l {
+		return fmt.Errorf("%q is not a port or a range of ports: write it like 53 or 5000-5010", b)
+	}
+	*p = Ports{uint16(f), uint16(l)}
+	return nil
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (p Ports) MarshalText() ([]byte, error) {
+	if p.First == p.Last {
+		return strconv.AppendUint(nil, uint64(p.First), 10), nil
+	}
+	return fmt.Appendf(nil, "%d-%d", p.First, p.Last), nil
+}
