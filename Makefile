@@ -1,0 +1,42 @@
+# make demo   runs the main job: a capture becomes acknowledged accounting records
+# make test   passes the tests; those that need root or a peer that is absent say so and are skipped
+# make build  makes bin/tollbridge
+# make lint   reads the code: vet, staticcheck, formatting, generated files up to date
+# make fuzz   runs every fuzz target for FUZZTIME each
+# make bench  measures beside nfcapd, softflowd and goflow2, and writes docs/performance.md
+
+GO       ?= go
+FUZZTIME ?= 30s
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+.PHONY: build demo test lint generate fuzz bench clean
+
+build:
+	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tollbridge ./cmd/tollbridge
+
+demo: build
+	bin/tollbridge demo
+
+test:
+	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
+
+lint:
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) generate ./...
+	git diff --exit-code -- '*_generated.go' '*.xml'
+
+fuzz:
+	@for package in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+	    echo "$$package $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+	  done; \
+	done
+
+bench:
+	cd bench && $(GO) run . -out ../docs/performance.md
+
+clean:
+	rm -rf bin
