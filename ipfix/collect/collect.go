@@ -1,0 +1,163 @@
+// Package collect is an IPFIX Collecting Process (RFC 7011) over UDP and TCP.
+//
+// A Process checks what needs no state, that every Message is well formed,
+// and hands it raw to a Journal. Templates, sequence numbers and records are
+// for those who read the Journal.
+package collect
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"tollbridge/ipfix"
+)
+
+// A Journal stores what a Process receives. Its methods are called by several
+// goroutines at once, though never at once for one session.
+//
+// An error is final: the Process stops serving and returns it.
+type Journal interface {
+	// Open begins a Transport Session and returns its number. A UDP session
+	// that was open when the Process stopped was not closed, as its Exporting
+	// Process knows nothing of the stop and its Templates still hold (RFC
+	// 7011, Section 8.4). An Open with an equal Session continues it.
+	Open(at time.Time, s Session) (number uint64, err error)
+
+	// Message stores one well-formed Message and returns its position. It
+	// copies data. It may block to hold up the exporters: TCP stops reading,
+	// and the kernel drops, and counts, what comes by UDP.
+	Message(at time.Time, session uint64, data []byte) (position uint64, err error)
+
+	// Close ends a Transport Session.
+	Close(at time.Time, session uint64) error
+}
+
+// A Session is what identifies a Transport Session (RFC 7011, Section 2).
+type Session struct {
+	Transport ipfix.Transport
+	Exporter  string // the configured name, or the address without port
+	Remote    netip.AddrPort
+	Local     netip.AddrPort // what the Process listens on; for TCP, the connection's own
+}
+
+// A Config says how a Process collects.
+type Config struct {
+	Journal Journal // required
+
+	// Exporters are who may export. The longest prefix that holds an address
+	// names it. Where there are none everyone may, and an exporter is its
+	// address.
+	Exporters []Exporter
+
+	// MaxExporters bounds the exporters remembered where none are configured.
+	// One without a session makes room for a new one. 0 means 4096.
+	MaxExporters int
+
+	// MaxSessions and MaxExporterSessions bound the UDP Transport Sessions of
+	// one socket, in all and per exporter. The least recently used is closed
+	// to make room for a new one. 0 means 4096 and 256.
+	MaxSessions         int
+	MaxExporterSessions int
+
+	// MaxConnections and MaxExporterConnections bound the TCP connections, in
+	// all and per exporter. One too many is refused. 0 means 1024 and 16.
+	MaxConnections         int
+	MaxExporterConnections int
+
+	// IdleTimeout closes a UDP Transport Session that brought no well-formed
+	// Message for so long. It should be no shorter than the time between two
+	// sendings of a Template. 0 means 30 minutes (RFC 7011, Section 8.4).
+	IdleTimeout time.Duration
+
+	// StopTimeout bounds how long a Process that was told to stop reads on
+	// until the exporters have closed. 0 means 5 seconds.
+	StopTimeout time.Duration
+
+	// ReceiveBuffer is the SO_RCVBUF, in octets, to ask for UDP sockets. The
+	// kernel may grant less. 0 means 8 MiB.
+	ReceiveBuffer int
+
+	// MaxDatagram is the longest Message taken from UDP, in octets. 0 means
+	// 65535, as long as a Message can be.
+	MaxDatagram int
+
+	Now func() time.Time // arrival times and idleness; nil means time.Now
+	Log *slog.Logger     // nil discards
+}
+
+// A Process is a Collecting Process. All its methods may be called at once.
+type Process struct {
+	cfg       Config
+	exporters *exporters
+	dropped   atomic.Uint64 // by the kernel, at all UDP sockets
+	refusals  atomic.Uint64 // for the log
+}
+
+// New checks cfg and returns a Process that serves nothing yet.
+func New(cfg Config) (*Process, error) {
+	if cfg.Journal == nil {
+		return nil, errors.New("collect: Config.Journal is required")
+	}
+	if cfg.MaxDatagram < 0 || cfg.MaxDatagram > ipfix.MaxMessage {
+		return nil, fmt.Errorf("collect: Config.MaxDatagram: %d is not within 0 and %d", cfg.MaxDatagram, ipfix.MaxMessage)
+	}
+	orDefault(&cfg.MaxExporters, 4096)
+	orDefault(&cfg.MaxSessions, 4096)
+	orDefault(&cfg.MaxExporterSessions, 256)
+	orDefault(&cfg.MaxConnections, 1024)
+	orDefault(&cfg.MaxExporterConnections, 16)
+	orDefault(&cfg.IdleTimeout, 30*time.Minute)
+	orDefault(&cfg.StopTimeout, 5*time.Second)
+	orDefault(&cfg.ReceiveBuffer, 8<<20)
+	orDefault(&cfg.MaxDatagram, ipfix.MaxMessage)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	exporters, err := newExporters(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{cfg: cfg, exporters: exporters}, nil
+}
+
+func orDefault[T int | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// message journals one well-formed Message and counts it.
+func (p *Process) message(at time.Time, e *exporter, session uint64, msg []byte) error {
+	if _, err := p.cfg.Journal.Message(at, session, msg); err != nil {
+		return fmt.Errorf("collect: journal a message of %s: %w", e.name, err)
+	}
+	e.messages.Add(1)
+	e.octets.Add(uint64(len(msg)))
+	return nil
+}
+
+func (p *Process) open(at time.Time, e *exporter, s Session) (uint64, error) {
+	number, err := p.cfg.Journal.Open(at, s)
+	if err != nil {
+		return 0, fmt.Errorf("collect: journal the opening of a session of %s: %w", e.name, err)
+	}
+	e.opened.Add(1)
+	p.cfg.Log.Info("transport session opened", "exporter", e.name, "transport", s.Transport, "remote", s.Remote)
+	return number, nil
+}
+
+func (p *Process) close(at time.Time, e *exporter, session uint64) error {
+	if err := p.cfg.Journal.Close(at, session); err != nil {
+		return fmt.Errorf("collect: journal the closing of a session of %s: %w", e.name, err)
+	}
+	e.closed.Add(1)
+	p.cfg.Log.Info("transport session closed", "exporter", e.name, "session", session)
+	return nil
+}

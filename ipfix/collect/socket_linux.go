@@ -1,0 +1,213 @@
+package collect
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// batchSize is the most datagrams taken by one system call. It is what makes
+// the call's cost small beside that of copying.
+const batchSize = 64
+
+// A udpSocket reads datagrams in batches, each into a buffer of its own that
+// the next read overwrites. It allocates nothing per datagram.
+type udpSocket struct {
+	raw    syscall.RawConn
+	noWait bool // read returns 0 datagrams where it would have to wait
+
+	messages []unix.Mmsghdr
+	vectors  []unix.Iovec
+	names    []unix.RawSockaddrInet6 // large enough for IPv4
+	controls [][controlSize]byte
+	buffers  []byte
+
+	receive  func(fd uintptr) bool // made once, or every read would allocate it
+	received int
+	errno    syscall.Errno
+
+	seen  uint32 // the kernel's count of drops, modulo 2^32, as last read
+	known uint32 // the part of seen that newDrops has reported
+}
+
+// controlSize holds the one control message that is asked for.
+const controlSize = 64
+
+// A datagram is one that the latest read received.
+type datagram struct {
+	peer      udpPeer
+	octets    []byte // valid until the next read
+	truncated bool   // it was longer than its buffer
+}
+
+func newUDPSocket(conn *net.UDPConn, maxDatagram int) (*udpSocket, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &udpSocket{
+		raw:      raw,
+		messages: make([]unix.Mmsghdr, batchSize),
+		vectors:  make([]unix.Iovec, batchSize),
+		names:    make([]unix.RawSockaddrInet6, batchSize),
+		controls: make([][controlSize]byte, batchSize),
+		buffers:  make([]byte, batchSize*maxDatagram),
+		received: batchSize, // so that the first read prepares them all
+	}
+	for i := range s.messages {
+		s.vectors[i].Base = &s.buffers[i*maxDatagram]
+		s.vectors[i].SetLen(maxDatagram)
+		h := &s.messages[i].Hdr
+		h.Name = (*byte)(unsafe.Pointer(&s.names[i]))
+		h.Iov = &s.vectors[i]
+		h.SetIovlen(1)
+		h.Control = &s.controls[i][0]
+	}
+	s.receive = s.recvmmsg
+	err = s.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) })
+	return s, err
+}
+
+// read waits for at least one datagram, takes as many as there are, up to a
+// batch, and returns their number.
+func (s *udpSocket) read() (int, error) {
+	for i := range s.received { // the kernel wrote to these
+		h := &s.messages[i].Hdr
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(controlSize)
+		h.Flags = 0
+	}
+	s.received = 0
+	if err := s.raw.Read(s.receive); err != nil {
+		return 0, err
+	}
+	if s.errno != 0 {
+		return 0, s.errno
+	}
+	for i := range s.received {
+		s.readDrops(i)
+	}
+	return s.received, nil
+}
+
+// recvmmsg says whether it is done; if not it is called again when the socket
+// has become readable.
+func (s *udpSocket) recvmmsg(fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&s.messages[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		s.errno = errno
+		switch errno {
+		case 0:
+			s.received = int(n)
+			return true
+		case unix.EINTR:
+		case unix.EAGAIN:
+			s.errno = 0
+			return s.noWait
+		default:
+			return true
+		}
+	}
+}
+
+// datagram returns the i-th of the latest read.
+func (s *udpSocket) datagram(i int) datagram {
+	m := &s.messages[i]
+	octets := unsafe.Slice(s.vectors[i].Base, m.Len)
+	return datagram{
+		peer:      s.peer(i),
+		octets:    octets[:len(octets):len(octets)],
+		truncated: m.Hdr.Flags&unix.MSG_TRUNC != 0,
+	}
+}
+
+func (s *udpSocket) peer(i int) udpPeer {
+	name := &s.names[i]
+	port := (*[2]byte)(unsafe.Pointer(&name.Port))
+	p := uint16(port[0])<<8 | uint16(port[1])
+	if name.Family == unix.AF_INET {
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		return udpPeer{addr: netip.AddrPortFrom(netip.AddrFrom4(v4.Addr), p)}
+	}
+	return udpPeer{netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), p), name.Scope_id}
+}
+
+// remote returns the peer's address with its zone, if it has one.
+func (p udpPeer) remote() netip.AddrPort {
+	if p.scope == 0 {
+		return p.addr
+	}
+	zone := strconv.FormatUint(uint64(p.scope), 10)
+	return netip.AddrPortFrom(p.addr.Addr().WithZone(zone), p.addr.Port())
+}
+
+// readDrops reads the SO_RXQ_OVFL of a datagram: how many the socket had
+// dropped when this one was queued, modulo 2^32. A socket that has dropped
+// none sends none.
+func (s *udpSocket) readDrops(i int) {
+	h := &s.messages[i].Hdr
+	if h.Controllen == 0 {
+		return
+	}
+	control, data, _, err := unix.ParseOneSocketControlMessage(s.controls[i][:h.Controllen])
+	if err == nil && control.Level == unix.SOL_SOCKET && control.Type == unix.SO_RXQ_OVFL && len(data) >= 4 {
+		s.seen = *(*uint32)(unsafe.Pointer(&data[0]))
+	}
+}
+
+// newDrops returns how many datagrams were dropped since the call before, as
+// far as the datagrams read since then tell. It is right as long as fewer
+// than 2^32 were.
+func (s *udpSocket) newDrops() uint32 {
+	n := s.seen - s.known
+	s.known = s.seen
+	return n
+}
+
+// finalDrops is newDrops by asking the socket itself: it also knows of drops
+// after the last datagram that was queued.
+func (s *udpSocket) finalDrops() uint32 {
+	var info [unix.SK_MEMINFO_VARS]uint32
+	err := s.control(func(fd int) error {
+		size := uint32(unsafe.Sizeof(info))
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	})
+	if err == nil {
+		s.seen = info[unix.SK_MEMINFO_DROPS]
+	}
+	return s.newDrops()
+}
+
+// askReceiveBuffer asks for a receive buffer of so many octets, beyond the
+// system's limit where the process may, and returns what it got. The kernel
+// doubles it for its own bookkeeping; both figures here are without that.
+func (s *udpSocket) askReceiveBuffer(octets int) (got int, err error) {
+	err = s.control(func(fd int) error {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, octets) != nil {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, octets); err != nil {
+				return err
+			}
+		}
+		doubled, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+		got = doubled / 2
+		return err
+	})
+	return got, err
+}
+
+func (s *udpSocket) control(f func(fd int) error) error {
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}

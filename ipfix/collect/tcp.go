@@ -1,0 +1,176 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"tollbridge/ipfix"
+)
+
+// acceptPause is how long no connection is accepted after the system had no
+// descriptor or memory left for one.
+const acceptPause = 100 * time.Millisecond
+
+// ServeTCP collects from the connections that ln accepts until ctx ends or the
+// Journal fails, and closes ln. The end of ctx is no error. Where ln is closed
+// by another, the connections that were accepted are served on.
+//
+// To stop, it accepts no more, closes its end of every connection and reads
+// until the exporter has closed the other, or StopTimeout has passed (RFC
+// 7011, Section 10.4). Everything that was read is journaled.
+//
+//	accept ──┬─► serveConn ── reads, frames, validates ──► Journal
+//	   ▲     ├─► serveConn ──────────────────────────────► Journal
+//	   │     └─► ...
+//	   │           ▲ half-closes conn, sets its read deadline
+//	   │           │
+//	   │       AfterFunc(ctx), one per connection
+//	   │ closes ln
+//	AfterFunc(ctx)
+func (p *Process) ServeTCP(ctx context.Context, ln net.Listener) error {
+	g, serving := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(serving, func() { ln.Close() })
+	defer stop()
+	defer ln.Close()
+
+	// A stop that was asked for is orderly. But a connection whose Messages
+	// can't be journaled any more is cut at once.
+	end := func(conn net.Conn) {
+		if ctx.Err() == nil || !p.halfClose(conn) {
+			conn.Close()
+		}
+	}
+	g.Go(func() error {
+		return p.accept(serving, ln, func(conn net.Conn) {
+			g.Go(func() error {
+				stop := context.AfterFunc(serving, func() { end(conn) })
+				defer stop()
+				return p.serveConn(conn)
+			})
+		})
+	})
+	return g.Wait()
+}
+
+func (p *Process) accept(ctx context.Context, ln net.Listener, serve func(net.Conn)) error {
+	for pauses := uint64(0); ; {
+		conn, err := ln.Accept()
+		switch {
+		case err == nil:
+			serve(conn)
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case errors.Is(err, syscall.ECONNABORTED):
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM):
+			pauses++
+			if times, due := logDue(pauses); due {
+				p.cfg.Log.Error("accepting connections pauses", "local", ln.Addr(), "error", err, "times", times)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+		default:
+			return fmt.Errorf("collect: accept on %v: %w", ln.Addr(), err)
+		}
+	}
+}
+
+// serveConn collects from one connection. Only a failing Journal is an error;
+// what the exporter does wrong ends its own connection and no other.
+func (p *Process) serveConn(conn net.Conn) error {
+	defer conn.Close()
+	remote := unmap(conn.RemoteAddr())
+	e := p.exporters.connect(remote.Addr())
+	if e == nil {
+		p.logRefused(remote)
+		return nil
+	}
+	defer p.exporters.disconnect(e)
+
+	c := tcpSession{
+		Process:  p,
+		exporter: e,
+		session:  Session{Transport: ipfix.TCP, Exporter: e.name, Remote: remote, Local: unmap(conn.LocalAddr())},
+		stream:   newStream(conn, p.cfg.Now),
+	}
+	err := c.collect()
+	if c.opened {
+		return errors.Join(err, p.close(p.cfg.Now(), e, c.number))
+	}
+	return err
+}
+
+// halfClose tells the exporter to close, and bounds how long it may take. It
+// reports whether conn can do that.
+func (p *Process) halfClose(conn net.Conn) bool {
+	half, ok := conn.(interface{ CloseWrite() error })
+	return ok && half.CloseWrite() == nil && conn.SetReadDeadline(time.Now().Add(p.cfg.StopTimeout)) == nil
+}
+
+// A tcpSession is a Transport Session over TCP. It opens with its first
+// well-formed Message, so that a mere port scan leaves no trace in the Journal.
+type tcpSession struct {
+	*Process
+	exporter *exporter
+	session  Session
+	stream   *stream
+	opened   bool
+	number   uint64
+}
+
+func (c *tcpSession) collect() error {
+	for {
+		msg, err := c.stream.next()
+		if err == nil {
+			err = ipfix.Validate(msg)
+		}
+		if err != nil {
+			c.ended(err)
+			return nil
+		}
+		if !c.opened {
+			if c.number, err = c.open(c.stream.at, c.exporter, c.session); err != nil {
+				return err
+			}
+			c.opened = true
+		}
+		if err := c.message(c.stream.at, c.exporter, c.number, msg); err != nil {
+			return err
+		}
+	}
+}
+
+// ended counts and logs why no more is read. A malformed Message may end a
+// connection (RFC 7011, Section 9.1), and as the Messages after it can't be
+// told from garbage, it does.
+func (c *tcpSession) ended(err error) {
+	var network net.Error
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.cfg.Log.Warn("exporter did not close in time", "exporter", c.exporter.name, "remote", c.session.Remote)
+	case errors.As(err, &network):
+		c.cfg.Log.Warn("connection lost", "exporter", c.exporter.name, "remote", c.session.Remote, "error", err)
+	default:
+		c.malformed(c.exporter, c.session.Remote, err)
+	}
+}
+
+// unmap returns the address and port of a socket, IPv4 as such.
+func unmap(a net.Addr) netip.AddrPort {
+	t, ok := a.(interface{ AddrPort() netip.AddrPort })
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

@@ -1,0 +1,200 @@
+package ipfix
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+)
+
+const (
+	withdrawalLength            = 4 // of a Template Withdrawal (RFC 7011, Section 8.1)
+	templateHeaderLength        = 4
+	optionsTemplateHeaderLength = 6
+)
+
+// A Template says how the Data Records of its Data Sets are laid out: a
+// Template Record (RFC 7011, Section 3.4.1) or an Options Template Record
+// (Section 3.4.2.2). It is never changed, so it may be used by many goroutines
+// at once. Of one definition a Session gives out one *Template, as long as it
+// is not withdrawn or replaced.
+type Template struct {
+	ID     uint16
+	Domain uint32 // the Observation Domain that it was defined in
+	Scope  int    // leading Fields that are scope fields; 0 if it is no Options Template
+	Fields []FieldSpecifier
+
+	wire        []byte // the Field Specifiers
+	fingerprint uint64
+	spans       []span // of the fields in a record, where they are the same in each
+	minLength   int    // of a record, in octets; its length if spans is not nil
+	prefix      int    // fields before the first of variable length
+}
+
+// A span is where in a record a value lies.
+type span struct{ start, end uint32 }
+
+// NewTemplate returns a Template for Data Records. Errors match ErrTemplateID,
+// ErrEmpty and ErrLength, the last for more fields than a Message can hold.
+func NewTemplate(id uint16, fields ...FieldSpecifier) (*Template, error) {
+	return newTemplate(id, 0, fields)
+}
+
+// NewOptionsTemplate returns an Options Template whose first scope fields are
+// its scope. Errors match those of NewTemplate and ErrScope.
+func NewOptionsTemplate(id uint16, scope int, fields ...FieldSpecifier) (*Template, error) {
+	if scope < 1 || scope > len(fields) {
+		return nil, fmt.Errorf("ipfix: options template %d with %d scope fields of %d: %w", id, scope, len(fields), ErrScope)
+	}
+	return newTemplate(id, scope, fields)
+}
+
+func newTemplate(id uint16, scope int, fields []FieldSpecifier) (*Template, error) {
+	d := definition{id: id, scope: scope, count: len(fields)}
+	for _, f := range fields {
+		d.fields = f.Append(d.fields)
+		d.minLength += f.minLength()
+	}
+	switch {
+	case id < minTemplateID:
+		return nil, fmt.Errorf("ipfix: template %d: %w", id, ErrTemplateID)
+	case d.minLength == 0:
+		return nil, fmt.Errorf("ipfix: template %d: %w", id, ErrEmpty)
+	case len(d.fields) > MaxMessage-HeaderLength-setHeaderLength-optionsTemplateHeaderLength:
+		return nil, fmt.Errorf("ipfix: template %d of %d fields: %w", id, len(fields), ErrLength)
+	}
+	return d.template(0), nil
+}
+
+// Append appends the Template Record or Options Template Record in wire form.
+func (t *Template) Append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, t.ID)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(t.Fields)))
+	if t.Scope > 0 {
+		b = binary.BigEndian.AppendUint16(b, uint16(t.Scope))
+	}
+	return append(b, t.wire...)
+}
+
+// ParseTemplate reads the Template Record, or the Options Template Record, at
+// the start of b, and returns its length. A withdrawal is no Template:
+// ErrEmpty. Errors match the causes of a DecodeError.
+func ParseTemplate(b []byte, options bool) (*Template, int, error) {
+	d, n, err := parseDefinition(b, options)
+	if err == nil && d.count == 0 {
+		err = ErrEmpty
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("ipfix: template record: %w", err)
+	}
+	return d.template(0), n, nil
+}
+
+// Fingerprint returns a hash of the Fields and the Scope, but not of ID and
+// Domain. It is the same in every process and version.
+func (t *Template) Fingerprint() uint64 { return t.fingerprint }
+
+// MinLength returns the octets of the shortest record; of every record if
+// Fixed.
+func (t *Template) MinLength() int { return t.minLength }
+
+// Fixed reports whether all records have the same length.
+func (t *Template) Fixed() bool { return t.spans != nil }
+
+// Index returns the number of the first field of an Information Element.
+func (t *Template) Index(enterprise uint32, id uint16) (int, bool) {
+	for i, f := range t.Fields {
+		if f.ID == id && f.Enterprise == enterprise {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// A definition is a Template Record, an Options Template Record or a
+// withdrawal in wire form.
+type definition struct {
+	id        uint16
+	scope     int
+	count     int    // of fields; 0 for a withdrawal
+	fields    []byte // Field Specifiers
+	minLength int    // of a record
+}
+
+// parseDefinition reads the record at the start of b, which holds at least
+// withdrawalLength octets, and returns its length.
+func parseDefinition(b []byte, options bool) (d definition, n int, err error) {
+	if len(b) < withdrawalLength {
+		return d, 0, ErrLength
+	}
+	d.id = binary.BigEndian.Uint16(b)
+	d.count = int(binary.BigEndian.Uint16(b[2:]))
+	if d.count == 0 {
+		all := d.id == templateSet && !options || d.id == optionsTemplateSet && options
+		if d.id < minTemplateID && !all {
+			return d, 0, ErrTemplateID
+		}
+		return d, withdrawalLength, nil
+	}
+	if d.id < minTemplateID {
+		return d, 0, ErrTemplateID
+	}
+	n = templateHeaderLength
+	if options {
+		n = optionsTemplateHeaderLength
+		if len(b) < n {
+			return d, 0, ErrLength
+		}
+		d.scope = int(binary.BigEndian.Uint16(b[4:]))
+		if d.scope == 0 || d.scope > d.count {
+			return d, 0, ErrScope
+		}
+	}
+	start := n
+	for range d.count {
+		l := fieldLength(b[n:])
+		if l == 0 {
+			return d, 0, ErrLength
+		}
+		f, _ := parseField(b[n:])
+		d.minLength += f.minLength()
+		n += l
+	}
+	if d.minLength == 0 {
+		return d, 0, ErrEmpty
+	}
+	d.fields = b[start:n]
+	return d, n, nil
+}
+
+// defines reports whether t is what d defines.
+func (d *definition) defines(t *Template) bool {
+	return d.scope == t.Scope && d.count == len(t.Fields) && bytes.Equal(d.fields, t.wire)
+}
+
+// template compiles the definition, which must not be a withdrawal, and keeps
+// nothing of its octets.
+func (d *definition) template(domain uint32) *Template {
+	t := &Template{
+		ID: d.id, Domain: domain, Scope: d.scope, Fields: make([]FieldSpecifier, d.count),
+		wire: bytes.Clone(d.fields), minLength: d.minLength, prefix: d.count,
+	}
+	rest := t.wire
+	for i := range t.Fields {
+		t.Fields[i], rest = parseField(rest)
+		if t.Fields[i].Length == VariableLength && t.prefix == d.count {
+			t.prefix = i
+		}
+	}
+	if t.prefix == d.count {
+		t.spans = make([]span, d.count)
+		var at uint32
+		for i, f := range t.Fields {
+			t.spans[i] = span{at, at + uint32(f.Length)}
+			at += uint32(f.Length)
+		}
+	}
+	sum := sha256.Sum256(binary.BigEndian.AppendUint16(bytes.Clone(t.wire), uint16(t.Scope)))
+	t.fingerprint = binary.BigEndian.Uint64(sum[:])
+	return t
+}
