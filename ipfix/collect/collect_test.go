@@ -133,7 +133,7 @@ var malformed = []struct {
 	{"Length below 16 (3.1)", append([]byte{0, 10, 0, 15}, message(1)[4:]...), CauseLength},
 	{"shorter than its Length (9.1)", message(1)[:23], CauseLength},
 	{"longer than its Length (9.1)", append(message(1), 0), CauseLength},
-	{"Set Length below 4 (3.3.2)", append(message(1)[:18:18], 0, 3, 0, 0, 0, 0), CauseLength},
+	{"Set Length below 4 (3.3.2)", append(message(1)[:18:18], 0, 3, 0, 0, 0, 0), CauseSet},
 	{"Set longer than its Message (9.1)", append(message(1)[:16:16], 1, 0, 0, 9, 0, 0, 0, 0), CauseSet},
 	{"Template ID below 256 (3.4.1)", append(message(1)[:16:16], 0, 2, 0, 8, 0, 255, 0, 1), CauseTemplate},
 }

@@ -229,16 +229,25 @@ func TestTCPConnectionsAreBounded(t *testing.T) {
 			}
 			conns[0].Close() // makes room
 			journal.await(t, "close", 1)
-			for conn := dial(t, ln.Addr()); ; conn = dial(t, ln.Addr()) {
-				if _, err := conn.Write(message(1)); err == nil {
-					break
+			for served := false; !served; {
+				conn := dial(t, ln.Addr())
+				conn.Write(message(1))
+				refused := make(chan struct{})
+				go func() {
+					conn.Read(make([]byte, 1))
+					close(refused)
+				}()
+				select {
+				case <-journal.events: // "open"
+					served = true
+					conns[0] = conn
+				case <-refused: // too early
 				}
 			}
-			for _, c := range conns[1:] {
-				write(t, c, message(2))
+			for _, c := range conns {
 				c.Close()
 			}
-			journal.await(t, "close", 2)
+			journal.await(t, "close", 3)
 			stop()
 			if s := p.Stats(); s.Refused < 20 || s.Exporters["127.0.0.1"].Refused != s.Refused {
 				t.Errorf("stats %+v", s)
