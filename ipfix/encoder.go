@@ -85,10 +85,7 @@ func (e *Encoder) withdraw(id uint16, options bool) error {
 // ErrFull, or ErrLength if the octets are no record of t or no Message can
 // hold it.
 func (e *Encoder) AppendRecord(t *Template, record []byte) error {
-	n := t.minLength
-	if t.spans == nil {
-		n = t.scan(record, nil)
-	}
+	n := t.scan(record, nil)
 	if n != len(record) {
 		return fmt.Errorf("ipfix: %d octets as a record of template %d: %w", len(record), t.ID, ErrLength)
 	}

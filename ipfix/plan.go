@@ -38,11 +38,12 @@ type Column struct {
 }
 
 // A Plan reads several columns of a Template's records at once into a row of
-// numbers. It is the fast way: one load per value and no branch, wherever no
-// field of variable length goes before. It is never changed, so it may be used
-// by many goroutines at once.
+// numbers. It is the fast way: one load per value and no branch, but for values
+// of variable length and those in records shorter than eight octets. It is
+// never changed, so it may be used by many goroutines at once.
 type Plan struct {
-	loads    []planLoad
+	loads    []planLoad // behind no value of variable length
+	groups   []planGroup
 	scans    []planScan
 	converts []convert
 	fields   []int // by column: the field it reads, -1 for none
@@ -50,26 +51,33 @@ type Plan struct {
 }
 
 type planLoad struct {
-	load
-	slot uint32
-	or   uint64
+	mask, or uint64
+	offset   int32 // from the base
+	slot     uint16
+	shift    uint8
 }
 
-// A planScan reads a value that has no constant place.
+// A planGroup is the loads that lie behind so many values of variable length.
+type planGroup struct {
+	base  uint16
+	loads []planLoad
+}
+
+// A planScan reads a value that no load can.
 type planScan struct {
-	field uint32
-	slot  uint32
+	place *place
+	slot  uint16
 	form  Form
-	typ   Type
 }
 
 // A convert turns a loaded time into Unix milliseconds.
 type convert struct {
-	slot uint32
+	slot uint16
 	typ  Type
 }
 
-// Plan compiles columns for records of t. It panics if a Slot is negative.
+// Plan compiles columns for records of t. It panics if a Slot is not of
+// 0 to 65534.
 func (t *Template) Plan(columns ...Column) *Plan {
 	p := &Plan{fields: make([]int, len(columns))}
 	for i, c := range columns {
@@ -77,8 +85,8 @@ func (t *Template) Plan(columns ...Column) *Plan {
 		if c.Form == Address {
 			slots = 2
 		}
-		if c.Slot < 0 {
-			panic("ipfix: negative Column.Slot")
+		if c.Slot < 0 || c.Slot >= math.MaxUint16 {
+			panic("ipfix: Column.Slot is out of range")
 		}
 		p.width = max(p.width, c.Slot+slots)
 		p.fields[i] = t.column(c)
@@ -114,32 +122,36 @@ func (t *Template) column(c Column) int {
 }
 
 func (p *Plan) add(t *Template, field int, c Column) {
-	typ := t.Fields[field].Element().Type
-	scan := planScan{uint32(field), uint32(c.Slot), c.Form, typ}
-	if field >= t.prefix {
-		p.scans = append(p.scans, scan)
+	at, slot := &t.places[field], uint16(c.Slot)
+	switch {
+	case c.Form == Address && at.length == 16:
+		p.load(t.load(field, 0, 8), slot, 0)
+		p.load(t.load(field, 8, 8), slot+1, 0)
+	case at.load.mask == 0:
+		p.scans = append(p.scans, planScan{at, slot, c.Form})
+	case c.Form == Address:
+		p.load(at.load, slot+1, mappedIPv4)
+	default:
+		p.load(at.load, slot, 0)
+		if c.Form == UnixMilli {
+			p.converts = append(p.converts, convert{slot, at.typ})
+		}
+	}
+}
+
+func (p *Plan) load(l load, slot uint16, or uint64) {
+	pl := planLoad{l.mask, or, l.offset, slot, l.shift}
+	if l.base == 0 {
+		p.loads = append(p.loads, pl)
 		return
 	}
-	at, n := t.offset(field), int(t.Fields[field].Length)
-	if c.Form == Address && n == 16 {
-		p.loads = append(p.loads,
-			planLoad{place(at, 8, t.minLength), uint32(c.Slot), 0},
-			planLoad{place(at+8, 8, t.minLength), uint32(c.Slot + 1), 0})
-		return
+	for i := range p.groups {
+		if p.groups[i].base == l.base {
+			p.groups[i].loads = append(p.groups[i].loads, pl)
+			return
+		}
 	}
-	l := planLoad{place(at, n, t.minLength), uint32(c.Slot), 0}
-	if c.Form == Address {
-		l.slot++
-		l.or = mappedIPv4
-	}
-	if l.mask == 0 {
-		p.scans = append(p.scans, scan)
-		return
-	}
-	p.loads = append(p.loads, l)
-	if c.Form == UnixMilli {
-		p.converts = append(p.converts, convert{uint32(c.Slot), typ})
-	}
+	p.groups = append(p.groups, planGroup{l.base, []planLoad{pl}})
 }
 
 // mappedIPv4 is what goes before an IPv4 address in the low half of the
@@ -158,9 +170,10 @@ func (p *Plan) Width() int { return p.width }
 // high half of an IPv4 address, so clear a row before it is used with another
 // Plan. It allocates nothing.
 func (p *Plan) Read(r Record, row []uint64) {
-	for i := range p.loads {
-		l := &p.loads[i]
-		row[l.slot] = l.read(r.octets) | l.or
+	readLoads(p.loads, r.octets, 0, row)
+	for i := range p.groups {
+		g := &p.groups[i]
+		readLoads(g.loads, r.octets, r.base(g.base), row)
 	}
 	for i := range p.scans {
 		p.scans[i].read(r, row)
@@ -168,6 +181,17 @@ func (p *Plan) Read(r Record, row []uint64) {
 	for i := range p.converts {
 		c := &p.converts[i]
 		row[c.slot] = milli(c.typ, row[c.slot])
+	}
+}
+
+// readLoads is not inlined because it would then spill its registers.
+//
+//go:noinline
+func readLoads(loads []planLoad, b []byte, base int, row []uint64) {
+	for i := range loads {
+		l := &loads[i]
+		at := base + int(l.offset)
+		row[l.slot] = binary.BigEndian.Uint64(b[at:at+8])>>(l.shift&63)&l.mask | l.or
 	}
 }
 
@@ -183,12 +207,12 @@ func milli(t Type, v uint64) uint64 {
 }
 
 func (s *planScan) read(r Record, row []uint64) {
-	b := r.Field(int(s.field))
+	b := r.value(s.place)
 	switch s.form {
 	case Number:
 		row[s.slot] = unsigned(b)
 	case UnixMilli:
-		ms, _ := unixMilli(s.typ, b)
+		ms, _ := unixMilli(s.place.typ, b)
 		row[s.slot] = uint64(ms)
 	case Address:
 		row[s.slot], row[s.slot+1] = 0, 0

@@ -15,9 +15,9 @@ type DataSet struct {
 	Offset   int    // of the Set Header in the Message
 	Records  int    // Data Records in the Set; 0 without a Template
 
-	octets []byte // content
-	at     int    // of the next record
-	spans  []span // scratch for records of variable length
+	octets []byte  // content
+	at     int     // of the next record
+	spans  *[]span // scratch for a record's values of variable length
 }
 
 // Octets returns the Set's content: all but the Set Header, padding included.
@@ -30,52 +30,52 @@ func (s *DataSet) Next() (Record, bool) {
 	if t == nil || len(s.octets)-s.at < t.minLength {
 		return Record{}, false // the rest is padding
 	}
-	if t.spans == nil {
+	if !t.Fixed() {
 		return s.nextVariable()
 	}
 	start := s.at
 	s.at += t.minLength
-	return Record{s.octets[start:s.at:s.at], t.spans}, true
+	return Record{s.octets[start:s.at:s.at], t, nil}, true
 }
 
 func (s *DataSet) nextVariable() (Record, bool) {
-	n := s.Template.scan(s.octets[s.at:], s.spans)
+	n := s.Template.scan(s.octets[s.at:], *s.spans)
 	if n == 0 {
 		panic("ipfix: internal error: a validated set ends within a record")
 	}
 	start := s.at
 	s.at += n
-	return Record{s.octets[start:s.at:s.at], s.spans}, true
+	return Record{s.octets[start:s.at:s.at], s.Template, s.spans}, true
 }
 
-// scan finds the values of the record at the start of b, whose fields are of
-// variable length, and returns its length, 0 if it is cut off. A nil spans
-// takes no values.
+// scan finds the values of variable length in the record at the start of b,
+// and returns the record's length, 0 if it is cut off. A nil spans takes no
+// values.
 func (t *Template) scan(b []byte, spans []span) int {
+	last := len(t.runs) - 1
 	at := 0
-	for i, f := range t.Fields {
-		n := int(f.Length)
-		if n == VariableLength {
-			if at >= len(b) {
+	for i, run := range t.runs[:last] {
+		at += int(run)
+		if at >= len(b) {
+			return 0
+		}
+		n := int(b[at])
+		at++
+		if n == 255 { // the three-octet form
+			if at+2 > len(b) {
 				return 0
 			}
-			n = int(b[at])
-			at++
-			if n == 255 { // the three-octet form
-				if at+2 > len(b) {
-					return 0
-				}
-				n = int(binary.BigEndian.Uint16(b[at:]))
-				at += 2
-			}
-		}
-		if n > len(b)-at {
-			return 0
+			n = int(binary.BigEndian.Uint16(b[at:]))
+			at += 2
 		}
 		if spans != nil {
 			spans[i] = span{uint32(at), uint32(at + n)}
 		}
 		at += n
+	}
+	at += int(t.runs[last])
+	if at > len(b) {
+		return 0
 	}
 	return at
 }
@@ -83,7 +83,7 @@ func (t *Template) scan(b []byte, spans []span) int {
 // count returns the records in the content of a Data Set, false if the last
 // one is cut off.
 func (t *Template) count(b []byte) (int, bool) {
-	if t.spans != nil {
+	if t.Fixed() {
 		return len(b) / t.minLength, true
 	}
 	records := 0
@@ -99,21 +99,21 @@ func (t *Template) count(b []byte) (int, bool) {
 
 // A Record is a view of a Data Record in its Message.
 type Record struct {
-	octets []byte
-	spans  []span
+	octets   []byte
+	template *Template
+	spans    *[]span // of the values of variable length; nil if there are none
 }
 
 // Record views b as a record of t, which it must be exactly: ErrLength.
 func (t *Template) Record(b []byte) (Record, error) {
-	spans, n := t.spans, t.minLength
-	if spans == nil {
-		spans = make([]span, len(t.Fields))
-		n = t.scan(b, spans)
+	var spans []span
+	if !t.Fixed() {
+		spans = make([]span, len(t.runs)-1)
 	}
-	if n != len(b) {
+	if t.scan(b, spans) != len(b) {
 		return Record{}, fmt.Errorf("ipfix: %d octets as a record of template %d: %w", len(b), t.ID, ErrLength)
 	}
-	return Record{b, spans}, nil
+	return Record{b, t, &spans}, nil
 }
 
 // Bytes returns the octets of the whole record.
@@ -122,6 +122,23 @@ func (r Record) Bytes() []byte { return r.octets }
 // Field returns the value of the Template's field i, without the length that
 // goes before a value of variable length.
 func (r Record) Field(i int) []byte {
-	s := r.spans[i]
-	return r.octets[s.start:s.end:s.end]
+	return r.value(&r.template.places[i])
+}
+
+func (r Record) value(p *place) []byte {
+	if p.length == VariableLength {
+		s := (*r.spans)[p.base]
+		return r.octets[s.start:s.end:s.end]
+	}
+	start := uint32(r.base(p.base)) + p.offset
+	end := start + uint32(p.length)
+	return r.octets[start:end:end]
+}
+
+// base returns where what follows that many values of variable length begins.
+func (r Record) base(values uint16) int {
+	if values == 0 {
+		return 0
+	}
+	return int((*r.spans)[values-1].end)
 }

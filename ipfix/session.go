@@ -86,6 +86,8 @@ type Result struct {
 
 	Unknown  int // Data Sets without their Template
 	Reserved int // Sets of reserved Set IDs, which are ignored (RFC 7011, Section 3.3.2)
+	Repeated int // Template Records that define again what holds: usual over UDP, to be logged elsewhere (Section 8.1)
+	Ignored  int // withdrawals of what is not there, or over UDP (Sections 8.1 and 8.4)
 }
 
 // Decode decodes one whole Message. It checks all of it first: a malformed
@@ -195,13 +197,16 @@ func (s *Session) templateSet(d *domain, msg []byte, set set, r *Result) error {
 			return err
 		}
 		if def.count == 0 {
-			if s.transport.Reliable() {
-				s.withdraw(d, def.id, set.id == optionsTemplateSet, r)
+			if !s.transport.Reliable() || !s.withdraw(d, def.id, set.id == optionsTemplateSet) {
+				r.Ignored++
+				continue
 			}
+			r.TemplatesChanged = true
 			continue
 		}
 		old := d.templates[def.id]
 		if old != nil && def.defines(old) {
+			r.Repeated++
 			continue
 		}
 		if old != nil && s.transport.Reliable() {
@@ -224,21 +229,23 @@ func (s *Session) templateSet(d *domain, msg []byte, set set, r *Result) error {
 }
 
 // withdraw removes a Template, or all Templates or Options Templates of the
-// domain if the ID is that of their Set.
-func (s *Session) withdraw(d *domain, id uint16, options bool, r *Result) {
+// domain if the ID is that of their Set. It reports whether there was any.
+func (s *Session) withdraw(d *domain, id uint16, options bool) bool {
 	if id >= minTemplateID {
-		if d.templates[id] != nil {
-			s.change(d, id, nil)
-			r.TemplatesChanged = true
+		if d.templates[id] == nil {
+			return false
 		}
-		return
+		s.change(d, id, nil)
+		return true
 	}
+	any := false
 	for id, t := range d.templates {
 		if options == (t.Scope > 0) {
 			s.change(d, id, nil)
-			r.TemplatesChanged = true
+			any = true
 		}
 	}
+	return any
 }
 
 // change puts t, nil for none, in the place of a Template ID, so that it can
@@ -267,11 +274,11 @@ func (s *Session) dataSet(msg []byte, h Header, set dataSet) DataSet {
 		Template: set.template, ID: set.id, Header: h, Offset: set.start, Records: set.records,
 		octets: msg[set.at:set.end:set.end],
 	}
-	if t := set.template; t != nil && t.spans == nil {
-		if len(s.spans) < len(t.Fields) {
-			s.spans = make([]span, len(t.Fields))
+	if t := set.template; t != nil && !t.Fixed() {
+		if n := len(t.runs) - 1; len(s.spans) < n {
+			s.spans = make([]span, n)
 		}
-		out.spans = s.spans[:len(t.Fields)]
+		out.spans = &s.spans
 	}
 	return out
 }

@@ -26,12 +26,24 @@ type Template struct {
 
 	wire        []byte // the Field Specifiers
 	fingerprint uint64
-	spans       []span // of the fields in a record, where they are the same in each
-	minLength   int    // of a record, in octets; its length if spans is not nil
-	prefix      int    // fields before the first of variable length
+	minLength   int // of a record, in octets; its length if nothing is of variable length
+	places      []place
+	runs        []uint32 // octets of fixed length before each field of variable length, since the one before; then those after the last
 }
 
-// A span is where in a record a value lies.
+// A place says where in a record a field lies, and how it is read.
+type place struct {
+	load   load   // of the whole value
+	offset uint32 // of a value of fixed length from its base
+	least  uint32 // octets before it in the shortest record
+	base   uint16 // fields of variable length before this one; see Record.base
+	length uint16 // VariableLength, or the octets of the value
+	index  uint16 // of the field
+	typ    Type
+	direct bool // load reads all of the value, from the start of the record
+}
+
+// A span is where in a record a value of variable length lies.
 type span struct{ start, end uint32 }
 
 // NewTemplate returns a Template for Data Records. Errors match ErrTemplateID,
@@ -99,7 +111,7 @@ func (t *Template) Fingerprint() uint64 { return t.fingerprint }
 func (t *Template) MinLength() int { return t.minLength }
 
 // Fixed reports whether all records have the same length.
-func (t *Template) Fixed() bool { return t.spans != nil }
+func (t *Template) Fixed() bool { return len(t.runs) == 1 }
 
 // Index returns the number of the first field of an Information Element.
 func (t *Template) Index(enterprise uint32, id uint16) (int, bool) {
@@ -177,22 +189,30 @@ func (d *definition) defines(t *Template) bool {
 func (d *definition) template(domain uint32) *Template {
 	t := &Template{
 		ID: d.id, Domain: domain, Scope: d.scope, Fields: make([]FieldSpecifier, d.count),
-		wire: bytes.Clone(d.fields), minLength: d.minLength, prefix: d.count,
+		wire: bytes.Clone(d.fields), minLength: d.minLength, places: make([]place, d.count),
 	}
+	var run, least uint32
 	rest := t.wire
 	for i := range t.Fields {
 		t.Fields[i], rest = parseField(rest)
-		if t.Fields[i].Length == VariableLength && t.prefix == d.count {
-			t.prefix = i
+		length := t.Fields[i].Length
+		t.places[i] = place{
+			offset: run, least: least, base: uint16(len(t.runs)), length: length,
+			index: uint16(i), typ: t.Fields[i].Element().Type,
+		}
+		least += uint32(t.Fields[i].minLength())
+		if length == VariableLength {
+			t.runs = append(t.runs, run)
+			run = 0
+		} else {
+			run += uint32(length)
 		}
 	}
-	if t.prefix == d.count {
-		t.spans = make([]span, d.count)
-		var at uint32
-		for i, f := range t.Fields {
-			t.spans[i] = span{at, at + uint32(f.Length)}
-			at += uint32(f.Length)
-		}
+	t.runs = append(t.runs, run)
+	for i, f := range t.Fields {
+		p := &t.places[i]
+		p.load = t.load(i, 0, int(f.Length))
+		p.direct = p.load.mask != 0 && p.base == 0
 	}
 	sum := sha256.Sum256(binary.BigEndian.AppendUint16(bytes.Clone(t.wire), uint16(t.Scope)))
 	t.fingerprint = binary.BigEndian.Uint64(sum[:])

@@ -1,0 +1,162 @@
+package ipfix
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// accounting is a Template of 13 fields as an accounting meter exports it.
+func accounting(tb testing.TB, id uint16, variable bool) *Template {
+	tb.Helper()
+	fields := []FieldSpecifier{
+		{ID: FlowStartMilliseconds, Length: 8},
+		{ID: FlowEndMilliseconds, Length: 8},
+		{ID: SourceIPv4Address, Length: 4},
+		{ID: DestinationIPv4Address, Length: 4},
+		{ID: SourceTransportPort, Length: 2},
+		{ID: DestinationTransportPort, Length: 2},
+		{ID: ProtocolIdentifier, Length: 1},
+		{ID: IpDiffServCodePoint, Length: 1},
+		{ID: IngressInterface, Length: 4},
+		{ID: EgressInterface, Length: 4},
+		{ID: OctetDeltaCount, Length: 8},
+		{ID: PacketDeltaCount, Length: 8},
+		{ID: FlowEndReason, Length: 1},
+	}
+	if variable {
+		fields = append([]FieldSpecifier{{ID: InterfaceName, Length: VariableLength}}, fields...)
+	}
+	t, err := NewTemplate(id, fields...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return t
+}
+
+// accountingColumns are what an accounting pipeline wants of any Template.
+var accountingColumns = []Column{
+	{0, Address, []Element{{0, SourceIPv4Address}, {0, SourceIPv6Address}}},
+	{2, Address, []Element{{0, DestinationIPv4Address}, {0, DestinationIPv6Address}}},
+	{4, Number, []Element{{0, SourceTransportPort}}},
+	{5, Number, []Element{{0, DestinationTransportPort}}},
+	{6, Number, []Element{{0, ProtocolIdentifier}}},
+	{7, Number, []Element{{0, IpDiffServCodePoint}}},
+	{8, Number, []Element{{0, OctetDeltaCount}}},
+	{9, Number, []Element{{0, PacketDeltaCount}}},
+	{10, UnixMilli, []Element{{0, FlowStartMilliseconds}, {0, FlowStartSeconds}, {0, FlowStartMicroseconds}, {0, FlowStartNanoseconds}}},
+	{11, UnixMilli, []Element{{0, FlowEndMilliseconds}, {0, FlowEndSeconds}, {0, FlowEndMicroseconds}, {0, FlowEndNanoseconds}}},
+	{12, Number, []Element{{0, FlowEndReason}}},
+	{13, Number, []Element{{0, IngressInterface}}},
+	{14, Number, []Element{{0, EgressInterface}}},
+}
+
+func accountingMessage(tb testing.TB, t *Template, records int) (templates, data []byte) {
+	tb.Helper()
+	e := NewEncoder(1, 0)
+	if err := e.AddTemplate(t); err != nil {
+		tb.Fatal(err)
+	}
+	templates = append(templates, e.Flush(1784851200)...)
+	for i := range records {
+		at := time.UnixMilli(1784851200000 + int64(i))
+		values := []any{
+			at, at.Add(time.Second), netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}),
+			50000 + i, 443, 6, 46, 1, 2, 1 << 20, 1000 + i, 3,
+		}
+		if len(t.Fields) > len(values) {
+			values = append([]any{"eth0"}, values...)
+		}
+		if err := e.AddRecord(t, values...); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return templates, append(data, e.Flush(1784851200)...)
+}
+
+// Goal: at most 50 ns for a record of 13 fields, 24 in a Message.
+func BenchmarkDecode(b *testing.B) {
+	for _, bench := range []struct {
+		name     string
+		variable bool
+	}{{"fixed", false}, {"variable", true}} {
+		b.Run(bench.name, func(b *testing.B) {
+			const records = 24
+			templates, data := accountingMessage(b, accounting(b, 256, bench.variable), records)
+			s := NewSession(UDP)
+			r, err := s.Decode(templates, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			plan := r.New[0].Plan(accountingColumns...)
+			var row [15]uint64
+			var octets uint64
+			visit := func(set DataSet) {
+				for record, ok := set.Next(); ok; record, ok = set.Next() {
+					plan.Read(record, row[:])
+					octets += row[8]
+				}
+			}
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				if _, err := s.Decode(data, visit); err != nil {
+					b.Fatal(err)
+				}
+				n += records
+			}
+			if octets != uint64(n)<<20 {
+				b.Fatalf("%d octets", octets)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/record")
+		})
+	}
+}
+
+func BenchmarkAccessors(b *testing.B) {
+	t := accounting(b, 256, false)
+	_, data := accountingMessage(b, t, 1)
+	r, err := t.Record(data[HeaderLength+setHeaderLength:])
+	if err != nil {
+		b.Fatal(err)
+	}
+	accessors := make([]Accessor, len(t.Fields))
+	for i := range accessors {
+		accessors[i] = t.AccessorAt(i)
+	}
+	var sum uint64
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range accessors {
+			sum += accessors[i].Uint64(r)
+		}
+	}
+	if sum == 0 {
+		b.Fatal("nothing read")
+	}
+}
+
+func BenchmarkValidate(b *testing.B) {
+	_, data := accountingMessage(b, accounting(b, 256, false), 24)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := Validate(data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	t := accounting(b, 256, false)
+	_, data := accountingMessage(b, t, 1)
+	record := data[HeaderLength+setHeaderLength:]
+	e := NewEncoder(1, 1400)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := e.AppendRecord(t, record); err == ErrFull {
+			e.Flush(0)
+		} else if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,267 @@
+// Package export is an IPFIX Exporting Process (RFC 7011) over UDP and TCP,
+// for one Observation Domain and one Collecting Process.
+//
+// Over TCP a Process keeps what it could not hand to the kernel and sends it
+// on the next connection; where its buffer is full, Export blocks. What the
+// kernel took but could not deliver when a connection broke is lost, as TCP
+// does not tell how far the Collecting Process got. An orderly end, by
+// whichever side, loses nothing. Over UDP anything may be lost.
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"tollbridge/ipfix"
+)
+
+// Errors of Export.
+var (
+	ErrClosed   = errors.New("exporting process is closed")
+	ErrTemplate = errors.New("template ID is in use by a different template")
+)
+
+// A Config says how a Process exports.
+type Config struct {
+	Transport ipfix.Transport // required: ipfix.UDP or ipfix.TCP
+	Address   string          // required: host and port of the Collecting Process
+	Domain    uint32          // Observation Domain ID
+
+	// MaxMessage is the longest Message, in octets. Over UDP it must fit the
+	// path's MTU less 28 octets of headers for IPv4, 48 for IPv6 (RFC 7011,
+	// Section 10.3.3). 0 means 8192 over TCP and 1400 over UDP, but 1232, what
+	// every IPv6 path carries, unless Address is an IPv4 address.
+	MaxMessage int
+
+	// TemplateRefresh and TemplateRefreshMessages say when Templates are sent
+	// again over UDP: after so long, or after so many Messages if that comes
+	// first. 0 means 10 minutes (RFC 7011, Section 8.4) and 1000 Messages.
+	TemplateRefresh         time.Duration
+	TemplateRefreshMessages int
+
+	// Reconnect is the least time between two attempts to connect. 0 means
+	// the 1 minute of RFC 7011, Section 10.4. The first comes at once.
+	Reconnect time.Duration
+
+	// Linger is how long a record waits, at most, for others to fill its
+	// Message. 0 means 1 second.
+	Linger time.Duration
+
+	// Buffer is how many octets of Messages wait for the kernel before Export
+	// blocks. It may be exceeded by one Message. 0 means 8 MiB.
+	Buffer int
+
+	// Dial connects; nil means a net.Dialer's DialContext.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	Log *slog.Logger // nil discards
+}
+
+// A Process is an Exporting Process. All its methods may be called at once.
+type Process struct {
+	cfg Config
+
+	ready chan struct{} // a Message was queued, or closing began
+	done  chan struct{} // Run has ended
+	err   error         // of Run, once done
+
+	mu        sync.Mutex
+	encoder   *ipfix.Encoder    // the Message that is being filled
+	templates []*ipfix.Template // in the order of their first use
+	last      *ipfix.Template   // the one used last; records come in runs
+	queue     queue
+	progress  chan struct{} // closed, and nil again, when the queue gets shorter
+	cancel    func()        // ends Run; nil before it
+	closing   bool
+	counts    Stats
+}
+
+// New checks cfg and returns a Process that connects to nobody yet.
+func New(cfg Config) (*Process, error) {
+	if cfg.Transport != ipfix.UDP && cfg.Transport != ipfix.TCP {
+		return nil, fmt.Errorf("export: Config.Transport: %v can't be exported over", cfg.Transport)
+	}
+	host, _, err := net.SplitHostPort(cfg.Address)
+	if err != nil {
+		return nil, fmt.Errorf("export: Config.Address: %w", err)
+	}
+	orDefault(&cfg.MaxMessage, defaultMaxMessage(cfg.Transport, host))
+	orDefault(&cfg.TemplateRefresh, 10*time.Minute)
+	orDefault(&cfg.TemplateRefreshMessages, 1000)
+	orDefault(&cfg.Reconnect, time.Minute)
+	orDefault(&cfg.Linger, time.Second)
+	orDefault(&cfg.Buffer, 8<<20)
+	if cfg.MaxMessage < minMessage || cfg.MaxMessage > ipfix.MaxMessage {
+		return nil, fmt.Errorf("export: Config.MaxMessage: %d is not within %d and %d", cfg.MaxMessage, minMessage, ipfix.MaxMessage)
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Process{
+		cfg:     cfg,
+		ready:   make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		encoder: ipfix.NewEncoder(cfg.Domain, cfg.MaxMessage),
+	}, nil
+}
+
+// minMessage is what a Message of one small Template or record needs.
+const minMessage = 64
+
+func defaultMaxMessage(t ipfix.Transport, host string) int {
+	if t == ipfix.TCP {
+		return 8192
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Unmap().Is4() {
+		return 1400
+	}
+	return 1232
+}
+
+func orDefault[T int | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Export adds one Data Record of t, or one record of options data, and copies
+// it. It blocks while the buffer is full. The error is ErrClosed, ErrTemplate,
+// that of ctx, or ipfix.ErrLength where the octets are no record of t or too
+// many for a Message.
+func (p *Process) Export(ctx context.Context, t *ipfix.Template, record []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		if p.closing {
+			return fmt.Errorf("export: %w", ErrClosed)
+		}
+		if t != p.last {
+			if err := p.useLocked(t); err != nil {
+				return fmt.Errorf("export: %w", err)
+			}
+		}
+		err := p.encoder.AppendRecord(t, record)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, ipfix.ErrFull) {
+			return fmt.Errorf("export: %w", err)
+		}
+		if p.queue.octets < p.cfg.Buffer {
+			p.cutLocked()
+		} else if err := p.waitLocked(ctx); err != nil {
+			return fmt.Errorf("export: buffer is full: %w", err)
+		}
+	}
+}
+
+// useLocked makes t known, so that it is sent before any record of it.
+func (p *Process) useLocked(t *ipfix.Template) error {
+	i := slices.IndexFunc(p.templates, func(u *ipfix.Template) bool { return u.ID == t.ID })
+	if i < 0 {
+		if err := ipfix.NewEncoder(p.cfg.Domain, p.cfg.MaxMessage).AddTemplate(t); err != nil {
+			return err
+		}
+		p.templates = append(p.templates, t)
+	} else if u := p.templates[i]; u.Scope != t.Scope || !slices.Equal(u.Fields, t.Fields) {
+		return fmt.Errorf("template %d: %w", t.ID, ErrTemplate)
+	}
+	p.last = t
+	return nil
+}
+
+// cutLocked ends the Message that is being filled and queues it.
+func (p *Process) cutLocked() {
+	if p.encoder.Len() == 0 {
+		return
+	}
+	records := p.encoder.Records()
+	p.queue.push(p.encoder.Flush(0), records, len(p.templates))
+	p.wake()
+}
+
+// wake lets the sender look at the queue.
+func (p *Process) wake() {
+	select {
+	case p.ready <- struct{}{}:
+	default: // it has yet to see the last one
+	}
+}
+
+// waitLocked waits until the queue has become shorter, Run has ended, or ctx
+// has. It lets go of the lock meanwhile.
+func (p *Process) waitLocked(ctx context.Context) error {
+	if p.progress == nil {
+		p.progress = make(chan struct{})
+	}
+	progress := p.progress
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	select {
+	case <-progress:
+		return nil
+	case <-p.done:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Flush returns when everything exported before it was handed to the kernel.
+func (p *Process) Flush(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cutLocked()
+	for end := p.queue.pushed; p.queue.popped < end; {
+		if err := p.waitLocked(ctx); err != nil {
+			return fmt.Errorf("export: flush: %w", err)
+		}
+	}
+	return nil
+}
+
+// Close flushes and ends Run. Over TCP it then closes its end of the
+// connection and waits for the Collecting Process to close the other, so that
+// nil means that all was read. When ctx ends it gives up; the error then says
+// what was not sent. Export fails from here on.
+func (p *Process) Close(ctx context.Context) error {
+	p.mu.Lock()
+	p.closing = true
+	p.cutLocked()
+	cancel := p.cancel
+	p.mu.Unlock()
+	p.wake()
+	if cancel == nil {
+		return p.closed(errors.New("it did not run"))
+	}
+	select {
+	case <-p.done:
+		return p.closed(p.err)
+	case <-ctx.Done():
+	}
+	cancel()
+	<-p.done
+	return p.closed(ctx.Err())
+}
+
+// closed returns the error of a Close: why Run ended, and what it left.
+func (p *Process) closed(cause error) error {
+	s := p.Stats()
+	switch {
+	case s.QueuedMessages > 0:
+		return fmt.Errorf("export: close: %d messages with %d records are unsent: %w", s.QueuedMessages, s.QueuedRecords, cause)
+	case cause != nil:
+		return fmt.Errorf("export: close: not known to have been read to the end: %w", cause)
+	}
+	return nil
+}
