@@ -1,0 +1,298 @@
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"time"
+
+	"tollbridge/asm/acct"
+)
+
+// Books are the ledger with all that must balance against it, as of one
+// moment.
+type Books struct {
+	Balanced bool     `json:"balanced"`
+	Problems []string `json:"problems,omitempty"` // what does not balance, naming the row
+	Total    Sums     `json:"total"`
+	Rows     []Row    `json:"rows"` // by exporter, domain and interval
+}
+
+// A Row is one exporter, Observation Domain and interval of arrival.
+type Row struct {
+	Exporter string    `json:"exporter"`
+	Domain   uint32    `json:"domain"`
+	Interval time.Time `json:"interval"` // its start
+	Sums
+}
+
+// Sums are the amounts of a row, or of all rows:
+//
+//	received + mirrored = accounted + duplicate + suspended + rejected + skipped
+//	accounted           = open + pending + acknowledged + quarantined
+//
+// Suspended is summed from what is in suspense, Open from the sessions, Pending
+// and Quarantined from the records in the outbox; all else is the ledger's.
+type Sums struct {
+	Received     acct.Count `json:"received"`
+	Mirrored     acct.Count `json:"mirrored"`
+	Accounted    acct.Count `json:"accounted"`
+	Duplicate    acct.Count `json:"duplicate"`
+	Suspended    acct.Count `json:"suspended"`
+	Rejected     acct.Count `json:"rejected"`
+	Skipped      acct.Count `json:"skipped"`
+	Open         acct.Count `json:"open"`
+	Pending      acct.Count `json:"pending"`
+	Acknowledged acct.Count `json:"acknowledged"`
+	Quarantined  acct.Count `json:"quarantined"`
+	Undecoded    Undecoded  `json:"undecoded"`
+	Lost         Lost       `json:"lost"`
+}
+
+// Undecoded are the Data Sets whose Template has not come yet.
+type Undecoded struct {
+	Messages uint64 `json:"messages"`
+	Octets   uint64 `json:"octets"`
+}
+
+// Lost are the Data Records that the sequence numbers miss: an estimate, and
+// outside of what balances.
+type Lost struct {
+	Records uint64 `json:"records"`
+}
+
+func (s *Sums) add(d *Sums) {
+	for _, p := range [][2]*acct.Count{
+		{&s.Received, &d.Received}, {&s.Mirrored, &d.Mirrored}, {&s.Accounted, &d.Accounted},
+		{&s.Duplicate, &d.Duplicate}, {&s.Suspended, &d.Suspended}, {&s.Rejected, &d.Rejected},
+		{&s.Skipped, &d.Skipped}, {&s.Open, &d.Open}, {&s.Pending, &d.Pending},
+		{&s.Acknowledged, &d.Acknowledged}, {&s.Quarantined, &d.Quarantined},
+	} {
+		*p[0] = p[0].Plus(*p[1])
+	}
+	s.Undecoded.Messages += d.Undecoded.Messages
+	s.Undecoded.Octets += d.Undecoded.Octets
+	s.Lost.Records += d.Lost.Records
+}
+
+// A bookRow is a Row with what only the check wants.
+type bookRow struct {
+	amount
+	suspended, open, pending, quarantined acct.Count
+	unknown                               bool // the ledger has no such row
+}
+
+// Audit draws up the books and checks them. That they do not balance is no
+// error.
+func (s *Spool) Audit(ctx context.Context) (Books, error) {
+	state, _ := s.files()
+	books := make(map[acct.LedgerKey]*bookRow)
+	row := func(k acct.LedgerKey) *bookRow {
+		b := books[k]
+		if b == nil {
+			b = &bookRow{unknown: true}
+			b.LedgerKey = k
+			books[k] = b
+		}
+		return b
+	}
+	var problems []string
+	err := s.snapshot(ctx, func(tx *sql.Tx) error {
+		if err := eachAmount(ctx, tx, func(a amount) {
+			books[a.LedgerKey] = &bookRow{amount: a}
+		}); err != nil {
+			return err
+		}
+		if err := eachSuspendedSum(ctx, tx, func(k acct.LedgerKey, c acct.Count) {
+			b := row(k)
+			b.suspended = b.suspended.Plus(c)
+		}); err != nil {
+			return err
+		}
+		if err := eachSession(ctx, tx, func(st acct.SessionState) error {
+			for _, sh := range st.Open {
+				b := row(sh.LedgerKey)
+				b.open = b.open.Plus(sh.Count)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		return eachUnacknowledged(ctx, tx, func(id uint64, state acct.DeliveryState, it item) error {
+			list, err := acct.ParseShares(it.shares)
+			if err != nil {
+				problems = append(problems, fmt.Sprintf("record %d: its amounts can't be read: %v", id, err))
+				return nil
+			}
+			for _, sh := range list {
+				b := row(sh.LedgerKey)
+				if state == acct.Quarantined {
+					b.quarantined = b.quarantined.Plus(sh.Count)
+				} else {
+					b.pending = b.pending.Plus(sh.Count)
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return Books{}, fmt.Errorf("spool: audit: %w", explain(state, err))
+	}
+
+	out := Books{Problems: problems, Rows: []Row{}}
+	for _, b := range books {
+		out.Rows = append(out.Rows, b.row())
+		out.Problems = append(out.Problems, b.problems()...)
+	}
+	slices.SortFunc(out.Rows, func(a, b Row) int { return compareKeys(a.key(), b.key()) })
+	slices.Sort(out.Problems)
+	for i := range out.Rows {
+		out.Total.add(&out.Rows[i].Sums)
+	}
+	out.Balanced = len(out.Problems) == 0
+	return out, nil
+}
+
+func (r Row) key() acct.LedgerKey {
+	return acct.LedgerKey{Exporter: r.Exporter, Domain: r.Domain, Interval: r.Interval.Unix()}
+}
+
+func (b *bookRow) row() Row {
+	return Row{b.Exporter, b.Domain, time.Unix(b.Interval, 0).UTC(), Sums{
+		Received: b.Received, Mirrored: b.Mirrored, Accounted: b.Accounted, Duplicate: b.Duplicate,
+		Suspended: b.suspended, Rejected: b.Rejected, Skipped: b.Skipped,
+		Open: b.open, Pending: b.pending, Acknowledged: b.Acknowledged, Quarantined: b.quarantined,
+		Undecoded: Undecoded{b.UndecodedMessages - min(b.UndecodedMessages, b.DecodedMessages),
+			b.UndecodedOctets - min(b.UndecodedOctets, b.DecodedOctets)},
+		Lost: Lost{b.Lost - min(b.Lost, b.LostFound)},
+	}}
+}
+
+// problems says in words what of a row does not balance.
+func (b *bookRow) problems() []string {
+	var out []string
+	say := func(format string, args ...any) {
+		out = append(out, fmt.Sprintf("exporter %q domain %d interval %s: ", b.Exporter, b.Domain,
+			time.Unix(b.Interval, 0).UTC().Format(time.RFC3339))+fmt.Sprintf(format, args...))
+	}
+	differ := func(left string, l acct.Count, right string, r acct.Count) {
+		for _, u := range []struct {
+			name string
+			l, r uint64
+		}{{"records", l.Records, r.Records}, {"octets", l.Octets, r.Octets}, {"packets", l.Packets, r.Packets}} {
+			if u.l != u.r {
+				say("%s: %s are %d, %s are %d", u.name, left, u.l, right, u.r)
+			}
+		}
+	}
+	if b.unknown {
+		say("the ledger has no such row, but sessions, suspense or records name it")
+	}
+	differ("received + mirrored", b.Received.Plus(b.Mirrored), "accounted + duplicate + suspended + rejected + skipped",
+		b.Accounted.Plus(b.Duplicate).Plus(b.suspended).Plus(b.Rejected).Plus(b.Skipped))
+	differ("accounted", b.Accounted, "open + pending + acknowledged + quarantined",
+		b.open.Plus(b.pending).Plus(b.Acknowledged).Plus(b.quarantined))
+	differ("suspended less resumed in the ledger", b.Suspended.Minus(b.Resumed), "those in suspense", b.suspended)
+	for _, u := range []struct {
+		what       string
+		less, more uint64
+	}{
+		{"octets resumed from suspense exceed those suspended", b.Suspended.Octets, b.Resumed.Octets},
+		{"records resumed from suspense exceed those suspended", b.Suspended.Records, b.Resumed.Records},
+		{"messages decoded late exceed those undecoded", b.UndecodedMessages, b.DecodedMessages},
+		{"octets decoded late exceed those undecoded", b.UndecodedOctets, b.DecodedOctets},
+		{"records found late exceed those lost", b.Lost, b.LostFound},
+	} {
+		if u.more > u.less {
+			say("%s: %d of %d", u.what, u.more, u.less)
+		}
+	}
+	return out
+}
+
+func eachAmount(ctx context.Context, tx *sql.Tx, f func(amount)) error {
+	rows, err := tx.QueryContext(ctx, ledgerSelect)
+	if err != nil {
+		return err
+	}
+	return each(rows, func(rows *sql.Rows) error {
+		var a amount
+		to := []any{&a.Exporter, &a.Domain, &a.Interval}
+		for _, c := range ledgerColumns {
+			to = append(to, c.of(&a))
+		}
+		if err := rows.Scan(to...); err != nil {
+			return err
+		}
+		f(a)
+		return nil
+	})
+}
+
+func eachSuspendedSum(ctx context.Context, tx *sql.Tx, f func(acct.LedgerKey, acct.Count)) error {
+	// Row by row, since SQLite's sum() fails where it overflows.
+	rows, err := tx.QueryContext(ctx, "SELECT exporter, domain, interval, records, octets, packets FROM suspended")
+	if err != nil {
+		return err
+	}
+	return each(rows, func(rows *sql.Rows) error {
+		var k acct.LedgerKey
+		var c acct.Count
+		if err := rows.Scan(&k.Exporter, &k.Domain, &k.Interval, &c.Records, &c.Octets, &c.Packets); err != nil {
+			return err
+		}
+		f(k, c)
+		return nil
+	})
+}
+
+// eachUnacknowledged visits the records that are pending or quarantined.
+// Pages that are settled whole are not read.
+func eachUnacknowledged(ctx context.Context, tx *sql.Tx, f func(id uint64, state acct.DeliveryState, it item) error) error {
+	rows, err := tx.QueryContext(ctx, "SELECT first, last, state FROM settled ORDER BY last")
+	if err != nil {
+		return err
+	}
+	var away idSet // acknowledged or covered
+	quarantined := make(map[uint64]bool)
+	if err := each(rows, func(rows *sql.Rows) error {
+		var r idRange
+		var state acct.DeliveryState
+		if err := rows.Scan(&r.first, &r.last, &state); err != nil {
+			return err
+		}
+		if state != acct.Quarantined {
+			away.add(r.first, r.last)
+			return nil
+		}
+		for id := r.first; id <= r.last; id++ {
+			quarantined[id] = true
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for id := away.next(1); ; {
+		p, err := readPage(ctx, tx, id)
+		if isNoRecord(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, it := range p.items {
+			if away.has(it.id) {
+				continue
+			}
+			state := acct.Pending
+			if quarantined[it.id] {
+				state = acct.Quarantined
+			}
+			if err := f(it.id, state, it); err != nil {
+				return err
+			}
+		}
+		id = away.next(p.last + 1)
+	}
+}

@@ -1,0 +1,15 @@
+// Package crashpoint names the moments at which a test may kill the process.
+// In an ordinary build At is empty and costs nothing. A build with the tag
+// crashpoints reads TOLLBRIDGE_CRASH=point:n from the environment and sends
+// itself SIGKILL on the nth pass of that point, so that a test can prove what
+// survives there.
+package crashpoint
+
+// The points that package spool passes.
+const (
+	JournalCommitted    = "journal committed"    // a group is durable, nobody has been told
+	CheckpointWritten   = "checkpoint written"   // inside the transaction, before its COMMIT
+	CheckpointCommitted = "checkpoint committed" // durable, nobody has been told
+	Trimming            = "trimming"             // between two steps of a trim of the journal
+	SettleWritten       = "settle written"       // inside the transaction, before its COMMIT
+)

@@ -1,0 +1,346 @@
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// What callers may branch on.
+var (
+	ErrFull        = errors.New("disk is full")                       // free space; what waits is kept and tried again
+	ErrNotDatabase = errors.New("not a database of this program")     // another file bears the name
+	ErrDamaged     = errors.New("damaged")                            // stored octets fail their check
+	ErrNewer       = errors.New("written by a newer version")         // of this program
+	ErrReadOnly    = errors.New("the spool is open for reading only") // by OpenReadOnly
+	ErrClosed      = errors.New("closed")
+)
+
+// explain says in err's text which file it is about and what to do. The cause
+// stays reachable.
+func explain(file string, err error) error {
+	if err == nil {
+		return nil
+	}
+	dir := filepath.Dir(file)
+	var se sqlite3.Error
+	switch {
+	case errors.As(err, &se):
+		switch se.Code {
+		case sqlite3.ErrFull:
+			return fmt.Errorf("spool: %s: %w: free some space on its file system (%w)", file, ErrFull, err)
+		case sqlite3.ErrNotADB:
+			return fmt.Errorf("spool: %s: %w: move it away, or name another directory (%w)", file, ErrNotDatabase, err)
+		case sqlite3.ErrCorrupt:
+			return fmt.Errorf("spool: %s: %w: stop the daemon, keep a copy of %s, and restore it from a backup (%w)", file, ErrDamaged, dir, err)
+		case sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrPerm, sqlite3.ErrAuth:
+			return fmt.Errorf("spool: %s can't be opened or written: check owner and permissions of %s (%w)", file, dir, err)
+		case sqlite3.ErrBusy, sqlite3.ErrLocked:
+			return fmt.Errorf("spool: %s is locked by another program: end that program (%w)", file, err)
+		case sqlite3.ErrIoErr:
+			if se.SystemErrno != 0 {
+				return fmt.Errorf("spool: %s: %w: %w", file, err, se.SystemErrno)
+			}
+		}
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("spool: check owner and permissions of %s: %w", dir, err)
+	case errors.Is(err, sql.ErrConnDone), err.Error() == "sql: database is closed":
+		return fmt.Errorf("spool: %s: %w", file, ErrClosed)
+	}
+	return fmt.Errorf("spool: %s: %w", file, err)
+}
+
+// A connector opens connections to one database file with this package's
+// settings, whoever opens them.
+type connector struct {
+	file    string
+	query   string // of the file's URI: mode=rwc, mode=ro, immutable=1
+	pragmas []string
+}
+
+// journalPage is the page size of journal.db, whose rows are blobs of
+// hundreds of kilobytes.
+const (
+	statePage   = 4096
+	journalPage = 16384
+	cdrPage     = 4096
+)
+
+// A database waits this long for another process's lock. Readers never take
+// one that a writer waits for (WAL), so only a foreign program can be met.
+const busyTimeout = 10 * time.Second
+
+func newWriter(file string, pageSize int) connector {
+	return connector{file, "mode=rwc", []string{
+		fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout.Milliseconds()),
+		fmt.Sprintf("PRAGMA page_size = %d", pageSize), // for a new file only
+		"PRAGMA journal_mode = WAL",
+		"PRAGMA synchronous = FULL", // the WAL is synced at every COMMIT
+		// The WAL is copied into the database every 16 MiB: long enough that
+		// pages written often are copied once, short enough that the copy
+		// does not hold up a commit for long.
+		fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", 16<<20/pageSize),
+		fmt.Sprintf("PRAGMA journal_size_limit = %d", 64<<20),
+		"PRAGMA cache_size = -32768",
+		"PRAGMA temp_store = MEMORY",
+	}}
+}
+
+func newReader(file string, immutable bool) connector {
+	query := "mode=ro"
+	if immutable {
+		query = "mode=ro&immutable=1"
+	}
+	return connector{file, query, []string{
+		fmt.Sprintf("PRAGMA busy_timeout = %d", busyTimeout.Milliseconds()),
+		"PRAGMA temp_store = MEMORY",
+	}}
+}
+
+func (c connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
+
+func (c connector) Connect(context.Context) (driver.Conn, error) {
+	uri := url.URL{Scheme: "file", Opaque: (&url.URL{Path: c.file}).EscapedPath(), RawQuery: c.query}
+	drv := sqlite3.SQLiteDriver{ConnectHook: func(conn *sqlite3.SQLiteConn) error {
+		for _, p := range c.pragmas {
+			if _, err := conn.Exec(p, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+	return drv.Open(uri.String())
+}
+
+// A writer is the one connection that writes to a database. Its methods want
+// mu held, but for those that say otherwise.
+//
+// Statements run to their end: a context is looked at between transactions,
+// never in the middle of one.
+type writer struct {
+	file string
+	mu   sync.Mutex
+	db   *sql.DB
+	conn *sql.Conn
+	stmt map[string]*sql.Stmt
+}
+
+// openWriter opens or creates file and brings its schema up to date.
+func openWriter(file string, pageSize int, schema schema) (*writer, error) {
+	db := sql.OpenDB(newWriter(file, pageSize))
+	db.SetMaxOpenConns(1)
+	conn, err := db.Conn(context.Background())
+	if err != nil {
+		db.Close()
+		return nil, explain(file, err)
+	}
+	w := &writer{file: file, db: db, conn: conn, stmt: make(map[string]*sql.Stmt)}
+	if err := migrate(w, schema); err != nil {
+		w.close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// close takes mu itself, so it waits for a transaction to end.
+func (w *writer) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.stmt {
+		s.Close()
+	}
+	clear(w.stmt)
+	err := w.conn.Close()
+	if e := w.db.Close(); err == nil {
+		err = e
+	}
+	if errors.Is(err, sql.ErrConnDone) {
+		return nil // closed before
+	}
+	return explain(w.file, err)
+}
+
+// prepare returns the statement of query, prepared once.
+func (w *writer) prepare(query string) (*sql.Stmt, error) {
+	if s, ok := w.stmt[query]; ok {
+		return s, nil
+	}
+	s, err := w.conn.PrepareContext(context.Background(), query)
+	if err != nil {
+		return nil, err
+	}
+	w.stmt[query] = s
+	return s, nil
+}
+
+// exec runs one statement, whose text must be one of few.
+func (w *writer) exec(query string, args ...any) error {
+	s, err := w.prepare(query)
+	if err != nil {
+		return err
+	}
+	_, err = s.ExecContext(context.Background(), args...)
+	return err
+}
+
+// query calls scan for every row.
+func (w *writer) query(query string, scan func(*sql.Rows) error, args ...any) error {
+	s, err := w.prepare(query)
+	if err != nil {
+		return err
+	}
+	rows, err := s.QueryContext(context.Background(), args...)
+	if err != nil {
+		return err
+	}
+	return each(rows, scan)
+}
+
+// each calls scan for every row and closes rows.
+func each(rows *sql.Rows, scan func(*sql.Rows) error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// transact takes mu and runs f in a transaction, which is durable when
+// transact returns nil and has not happened when it returns an error.
+func (w *writer) transact(f func() error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.transactLocked(f)
+}
+
+func (w *writer) transactLocked(f func() error) error {
+	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
+		return explain(w.file, err)
+	}
+	err := f()
+	if err == nil {
+		if err = w.exec("COMMIT"); err == nil {
+			return nil
+		}
+	}
+	// SQLite rolls back by itself after some errors (a full disk among
+	// them); then there is no transaction left to end, which is as well.
+	_, _ = w.conn.ExecContext(context.Background(), "ROLLBACK")
+	return explain(w.file, err)
+}
+
+// rowsPerStatement of a multi-row INSERT: beyond it nothing is gained.
+const rowsPerStatement = 50
+
+// An inserter gathers rows into multi-row INSERT statements.
+type inserter struct {
+	w    *writer
+	head string // "INSERT INTO t VALUES "
+	row  string // "(?,?)"
+	tail string // " ON CONFLICT ..."
+	cols int
+	args []any
+}
+
+func (w *writer) inserter(head string, cols int, tail string) *inserter {
+	row := "(" + strings.Repeat("?,", cols-1) + "?)"
+	return &inserter{w: w, head: head + " ", row: row, tail: " " + tail, cols: cols, args: make([]any, 0, cols*rowsPerStatement)}
+}
+
+func (i *inserter) add(args ...any) error {
+	i.args = append(i.args, args...)
+	if len(i.args) < i.cols*rowsPerStatement {
+		return nil
+	}
+	return i.flush()
+}
+
+// flush writes what is gathered. Numbers of rows short of a full statement
+// are cut into powers of two, so that few statements are prepared.
+func (i *inserter) flush() error {
+	args := i.args
+	for len(args) > 0 {
+		n := len(args) / i.cols
+		if n < rowsPerStatement {
+			p := 1
+			for p*2 <= n {
+				p *= 2
+			}
+			n = p
+		} else {
+			n = rowsPerStatement
+		}
+		q := i.head + "VALUES " + strings.Repeat(i.row+",", n-1) + i.row + i.tail
+		if err := i.w.exec(q, args[:n*i.cols]...); err != nil {
+			return err
+		}
+		args = args[n*i.cols:]
+	}
+	clear(i.args)
+	i.args = i.args[:0]
+	return nil
+}
+
+// openReader opens file for reading beside a writer, in this process or
+// another, or without any.
+func openReader(file string, schema schema) (*sql.DB, error) {
+	if _, err := os.Stat(file); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("spool: %s: no spool there (a daemon makes one): %w", file, err)
+		}
+		return nil, explain(file, err)
+	}
+	db := sql.OpenDB(newReader(file, false))
+	err := known(db, file, schema)
+	if err != nil && walEmpty(file) && !errors.Is(err, ErrNewer) && !errors.Is(err, ErrNotDatabase) {
+		// Without a WAL the file stands for itself, but SQLite wants to make
+		// one and may not write in the directory. Nobody else does either:
+		// a daemon keeps its WAL as long as it runs.
+		db.Close()
+		db = sql.OpenDB(newReader(file, true))
+		err = known(db, file, schema)
+	}
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	db.SetMaxOpenConns(4)
+	return db, nil
+}
+
+func walEmpty(file string) bool {
+	info, err := os.Stat(file + "-wal")
+	return err != nil || info.Size() == 0
+}
+
+// quickCheck looks for damage, for at most limit; a file too large to be
+// looked through in that time passes. It reports whether it got to the end.
+func quickCheck(db *sql.DB, file string, limit time.Duration) (whole bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var verdict string
+	err = db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict)
+	switch {
+	case ctx.Err() != nil:
+		return false, nil
+	case err != nil:
+		return false, explain(file, err)
+	case verdict != "ok":
+		return false, fmt.Errorf("spool: %s: %w: %s: keep a copy of %s, and restore it from a backup",
+			file, ErrDamaged, verdict, filepath.Dir(file))
+	}
+	return true, nil
+}

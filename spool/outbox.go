@@ -1,0 +1,416 @@
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"tollbridge/asm/acct"
+)
+
+// An Outbox holds accounting records until they are settled, and for some time
+// after. Its methods are safe for use by any goroutines.
+//
+// Records are numbered in the order in which Commit stored them. On disk they
+// lie in pages; what became of them lies in ranges of numbers beside (tables
+// settled and sent), so that a thousand records acknowledged together cost one
+// small row and their pages are never written again. The same ranges are kept
+// in memory, changed after the COMMIT that changed the disk.
+type Outbox struct {
+	s    *Spool
+	w    *writer // of state.db; its lock is taken before mu
+	r    *sql.DB
+	file string
+	log  *slog.Logger
+	wake chan struct{}
+	base uint32 // End-to-End Identifiers of first sendings count from it
+
+	mu      sync.Mutex
+	next    uint64 // ID of the next record
+	done    idSet  // settled, or not there any more
+	sent    idSet  // a copy may have been sent; says nothing of records in retry
+	sentDB  int    // rows of table sent
+	retry   map[uint64]retry
+	held    map[string][]held // by Session-Id
+	counter uint32            // of End-to-End Identifiers after an error answer
+	pages   []*page           // read lately, the latest last
+	stats   OutboxStats
+}
+
+// A retry is a pending record that had an error answer.
+type retry struct {
+	attempts uint32
+	endToEnd uint32
+	sent     bool
+}
+
+// A held record is an INTERIM that is quarantined, or was and has been
+// requeued.
+type held struct {
+	id      uint64
+	number  uint32
+	covered bool
+}
+
+// OutboxStats counts what an Outbox has done since it was opened.
+type OutboxStats struct {
+	Next         uint64 // ID that the next record will get
+	Pending      uint64 // IDs not settled; counts as pending what Requeue took away until it is passed over
+	Sent         uint64 // marked as perhaps sent
+	Acknowledged uint64
+	Quarantined  uint64
+	Covered      uint64
+	Errors       uint64 // error answers, to be tried again
+	Late         uint64 // answers about records that were settled already
+}
+
+// pageCache is how many pages are kept in memory: those of a window of
+// outstanding requests, and those that their settlements ask for.
+const pageCache = 64
+
+// sentRows of table sent are merged into one another when they are more.
+const sentRows = 4096
+
+func openOutbox(s *Spool, file string) (*Outbox, error) {
+	o := &Outbox{s: s, w: s.w, r: s.r, file: file, log: s.log, wake: make(chan struct{}, 1),
+		base:  s.meta.Epoch * epochSpread,
+		next:  s.checkpoint.nextRecord,
+		retry: make(map[uint64]retry), held: make(map[string][]held)}
+	if err := o.load(context.Background()); err != nil {
+		return nil, explain(file, err)
+	}
+	return o, nil
+}
+
+func (o *Outbox) load(ctx context.Context) error {
+	counter, err := metaNumber(ctx, o.r, metaEndToEnd)
+	if err != nil {
+		return err
+	}
+	o.counter = uint32(counter)
+
+	// Below the first page everything was settled and trimmed.
+	var first sql.NullInt64
+	if err := o.r.QueryRowContext(ctx, "SELECT first FROM record_page ORDER BY last LIMIT 1").Scan(&first); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	below := o.next
+	if first.Valid {
+		below = uint64(first.Int64)
+	}
+	o.done.add(0, below-1)
+	if err := o.loadRanges(ctx, "SELECT first, last FROM settled ORDER BY last", &o.done); err != nil {
+		return err
+	}
+	if err := o.loadRanges(ctx, "SELECT first, last FROM sent ORDER BY last", &o.sent); err != nil {
+		return err
+	}
+	if err := o.r.QueryRowContext(ctx, "SELECT count(*) FROM sent").Scan(&o.sentDB); err != nil {
+		return err
+	}
+	rows, err := o.r.QueryContext(ctx, "SELECT id, attempts, end_to_end, sent FROM retry")
+	if err != nil {
+		return err
+	}
+	if err := each(rows, func(rows *sql.Rows) error {
+		var id uint64
+		var r retry
+		if err := rows.Scan(&id, &r.attempts, &r.endToEnd, &r.sent); err != nil {
+			return err
+		}
+		if !o.done.has(id) { // else kept for listings only
+			o.retry[id] = r
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	rows, err = o.r.QueryContext(ctx, "SELECT id, session_id, number, covered FROM held ORDER BY id")
+	if err != nil {
+		return err
+	}
+	return each(rows, func(rows *sql.Rows) error {
+		var h held
+		var session string
+		if err := rows.Scan(&h.id, &session, &h.number, &h.covered); err != nil {
+			return err
+		}
+		o.held[session] = append(o.held[session], h)
+		return nil
+	})
+}
+
+func (o *Outbox) loadRanges(ctx context.Context, query string, to *idSet) error {
+	rows, err := o.r.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	return each(rows, func(rows *sql.Rows) error {
+		var r idRange
+		if err := rows.Scan(&r.first, &r.last); err != nil {
+			return err
+		}
+		to.add(r.first, r.last)
+		return nil
+	})
+}
+
+// extend says that records up to next are stored.
+func (o *Outbox) extend(next uint64) {
+	o.mu.Lock()
+	more := next > o.next
+	o.next = next
+	o.mu.Unlock()
+	if more {
+		o.notify()
+	}
+}
+
+func (o *Outbox) notify() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Wake returns a channel that has a value after records were added. It has
+// room for one: whoever receives must ask Pending until it has no more.
+func (o *Outbox) Wake() <-chan struct{} { return o.wake }
+
+// Pending returns up to max records that are not settled and whose ID is above
+// after, in order of ID. Records sent again after an error answer have their
+// new End-to-End Identifier.
+func (o *Outbox) Pending(ctx context.Context, after uint64, max int) ([]acct.Delivery, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	var out []acct.Delivery
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id := o.done.next(after + 1); id < o.next && len(out) < max; {
+		p, err := o.pageLocked(id)
+		if errors.Is(err, errNoRecord) {
+			o.done.add(id, o.next-1) // requeued, the last of them
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if p.first > id {
+			o.done.add(id, p.first-1) // requeued or trimmed
+		}
+		i, _ := slices.BinarySearchFunc(p.items, id, func(it item, id uint64) int {
+			return cmpID(it.id, id)
+		})
+		for ; i < len(p.items) && len(out) < max; i++ {
+			it := &p.items[i]
+			if it.id < id {
+				continue
+			}
+			if it.id > id {
+				if free := o.done.next(id); free < it.id {
+					o.done.add(free, it.id-1) // requeued
+				}
+			}
+			id = it.id + 1
+			if o.done.has(it.id) {
+				continue
+			}
+			d := acct.Delivery{ID: it.id}
+			if err := d.Record.UnmarshalBinary(it.content); err != nil {
+				return nil, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
+			}
+			d.EndToEnd, d.MaySent, d.Attempts = o.sendingLocked(it.id)
+			out = append(out, d)
+		}
+		if id <= p.last && len(out) < max {
+			id = p.last + 1
+		}
+		id = o.done.next(id)
+	}
+	return out, nil
+}
+
+func cmpID(a, b uint64) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// sendingLocked returns how a record is sent next. The End-to-End Identifier
+// of a first request follows from the ID, so it needs no write to survive a
+// restart; those after error answers have the top bit set and come from a
+// counter that is stored.
+func (o *Outbox) sendingLocked(id uint64) (endToEnd uint32, maySent bool, attempts uint32) {
+	if r, ok := o.retry[id]; ok {
+		return r.endToEnd, r.sent, r.attempts
+	}
+	return firstEndToEnd(o.base, id), o.sent.has(id), 0
+}
+
+// epochSpread parts the identifiers of spools made soon after one another.
+const epochSpread = 2654435761
+
+func firstEndToEnd(base uint32, id uint64) uint32 { return (base + uint32(id)) &^ (1 << 31) }
+
+var errNoRecord = errors.New("no such record in the outbox")
+
+// pageLocked returns the page that holds id, or the next one behind it.
+func (o *Outbox) pageLocked(id uint64) (*page, error) {
+	for i := len(o.pages) - 1; i >= 0; i-- {
+		if p := o.pages[i]; p.first <= id && id <= p.last {
+			if i < len(o.pages)-1 {
+				copy(o.pages[i:], o.pages[i+1:])
+				o.pages[len(o.pages)-1] = p
+			}
+			return p, nil
+		}
+	}
+	p, err := readPage(context.Background(), o.r, id)
+	if errors.Is(err, errNoRecord) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, explain(o.file, err)
+	}
+	if len(o.pages) >= pageCache {
+		o.pages = slices.Delete(o.pages, 0, 1)
+	}
+	o.pages = append(o.pages, p)
+	return p, nil
+}
+
+// readPage reads the page that holds id, or the next one behind it.
+func readPage(ctx context.Context, q querier, id uint64) (*page, error) {
+	var first, last uint64
+	var data []byte
+	err := q.QueryRowContext(ctx, "SELECT first, last, data FROM record_page WHERE last >= ? ORDER BY last LIMIT 1",
+		integer(id)).Scan(&first, &last, &data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("spool: outbox record %d: %w", id, errNoRecord)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parsePage(first, last, data)
+}
+
+// itemLocked returns the record with an ID.
+func (o *Outbox) itemLocked(id uint64) (item, error) {
+	p, err := o.pageLocked(id)
+	if err != nil {
+		return item{}, err
+	}
+	i, ok := slices.BinarySearchFunc(p.items, id, func(it item, id uint64) int { return cmpID(it.id, id) })
+	if !ok {
+		return item{}, fmt.Errorf("spool: outbox record %d: %w", id, errNoRecord)
+	}
+	return p.items[i], nil
+}
+
+// MarkSent stores, durably before it returns, that a copy of each of the
+// records may have been sent. Until an error answer their Delivery has MaySent
+// set from then on.
+func (o *Outbox) MarkSent(ctx context.Context, ids []uint64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	o.mu.Lock()
+	var first []uint64 // not marked yet, by a first request
+	var again []uint64 // same, by a request after an error answer
+	for _, id := range ids {
+		if r, ok := o.retry[id]; ok {
+			if !r.sent {
+				again = append(again, id)
+			}
+		} else if !o.sent.has(id) {
+			first = append(first, id)
+		}
+	}
+	low := o.done.next(0)
+	ranges := runs(first)
+	var merged []idRange
+	if o.sentDB+len(ranges) > sentRows {
+		all := idSet{slices.Clone(o.sent.ranges)}
+		for _, r := range ranges {
+			all.add(r.first, r.last)
+		}
+		all.cutBelow(low)
+		merged = all.ranges
+	}
+	o.mu.Unlock()
+	if len(ranges) == 0 && len(again) == 0 {
+		return nil
+	}
+
+	err := o.w.transactLocked(func() error {
+		insert := ranges
+		if merged != nil {
+			if err := o.w.exec("DELETE FROM sent"); err != nil {
+				return err
+			}
+			insert = merged
+		}
+		put := o.w.inserter("INSERT INTO sent (last, first)", 2, "")
+		for _, r := range insert {
+			if err := put.add(int64(r.last), int64(r.first)); err != nil {
+				return err
+			}
+		}
+		if err := put.flush(); err != nil {
+			return err
+		}
+		for _, id := range again {
+			if err := o.w.exec("UPDATE retry SET sent = 1 WHERE id = ?", int64(id)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("spool: mark %d records sent: %w", len(ids), err)
+	}
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range ranges {
+		o.sent.add(r.first, r.last)
+	}
+	for _, id := range again {
+		r := o.retry[id]
+		r.sent = true
+		o.retry[id] = r
+	}
+	o.sentDB += len(ranges)
+	if merged != nil {
+		o.sentDB = len(merged)
+		o.sent.cutBelow(low)
+	}
+	o.stats.Sent += uint64(len(ids))
+	return nil
+}
+
+// Stats returns a snapshot.
+func (o *Outbox) Stats() OutboxStats {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.stats
+	s.Next = o.next
+	s.Pending = o.next
+	for _, r := range o.done.ranges {
+		s.Pending -= min(r.last+1, o.next) - min(r.first, o.next)
+	}
+	return s
+}
+
+func isNoRecord(err error) bool { return errors.Is(err, errNoRecord) }

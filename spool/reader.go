@@ -1,0 +1,187 @@
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"tollbridge/asm/acct"
+)
+
+// A Reader follows the journal. It gets durable entries only, in order, from
+// memory where it keeps up and from the disk where it does not; it never holds
+// up the writer. A Reader is for one goroutine.
+type Reader struct {
+	j       *Journal
+	after   uint64
+	entries []acct.Entry
+}
+
+// Reader returns a Reader of the entries behind position after.
+func (j *Journal) Reader(after uint64) *Reader { return &Reader{j: j, after: after} }
+
+// Next returns the next entries, at least one, and blocks until there are
+// some. Both the slice and its Data are valid until the next call. Positions
+// are consecutive but where a damaged group was set aside. Errors are ctx's,
+// ErrTrimmed, and those of the disk; ErrClosed comes after the last entry of a
+// journal whose Run has ended.
+func (r *Reader) Next(ctx context.Context) ([]acct.Entry, error) {
+	for {
+		if err := r.j.Wait(ctx, r.after+1); err != nil {
+			return nil, err
+		}
+		g, err := r.j.find(ctx, r.after+1)
+		var damaged *damagedError
+		switch {
+		case errors.As(err, &damaged):
+			if err := r.j.setAside(damaged); err != nil {
+				return nil, err
+			}
+			r.after = damaged.last
+			continue
+		case errors.Is(err, ErrNoEntry):
+			r.after = r.j.Durable() // set aside, up to the end
+			continue
+		case err != nil:
+			return nil, err
+		}
+		r.entries, err = entries(r.entries[:0], g.first, g.octets, r.after+1)
+		if err != nil {
+			return nil, fmt.Errorf("spool: journal positions %d to %d: %w", g.first, g.last(), err)
+		}
+		r.after = g.last()
+		return r.entries, nil
+	}
+}
+
+// Read returns the entry at a durable position. Its Data stays valid. The
+// error is ErrTrimmed or ErrNoEntry where the position can't be read any more.
+func (j *Journal) Read(ctx context.Context, position uint64) (acct.Entry, error) {
+	j.mu.Lock()
+	g := j.cached
+	j.mu.Unlock()
+	if g == nil || position < g.first || position > g.last() {
+		var err error
+		if g, err = j.find(ctx, position); err != nil {
+			return acct.Entry{}, err
+		}
+		if position < g.first {
+			return acct.Entry{}, fmt.Errorf("spool: position %d: %w", position, ErrNoEntry)
+		}
+		j.mu.Lock()
+		j.cached = g
+		j.mu.Unlock()
+	}
+	es, err := entries(nil, g.first, g.octets, position)
+	if err != nil {
+		return acct.Entry{}, fmt.Errorf("spool: journal positions %d to %d: %w", g.first, g.last(), err)
+	}
+	return es[0], nil
+}
+
+// find returns the durable group that holds position or, where position was
+// set aside, the next one behind it.
+func (j *Journal) find(ctx context.Context, position uint64) (*group, error) {
+	j.mu.Lock()
+	i, _ := slices.BinarySearchFunc(j.recent, position, func(g *group, p uint64) int {
+		switch {
+		case g.last() < p:
+			return -1
+		case g.first > p:
+			return 1
+		}
+		return 0
+	})
+	if i < len(j.recent) && j.recent[i].first <= position {
+		g := j.recent[i]
+		j.mu.Unlock()
+		return g, nil
+	}
+	trimmed := j.trimmed
+	j.mu.Unlock()
+	if position <= trimmed {
+		return nil, fmt.Errorf("spool: position %d: %w", position, ErrTrimmed)
+	}
+
+	var first, last int64
+	var octets []byte
+	err := j.r.QueryRowContext(ctx, "SELECT last, first, data FROM journal_group WHERE last >= ? ORDER BY last LIMIT 1",
+		int64(position)).Scan(&last, &first, &octets)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, fmt.Errorf("spool: position %d: %w", position, ErrNoEntry)
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, explain(j.file, err)
+	}
+	g := &group{first: uint64(first), count: uint32(last - first + 1), octets: octets}
+	if err := check(g); err != nil {
+		return nil, &damagedError{g.first, g.last(), octets, err}
+	}
+	j.mu.Lock()
+	j.stats.FromDisk++
+	j.mu.Unlock()
+	return g, nil
+}
+
+// check verifies a group from the disk, also that it holds as many entries as
+// its positions say.
+func check(g *group) error {
+	if err := verify(g.first, g.octets); err != nil {
+		return err
+	}
+	es, err := entries(nil, g.first, g.octets, g.last())
+	if err != nil {
+		return err
+	}
+	if len(es) != 1 {
+		return fmt.Errorf("%w: other number of entries than %d", errGroup, g.count)
+	}
+	return nil
+}
+
+// A damagedError is a group that failed its check.
+type damagedError struct {
+	first, last uint64
+	octets      []byte
+	err         error
+}
+
+func (e *damagedError) Error() string {
+	return fmt.Sprintf("spool: journal positions %d to %d: %v", e.first, e.last, e.err)
+}
+
+func (e *damagedError) Unwrap() []error { return []error{ErrDamaged, e.err} }
+
+// setAside moves a damaged group to table damaged and says so. A reader
+// beside the daemon only passes over it.
+func (j *Journal) setAside(d *damagedError) error {
+	j.log.Error("journal group is damaged and set aside", "first", d.first, "last", d.last, "error", d.err)
+	if j.w == nil {
+		return nil
+	}
+	j.mu.Lock()
+	j.stats.DamagedGroups++
+	j.mu.Unlock()
+	return j.w.transact(func() error {
+		err := j.w.exec("INSERT OR REPLACE INTO damaged (last, first, found, reason, data) VALUES (?, ?, ?, ?, ?)",
+			int64(d.last), int64(d.first), time.Now().Unix(), d.err.Error(), notNil(d.octets))
+		if err != nil {
+			return err
+		}
+		return j.w.exec("DELETE FROM journal_group WHERE last = ?", int64(d.last))
+	})
+}
+
+// notNil returns b, or an empty slice for nil, which SQLite would take for
+// NULL.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

@@ -1,0 +1,94 @@
+package spool
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"tollbridge/asm/acct"
+)
+
+// Requeue puts quarantined records back to the end of the outbox, with new
+// IDs, which it returns in the order of ids: delivery finds them there as it
+// finds new records. Their content stays the same.
+func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	c := &o.s.checkpoint
+	var pages []packed
+	var sessions []acct.Record
+	fresh := make([]uint64, len(ids))
+	for i, id := range ids {
+		if slices.Contains(ids[:i], id) {
+			return nil, fmt.Errorf("spool: requeue outbox record %d: named twice", id)
+		}
+		rec, err := o.quarantined(id)
+		if err != nil {
+			return nil, err
+		}
+		fresh[i] = c.nextRecord + uint64(i)
+		pages = appendItem(pages, fresh[i], rec.content, rec.shares)
+		var r acct.Record
+		if err := r.UnmarshalBinary(rec.content); err != nil {
+			return nil, fmt.Errorf("spool: outbox record %d: %w: %w", id, ErrDamaged, err)
+		}
+		sessions = append(sessions, r)
+	}
+	next := c.nextRecord + uint64(len(ids))
+	err := o.w.transactLocked(func() error {
+		for _, r := range runs(slices.Clone(ids)) {
+			if err := o.w.removeRecords(r); err != nil {
+				return err
+			}
+		}
+		if err := o.w.deleteIDs("DELETE FROM held WHERE id", ids); err != nil {
+			return err
+		}
+		for i, r := range sessions {
+			if r.Type != acct.Interim {
+				continue
+			}
+			err := o.w.exec("INSERT INTO held (id, session_id, number, covered) VALUES (?, ?, ?, 0)", int64(fresh[i]), r.SessionID, int64(r.Number))
+			if err != nil {
+				return err
+			}
+		}
+		if err := o.w.addPages(pages); err != nil {
+			return err
+		}
+		return o.w.setMeta(metaNextRecord, int64(next))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("spool: requeue %d records: %w", len(ids), err)
+	}
+	c.nextRecord = next
+	o.mu.Lock()
+	o.pages = nil
+	for i, r := range sessions {
+		if r.Type != acct.Interim {
+			continue
+		}
+		list := slices.DeleteFunc(o.held[r.SessionID], func(h held) bool { return h.id == ids[i] })
+		o.held[r.SessionID] = append(list, held{id: fresh[i], number: r.Number})
+	}
+	o.mu.Unlock()
+	o.extend(next)
+	return fresh, nil
+}
+
+// quarantined returns a record that must be quarantined.
+func (o *Outbox) quarantined(id uint64) (item, error) {
+	ranges, err := settledRanges(context.Background(), o.w.conn, idRange{id, id})
+	if err != nil {
+		return item{}, explain(o.file, err)
+	}
+	if len(ranges) == 0 || ranges[0].state != acct.Quarantined {
+		return item{}, fmt.Errorf("spool: requeue outbox record %d: it is not quarantined", id)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.itemLocked(id)
+}

@@ -1,0 +1,209 @@
+// Package spool is what is durable of Tollbridge: the journal, the pipeline's
+// checkpoint, the outbox of accounting records, the ledger, and the CDRs of
+// the accounting application, in SQLite databases of one directory. It knows
+// no network.
+//
+//	lock        held by the daemon that has the spool open
+//	state.db    checkpoint, sessions, suspense, ledger, identities, outbox
+//	journal.db  the journal
+//	cdr.db      the CDRs
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A Config sets up a Spool. The zero Config is ready to use.
+type Config struct {
+	GroupSize int           // octets of a journal group; 0 means 256 KiB
+	MaxDelay  time.Duration // how long an entry waits for company; 0 means 10 ms
+	Memory    int           // octets that may wait to be made durable; 0 means 16 MiB
+	Recent    int           // octets of durable groups kept in memory for readers; 0 means 16 MiB
+	CheckTime time.Duration // the most that looking for damage may take at Open, per file; 0 means 2 s
+	Log       *slog.Logger  // nil discards
+}
+
+func (c Config) withDefaults() Config {
+	c.GroupSize = orDefault(c.GroupSize, 256<<10)
+	c.MaxDelay = orDefault(c.MaxDelay, 10*time.Millisecond)
+	c.Memory = orDefault(c.Memory, 16<<20)
+	c.Recent = orDefault(c.Recent, 16<<20)
+	c.CheckTime = orDefault(c.CheckTime, 2*time.Second)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// A Spool is the state of one daemon. Its methods are safe for use by any
+// goroutines.
+type Spool struct {
+	dir     string
+	log     *slog.Logger
+	lock    *os.File // nil when read only
+	w       *writer  // of state.db; nil when read only
+	r       *sql.DB  // of state.db
+	jw      *writer  // of journal.db; nil when read only
+	jr      *sql.DB
+	meta    Meta
+	journal *Journal
+	outbox  *Outbox // nil when read only
+
+	checkpoint checkpoint // guarded by w.mu
+}
+
+// Open opens the spool in dir, making the directory if there is none, and
+// keeps every other process from opening it. Another process that has it open
+// is ErrInUse; a file of another program ErrNotDatabase; one of a newer
+// version of this program ErrNewer; a file found damaged ErrDamaged.
+func Open(dir string, cfg Config) (*Spool, error) {
+	cfg = cfg.withDefaults()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, explain(filepath.Join(dir, "lock"), err)
+	}
+	s := &Spool{dir: dir, log: cfg.Log}
+	if err := s.open(cfg); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Spool) open(cfg Config) error {
+	var err error
+	if s.lock, err = lock(s.dir); err != nil {
+		return err
+	}
+	state, journal := s.files()
+	if s.w, s.r, err = openBoth(state, statePage, stateSchema, cfg); err != nil {
+		return err
+	}
+	if s.jw, s.jr, err = openBoth(journal, journalPage, journalSchema, cfg); err != nil {
+		return err
+	}
+	if err := initMeta(s.w, time.Now()); err != nil {
+		return err
+	}
+	if s.meta, err = loadMeta(context.Background(), s.r, state); err != nil {
+		return err
+	}
+	if err := s.loadCheckpoint(); err != nil {
+		return err
+	}
+	if s.journal, err = openJournal(s.jw, s.jr, journal, s.checkpoint.position, cfg); err != nil {
+		return err
+	}
+	s.outbox, err = openOutbox(s, state)
+	return err
+}
+
+func (s *Spool) files() (state, journal string) {
+	return filepath.Join(s.dir, "state.db"), filepath.Join(s.dir, "journal.db")
+}
+
+// openBoth opens a database for writing, looks for damage, and opens it once
+// more for readers.
+func openBoth(file string, pageSize int, schema schema, cfg Config) (*writer, *sql.DB, error) {
+	w, err := openWriter(file, pageSize, schema)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := openReader(file, schema)
+	if err != nil {
+		w.close()
+		return nil, nil, err
+	}
+	whole, err := quickCheck(r, file, cfg.CheckTime)
+	if err != nil {
+		r.Close()
+		w.close()
+		return nil, nil, err
+	}
+	if !whole {
+		cfg.Log.Debug("too large to be checked whole", "file", file, "limit", cfg.CheckTime)
+	}
+	return w, r, nil
+}
+
+// OpenReadOnly opens the spool in dir for looking at it, whether or not a
+// daemon has it open. Methods that write return ErrReadOnly.
+func OpenReadOnly(dir string) (*Spool, error) {
+	cfg := Config{}.withDefaults()
+	s := &Spool{dir: dir, log: cfg.Log}
+	if err := s.openReadOnly(cfg); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Spool) openReadOnly(cfg Config) error {
+	state, journal := s.files()
+	var err error
+	if s.r, err = openReader(state, stateSchema); err != nil {
+		return err
+	}
+	if s.jr, err = openReader(journal, journalSchema); err != nil {
+		return err
+	}
+	if s.meta, err = loadMeta(context.Background(), s.r, state); err != nil {
+		return err
+	}
+	s.journal, err = openJournal(nil, s.jr, journal, 0, cfg)
+	return err
+}
+
+// Close closes the databases and gives the lock back. The journal's Run must
+// have returned; calls that still wait fail with ErrClosed.
+func (s *Spool) Close() error {
+	if s.journal != nil {
+		s.journal.close()
+	}
+	var first error
+	keep := func(err error) {
+		if err != nil && first == nil {
+			first = err
+		}
+	}
+	for _, r := range []*sql.DB{s.r, s.jr} {
+		if r != nil {
+			keep(r.Close())
+		}
+	}
+	// The last connection copies the WAL into the database and removes it,
+	// so writers close after readers.
+	for _, w := range []*writer{s.w, s.jw} {
+		if w != nil {
+			keep(w.close())
+		}
+	}
+	if s.lock != nil {
+		s.lock.Close() // gives the lock back; nothing was written through it since Open
+	}
+	return first
+}
+
+// Dir returns the directory.
+func (s *Spool) Dir() string { return s.dir }
+
+// Meta returns what the spool is since its creation.
+func (s *Spool) Meta() Meta { return s.meta }
+
+// Journal returns the spool's journal, always the same.
+func (s *Spool) Journal() *Journal { return s.journal }
+
+// Outbox returns the spool's outbox, always the same; nil after OpenReadOnly.
+func (s *Spool) Outbox() *Outbox { return s.outbox }
