@@ -70,6 +70,7 @@ const (
 	NASPort                 = 5
 	ServiceType             = 6
 	FramedIPAddress         = 8
+	FramedIPNetmask         = 9
 	FilterID                = 11
 	CalledStationID         = 30
 	CallingStationID        = 31
