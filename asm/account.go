@@ -1,0 +1,196 @@
+package asm
+
+import (
+	"context"
+	"net/netip"
+
+	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
+)
+
+// account adds f, of the ledger's row key, to the sessions of those who held
+// its addresses when it ended: from the source's as input, to the
+// destination's as output (RFC 7155, Section 4.5). Where both are users the
+// second half is mirrored. Nothing is accounted if neither is a user's.
+func (m *Module) account(f *flow, key acct.LedgerKey) (accounted, mirrored acct.Count) {
+	n := f.count()
+	if s := m.holder(f.source, f.end); s != nil {
+		u := usage(f.forward, f.reverse)
+		m.use(s, m.classes.find(f, f.destination, f.destinationPort, s.class), u, key, n)
+		accounted = n
+	}
+	if s := m.holder(f.destination, f.end); s != nil {
+		u := usage(f.reverse, f.forward)
+		m.use(s, m.classes.find(f, f.source, f.sourcePort, s.class), u, key, n)
+		if !accounted.IsZero() {
+			mirrored = n
+		}
+		accounted = accounted.Plus(n)
+	}
+	return accounted, mirrored
+}
+
+// usage returns what went out from a user as input and what came in as
+// output.
+func usage(from, to volume) acct.Usage {
+	return acct.Usage{
+		InputOctets: from.octets, InputPackets: from.packets,
+		OutputOctets: to.octets, OutputPackets: to.packets,
+	}
+}
+
+// holder returns the session of who held a at a time in Unix milliseconds,
+// nil if nobody did.
+func (m *Module) holder(a netip.Addr, at int64) *session {
+	if !a.IsValid() {
+		return nil
+	}
+	h := m.users.Lookup(a, at)
+	if h == nil {
+		return nil
+	}
+	if s, _ := h.Session.(*session); s != nil && !s.gone {
+		return s
+	}
+	s := m.open(keyOf(h))
+	m.bind(s, h)
+	return s
+}
+
+// keyOf returns what names the binding of h.
+func keyOf(h *users.Holder) bindingKey {
+	return bindingKey{source: h.Source(), prefix: h.Prefix, user: h.User, from: h.From}
+}
+
+// open returns the session of a binding, a new one if there is none.
+func (m *Module) open(key bindingKey) *session {
+	s := m.sessions.byKey[key]
+	if s == nil {
+		s = &session{id: m.sessions.nextID, key: key, phase: dormant, class: noClass, index: -1}
+		m.sessions.nextID++
+		m.sessions.byKey[key] = s
+	}
+	return s
+}
+
+// bind makes s follow its binding as h has it now.
+func (m *Module) bind(s *session, h *users.Holder) {
+	h.Session = s
+	s.until, s.realm, s.class = h.Until, h.Realm, noClass
+	if h.Class != "" {
+		s.class = m.class(h.Class)
+	}
+	if s.multiID == "" {
+		s.multiID = h.MultiSession
+	}
+}
+
+// replaceUsers applies an EntryUsers: bindings of one source, in place of
+// those it gave before. One that is missing now has ended. Flows that wait for
+// a user are mapped again.
+func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
+	source, bindings, err := users.ParseList(e.Data)
+	if err != nil {
+		m.broken(e, err)
+		return nil
+	}
+	change := m.users.Replace(source, bindings, m.millis())
+	m.state.users = append(m.state.users, source)
+	for _, h := range change.Added {
+		m.rebind(h)
+	}
+	for _, h := range change.Removed {
+		m.rebind(h)
+	}
+	for _, c := range change.Changed {
+		m.rebind(c.Holder)
+	}
+	// Sessions remember their binding's end themselves, so only flows need
+	// the bindings that are over.
+	m.trimmed = m.millis() - m.settings.Late.Milliseconds()
+	m.users.Trim(m.trimmed)
+	return m.retry(ctx)
+}
+
+// rebind tells the session of h, if it has one, that its binding has changed.
+func (m *Module) rebind(h *users.Holder) {
+	s := m.sessions.byKey[keyOf(h)]
+	if s == nil {
+		return
+	}
+	m.bind(s, h)
+	if s.phase == ended && (s.until == 0 || s.until > m.millis()) {
+		// It holds again. What came late is cut as such.
+		if s.changed {
+			m.event(s, m.millis())
+		}
+		s.phase = dormant
+	}
+	m.sessions.timers.set(s, m.due(s))
+	m.sessions.touch(s)
+}
+
+// use adds usage to s, which starts if need be.
+func (m *Module) use(s *session, c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Count) {
+	now := m.millis()
+	switch {
+	case s.phase == dormant:
+		m.start(s, now)
+	case s.phase == ended && !s.changed:
+		s.cut = now
+	}
+	s.last = now
+	s.add(c, u, key, n)
+	m.sessions.change(s)
+}
+
+// end returns when s ends for its binding's end, 0 for never: when flows of
+// that time can't be under way any more.
+func (m *Module) end(s *session) int64 {
+	if s.until == 0 {
+		return 0
+	}
+	return max(s.until, s.last) + m.settings.Linger.Milliseconds()
+}
+
+// due returns when something is to be done about s, 0 for never.
+func (m *Module) due(s *session) int64 {
+	switch end := m.end(s); {
+	case s.phase == ended:
+		return max(s.stopped, s.last) + m.settings.Late.Milliseconds()
+	case s.phase == active && m.settings.MaxSessionAge > 0:
+		age := s.started + m.settings.MaxSessionAge.Milliseconds()
+		if end == 0 {
+			return age
+		}
+		return min(end, age)
+	default:
+		return end
+	}
+}
+
+// expire does what is due for s at a time in Unix milliseconds.
+func (m *Module) expire(s *session, at int64) {
+	m.sessions.touch(s)
+	if due := m.due(s); due == 0 || due > at {
+		m.sessions.timers.set(s, due)
+		return
+	}
+	end := m.end(s)
+	over := end != 0 && end <= at
+	switch {
+	case s.phase == ended:
+		if s.changed {
+			m.event(s, at)
+		}
+		m.sessions.remove(s)
+		return
+	case s.phase == dormant:
+		s.phase, s.stopped = ended, at
+	case over:
+		m.stop(s, at, ended)
+	default:
+		m.stop(s, at, dormant)
+	}
+	m.sessions.timers.set(s, m.due(s))
+}

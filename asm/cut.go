@@ -1,0 +1,176 @@
+package asm
+
+import (
+	"fmt"
+	"time"
+
+	"tollbridge/asm/acct"
+)
+
+// Sizes that records are split by: an upper bound of what they take as an
+// Accounting-Request, in octets.
+const (
+	minRecord = 2048 // the least Settings.MaxRecord: a record of one class always fits
+	baseSize  = 640  // a record with no names
+	classSize = 160  // a class with no name
+)
+
+// newSessionID returns the next Session-Id (RFC 6733, Section 8.8):
+//
+//	OriginHost;epoch;counter[;carry]
+//
+// The epoch rises when a spool is restored from a backup, the counter is part
+// of the checkpoint; carry are the counter's bits beyond 32, left out while
+// they are zero. So it is unique for ever and the same when the journal is
+// read again.
+func (m *Module) newSessionID() string {
+	n := m.sessions.counter
+	m.sessions.counter++
+	if carry := n >> 32; carry != 0 {
+		return fmt.Sprintf("%s;%d;%d;%d", m.settings.OriginHost, m.epoch, uint32(n), carry)
+	}
+	return fmt.Sprintf("%s;%d;%d", m.settings.OriginHost, m.epoch, n)
+}
+
+// start begins a Diameter session of s, at a time in Unix milliseconds.
+func (m *Module) start(s *session, at int64) {
+	s.phase = active
+	m.sessions.active++
+	if s.multiID == "" {
+		s.multiID = m.newSessionID()
+	}
+	s.sessionID, s.number = m.newSessionID(), 0
+	s.started, s.cut, s.last = at, at, at
+	s.usage = s.usage[:0]
+	r := m.record(s, acct.Start, at)
+	m.records = append(m.records, r)
+	m.sessions.touch(s)
+	m.sessions.timers.set(s, m.due(s))
+}
+
+// cut makes a record of the usage of s that is open: an INTERIM, or an EVENT
+// if s has ended.
+func (m *Module) cut(s *session, at int64) {
+	if s.phase == active {
+		m.emit(s, m.record(s, acct.Interim, at))
+	} else {
+		m.event(s, at)
+	}
+}
+
+// stop ends the current Diameter session of s, which goes to the given phase.
+func (m *Module) stop(s *session, at int64, next phase) {
+	m.emit(s, m.record(s, acct.Stop, at))
+	s.phase, s.stopped = next, at
+	m.sessions.active--
+	s.usage = s.usage[:0]
+}
+
+// event makes an EVENT record, with a Session-Id of its own, of usage that
+// came after the STOP.
+func (m *Module) event(s *session, at int64) {
+	r := m.record(s, acct.Event, at)
+	r.SessionTime = 0
+	parts := m.split(r.Classes, m.room(&r))
+	for i, classes := range parts {
+		p := r
+		p.SessionID = m.newSessionID()
+		p.Classes = classes
+		if len(parts) > 1 {
+			p.Part, p.Parts = uint16(i+1), uint16(len(parts))
+			p.Usage = acct.Usage{}
+			for _, c := range classes {
+				p.Usage = p.Usage.Plus(c.Usage)
+			}
+		}
+		if i > 0 {
+			p.Shares = nil
+		}
+		m.records = append(m.records, p)
+	}
+	s.usage = s.usage[:0]
+	s.cut = at
+}
+
+// record returns the record of s at a time in Unix milliseconds, with all but
+// its number, and takes the open usage of s.
+func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
+	r := acct.Record{
+		SessionID: s.sessionID, Type: t, MultiSessionID: s.multiID,
+		User: s.key.user, Realm: s.realm, Framed: s.key.prefix,
+		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
+		SessionTime: time.Duration(at-s.started) * time.Millisecond,
+		Usage:       s.total(), Classes: m.classUsage(s),
+		Shares: s.open,
+	}
+	if r.Realm == "" {
+		r.Realm = m.settings.DestinationRealm
+	}
+	if len(s.open) == 0 {
+		r.Shares = nil
+	}
+	s.open, s.changed = nil, false
+	m.sessions.touch(s)
+	return r
+}
+
+// emit numbers r and adds it to the batch, in parts if it is too large: each
+// with the whole usage and some of the classes, and the increment in the
+// first.
+func (m *Module) emit(s *session, r acct.Record) {
+	parts := m.split(r.Classes, m.room(&r))
+	for i, classes := range parts {
+		p := r
+		p.Classes = classes
+		if len(parts) > 1 {
+			p.Part, p.Parts = uint16(i+1), uint16(len(parts))
+		}
+		if i < len(parts)-1 {
+			p.Type = acct.Interim // only the last record of a session is its STOP
+		}
+		if i > 0 {
+			p.Shares = nil
+			p.Start = p.End
+		}
+		s.number++
+		p.Number = s.number
+		m.records = append(m.records, p)
+	}
+	s.cut = r.End.UnixMilli()
+}
+
+// classUsage returns the classes of s in the order of their first use, none
+// if no classes are configured.
+func (m *Module) classUsage(s *session) []acct.ClassUsage {
+	if len(s.usage) == 0 || len(s.usage) == 1 && m.classNames[s.usage[0].class] == "" {
+		return nil
+	}
+	classes := make([]acct.ClassUsage, len(s.usage))
+	for i, u := range s.usage {
+		classes[i] = acct.ClassUsage{Class: m.classNames[u.class], Usage: u.Usage}
+	}
+	return classes
+}
+
+// room returns how many octets the classes of r, or its flow, may take.
+func (m *Module) room(r *acct.Record) int {
+	return m.settings.MaxRecord - baseSize - len(r.SessionID) - len(r.MultiSessionID) - len(r.User) - len(r.Realm)
+}
+
+// split divides classes into parts of at most room octets, at least one.
+func (m *Module) split(classes []acct.ClassUsage, room int) [][]acct.ClassUsage {
+	var parts [][]acct.ClassUsage
+	first, size := 0, 0
+	for i, c := range classes {
+		n := classSize + len(c.Class)
+		if size+n > room && i > first {
+			parts = append(parts, classes[first:i:i])
+			first, size = i, 0
+		}
+		size += n
+	}
+	return append(parts, classes[first:])
+}
+
+// milliTime returns a time in Unix milliseconds as records carry it.
+func milliTime(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

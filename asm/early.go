@@ -1,0 +1,132 @@
+package asm
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"tollbridge/asm/acct"
+	"tollbridge/ipfix"
+)
+
+// keepEarly books a Data Set whose Template is not known and, within the
+// exporter's bounds, remembers where it is, to decode it when the Template
+// comes. Beyond them it stays undecoded for good.
+func (m *Module) keepEarly(set ipfix.DataSet, row *acct.LedgerRow) {
+	c := &m.decoder
+	n := len(set.Octets())
+	row.UndecodedOctets += uint64(n)
+	c.early = true
+	m.stats.EarlySets++
+
+	a := m.transports.account(c.transport)
+	early := c.transport.early
+	if a.sets >= m.settings.EarlySets || a.octets+n > m.settings.EarlyOctets {
+		m.stats.EarlyDropped++
+		markPartial(early, c.position)
+		m.dropped = c.position
+		m.logs.warn(m.log, "data sets without their template are beyond the bound and stay undecoded", row.LedgerKey, uint64(set.ID))
+		return
+	}
+	a.sets++
+	a.octets += n
+	c.transport.early = append(early, earlySet{
+		position: c.position, time: c.time, offset: set.Offset,
+		domain: set.Header.Domain, template: set.ID, octets: n,
+		duplicate: c.duplicate, partial: m.dropped == c.position,
+	})
+}
+
+// markPartial notes that a Data Set of the Message at position stays
+// undecoded.
+func markPartial(early []earlySet, position uint64) {
+	for i := range early {
+		if early[i].position == position {
+			early[i].partial = true
+		}
+	}
+}
+
+// decodeEarly decodes the Data Sets of t that waited for one of templates.
+// They are booked in the interval that they arrived in.
+func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipfix.Template) error {
+	wanted := func(e earlySet) bool {
+		return slices.ContainsFunc(templates, func(tmpl *ipfix.Template) bool {
+			return tmpl.ID == e.template && tmpl.Domain == e.domain
+		})
+	}
+	if !slices.ContainsFunc(t.early, wanted) {
+		return nil
+	}
+	early := t.early
+	t.early = nil
+	for i := range early {
+		e := early[i]
+		if !wanted(e) {
+			t.early = append(t.early, e)
+			continue
+		}
+		entry, err := m.journal.Read(ctx, e.position)
+		if err != nil {
+			return fmt.Errorf("asm: read data set at entry %d, which waited for template %d: %w", e.position, e.template, err)
+		}
+		m.transports.account(t).release(e)
+		set, err := t.decoder.DataSetAt(entry.Data, e.offset)
+		if err != nil || set.Template == nil {
+			// The Template does not fit the Data Set, which stays undecoded.
+			m.stats.EarlyMisfits++
+			markPartial(early[i+1:], e.position)
+			markPartial(t.early, e.position)
+			continue
+		}
+		d := t.domain(e.domain, m.hashKey)
+		key := acct.LedgerKey{Exporter: d.key.Exporter, Domain: e.domain, Interval: m.intervalOf(e.time)}
+		row := m.ledger.row(key)
+		row.DecodedOctets += uint64(e.octets)
+		rest := func(o earlySet) bool { return o.position == e.position }
+		if !e.partial && !slices.ContainsFunc(early[i+1:], rest) && !slices.ContainsFunc(t.early, rest) {
+			row.DecodedMessages++
+		}
+		c := &m.decoder
+		c.transport, c.position, c.time, c.duplicate = t, e.position, e.time, e.duplicate
+		m.stats.EarlyDecoded++
+		m.dataRecords(&set, d, row, key)
+	}
+	return nil
+}
+
+// expireEarly gives up on Data Sets that have waited too long for their
+// Template, so that they don't hold the journal for ever.
+func (m *Module) expireEarly(now int64) {
+	limit := now - m.settings.EarlyWait.Nanoseconds()
+	for _, t := range m.transports.open {
+		n := len(t.early)
+		t.early = slices.DeleteFunc(t.early, func(e earlySet) bool {
+			if e.time > limit {
+				return false
+			}
+			m.transports.account(t).release(e)
+			m.stats.EarlyDropped++
+			return true
+		})
+		if len(t.early) != n {
+			m.transports.touch(t)
+		}
+	}
+}
+
+// intervalOf returns the start, in Unix seconds, of the interval that holds a
+// time in Unix nanoseconds.
+func (m *Module) intervalOf(at int64) int64 {
+	return alignDown(at, m.settings.Interval) / int64(time.Second)
+}
+
+// alignDown returns the latest multiple of step that is not after at.
+func alignDown(at int64, step time.Duration) int64 {
+	r := at % int64(step)
+	if r < 0 {
+		r += int64(step)
+	}
+	return at - r
+}

@@ -1,0 +1,52 @@
+package asm
+
+import (
+	"time"
+
+	"tollbridge/asm/acct"
+	"tollbridge/ipfix"
+)
+
+// flowEvent makes an EVENT record of a flow that the AAA server is to map
+// (RFC 5472, Section 3.5.1). It carries the whole record, octets of Template
+// t; its usage takes the source for the user's side. One too large for an
+// Accounting-Request goes in parts, under an Acct-Multi-Session-Id of their
+// own, and the first has the usage.
+func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.LedgerKey) {
+	r := acct.Record{
+		SessionID: m.newSessionID(), Type: acct.Event,
+		Realm: m.settings.DestinationRealm,
+		Start: milliTime(f.start), End: milliTime(f.end), Event: milliTime(m.millis()),
+		SessionTime: time.Duration(f.end-f.start) * time.Millisecond,
+		Usage:       usage(f.forward, f.reverse),
+		Shares:      []acct.Share{{LedgerKey: key, Count: f.count()}},
+	}
+	flow, err := m.dictionary.AppendFlow(nil, t, octets)
+	if err != nil {
+		// The record was decoded by the Template that it is encoded by.
+		panic("asm: internal error: " + err.Error())
+	}
+	r.Flow = flow
+	room := m.room(&r)
+	if len(flow) <= room {
+		m.records = append(m.records, r)
+		return
+	}
+	parts, err := m.dictionary.Split(flow, room)
+	if err != nil {
+		// One value alone is too large. Better a large request than none.
+		m.stats.Oversized++
+		m.records = append(m.records, r)
+		return
+	}
+	r.MultiSessionID = m.newSessionID()
+	for i, part := range parts {
+		p := r
+		p.Flow = part
+		p.Part, p.Parts = uint16(i+1), uint16(len(parts))
+		if i > 0 {
+			p.SessionID, p.Usage, p.Shares = m.newSessionID(), acct.Usage{}, nil
+		}
+		m.records = append(m.records, p)
+	}
+}

@@ -1,0 +1,216 @@
+package asm
+
+import (
+	"context"
+	"fmt"
+
+	"tollbridge/asm/acct"
+	"tollbridge/dedup"
+	"tollbridge/ipfix"
+)
+
+// chunk is how many records are decoded before they are looked up: enough to
+// keep memory busy, few enough for the first-level cache.
+const chunk = 32
+
+// A decoder is the scratch of decoding, reused for every Message.
+type decoder struct {
+	row      row
+	flows    [chunk]flow
+	octets   [chunk][]byte // of the records, in the Message
+	ids      [chunk]dedup.Identity
+	ends     [chunk]int64
+	verdicts [chunk]dedup.Verdict
+
+	// The Message at hand.
+	transport *transport
+	position  uint64
+	time      int64 // arrival, Unix nanoseconds
+	duplicate bool  // an equal Message came before
+	early     bool  // some Data Set waits for its Template
+}
+
+// message applies an EntryMessage.
+func (m *Module) message(ctx context.Context, e acct.Entry) error {
+	t := m.transports.open[e.Session]
+	if t == nil {
+		m.broken(e, fmt.Errorf("asm: message of transport session %d, which is not open", e.Session))
+		return nil
+	}
+	h, err := ipfix.ParseHeader(e.Data)
+	if err != nil {
+		m.broken(e, err)
+		return nil
+	}
+	m.stats.Messages++
+	d := t.domain(h.Domain, m.hashKey)
+	m.decoder.transport, m.decoder.position, m.decoder.time = t, e.Position, e.Time
+	m.decoder.duplicate = m.messages.Add(d.messages.Sum(e.Data), m.millis()) == dedup.Duplicate
+	m.decoder.early = false
+	if m.decoder.duplicate {
+		m.stats.DuplicateMessages++
+	}
+
+	m.transports.touch(t)
+	result, err := t.decoder.Decode(e.Data, m.visit)
+	row := m.row(d)
+	if err != nil {
+		// A malformed Message changes nothing (RFC 7011, Section 9.1), but
+		// that it came is in the books.
+		row.UndecodedMessages++
+		row.UndecodedOctets += uint64(len(e.Data))
+		m.broken(e, err)
+		return nil
+	}
+	row.Lost += result.Lost
+	row.LostFound += result.Found
+	if m.decoder.early {
+		row.UndecodedMessages++
+	}
+	if !result.TemplatesChanged {
+		return nil
+	}
+	m.prune(t, h.Domain)
+	if len(t.early) == 0 {
+		return nil
+	}
+	return m.decodeEarly(ctx, t, result.New)
+}
+
+// prune drops the plans of Templates that no longer hold.
+func (m *Module) prune(t *transport, id uint32) {
+	d := t.domain(id, m.hashKey)
+	for tmpl := range d.plans {
+		if t.decoder.Template(id, tmpl.ID) != tmpl {
+			delete(d.plans, tmpl)
+		}
+	}
+}
+
+// row returns the ledger's row of d for what arrives now.
+func (m *Module) row(d *domain) *acct.LedgerRow {
+	if d.row == nil || d.generation != m.ledger.generation || d.key.Interval != m.interval {
+		d.key.Interval = m.interval
+		d.row, d.generation = m.ledger.row(d.key), m.ledger.generation
+	}
+	return d.row
+}
+
+// dataSet takes in one Data Set of the Message at hand.
+func (m *Module) dataSet(set ipfix.DataSet) {
+	d := m.decoder.transport.domain(set.Header.Domain, m.hashKey)
+	if set.Template == nil {
+		m.keepEarly(set, m.row(d))
+		return
+	}
+	m.dataRecords(&set, d, m.row(d), d.key)
+}
+
+// dataRecords takes in the records of set, which arrived in the interval of row.
+func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow, key acct.LedgerKey) {
+	if set.Template.Scope > 0 {
+		m.stats.OptionsRecords += uint64(set.Records)
+		return
+	}
+	p := d.plan(set.Template)
+	switch p.useless {
+	case noAddress:
+		m.stats.NotUsage += uint64(set.Records)
+		return
+	case noCounter:
+		n := acct.Count{Records: uint64(set.Records)}
+		row.Received = row.Received.Plus(n)
+		row.Rejected = row.Rejected.Plus(n)
+		m.stats.NoCounter += n.Records
+		m.logs.warn(m.log, "records without a delta counter are rejected", key, uint64(set.ID))
+		return
+	}
+	m.stats.Records += uint64(set.Records)
+	m.decoder.row = slotsClear
+	for m.chunk(set, p, row, key) {
+	}
+}
+
+var slotsClear row
+
+// chunk takes in the next records of set and reports whether there are more.
+func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acct.LedgerKey) bool {
+	c := &m.decoder
+	n, received := 0, acct.Count{}
+	for n < chunk {
+		r, ok := set.Next()
+		if !ok {
+			break
+		}
+		f := &c.flows[n]
+		why := p.flow(r, &c.row, set.Header.ExportTime, f)
+		count := f.count()
+		received = received.Plus(count)
+		if why != "" {
+			row.Rejected = row.Rejected.Plus(count)
+			m.stats.TooLarge++
+			m.logs.warn(m.log, "records with an impossible counter are rejected", key, uint64(set.ID))
+			continue
+		}
+		c.octets[n], c.ends[n] = r.Bytes(), f.end
+		if p.timed {
+			c.ids[n] = p.identity(r)
+		}
+		n++
+	}
+	row.Received = row.Received.Plus(received)
+	if p.timed {
+		m.window.AddBatch(c.ids[:n], c.ends[:n], c.verdicts[:n])
+	}
+	for i := range n {
+		v := dedup.New
+		if p.timed {
+			v = c.verdicts[i]
+		}
+		// The identity of a record says more than that of its Message, whose
+		// first copy may have been one that could not be decoded.
+		if c.duplicate && (!p.timed || v != dedup.New) {
+			v = dedup.Duplicate
+		}
+		m.flow(&c.flows[i], v, set.Template, c.octets[i], row, key)
+	}
+	return n > 0
+}
+
+// flow books one flow by the verdict of its identity.
+func (m *Module) flow(f *flow, v dedup.Verdict, t *ipfix.Template, octets []byte, row *acct.LedgerRow, key acct.LedgerKey) {
+	switch v {
+	case dedup.Duplicate:
+		row.Duplicate = row.Duplicate.Plus(f.count())
+		return
+	case dedup.BelowFloor:
+		m.suspend(f, reasonBelowFloor, row, key)
+		return
+	case dedup.AheadOfClock:
+		m.suspend(f, reasonAhead, row, key)
+		return
+	}
+	if m.settings.Mode == ModeAAAClient {
+		m.flowEvent(f, t, octets, key)
+		row.Accounted = row.Accounted.Plus(f.count())
+		return
+	}
+	accounted, mirrored := m.account(f, key)
+	if accounted.IsZero() {
+		m.suspend(f, reasonUnmapped, row, key)
+		return
+	}
+	row.Accounted = row.Accounted.Plus(accounted)
+	row.Mirrored = row.Mirrored.Plus(mirrored)
+}
+
+// broken notes an entry that can't be applied. It is lost to accounting, as
+// whoever wrote it should have refused it.
+func (m *Module) broken(e acct.Entry, err error) {
+	m.stats.Broken++
+	key := acct.LedgerKey{}
+	if t := m.transports.open[e.Session]; t != nil {
+		key.Exporter = t.info.Exporter
+	}
+	m.logs.warn(m.log, "journal entry can't be applied", key, uint64(e.Kind), "position", e.Position, "kind", e.Kind, "error", err)
+}

@@ -1,0 +1,208 @@
+package asm
+
+import (
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"tollbridge/asm/acct"
+)
+
+// A phase is where a session stands. The numbers are stored.
+type phase uint8
+
+const (
+	active  phase = 1 // START is cut, STOP is not
+	dormant phase = 2 // stopped for its age; the holder's next flow starts it anew
+	ended   phase = 3 // stopped for its holder's end; later flows become EVENT records
+)
+
+// A bindingKey names a binding over reloads of its source: who held what from
+// when on. The fallback user's has neither source nor prefix.
+type bindingKey struct {
+	source string
+	prefix netip.Prefix
+	user   string
+	from   int64 // Unix milliseconds; 0 for always
+}
+
+// A session is the accounting of one binding: a chain of Diameter accounting
+// sessions, one after another, under one Acct-Multi-Session-Id. One of them
+// is current, or none.
+type session struct {
+	id      uint64 // of its row
+	key     bindingKey
+	realm   string
+	class   classIndex // of what no rule of the settings matches; noClass for theirs
+	until   int64      // the binding's end, Unix milliseconds; 0 for none
+	multiID string
+
+	phase     phase
+	gone      bool // removed
+	dirty     bool // listed in sessions.dirty
+	changed   bool // listed in sessions.changed: usage to be cut at the interval's end
+	sessionID string
+	number    uint32 // of the latest record cut
+	started   int64  // the current Diameter session, Unix milliseconds
+	cut       int64  // the latest record, or the first late flow since, Unix milliseconds
+	last      int64  // arrival of the latest flow, Unix milliseconds
+	stopped   int64  // when phase left active, Unix milliseconds
+
+	usage []classUsage // cumulative while active; not yet cut after that
+	open  []acct.Share // not yet cut
+
+	due   int64 // of its timer, Unix milliseconds; 0 for none
+	index int   // in the timers' heap; -1 for none
+}
+
+// classUsage is the part of a session's usage that fell into one class.
+type classUsage struct {
+	class classIndex
+	acct.Usage
+}
+
+// add adds usage u, of class c and from the ledger's row key, to s.
+func (s *session) add(c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Count) {
+	s.open = acct.AddShare(s.open, key, n)
+	for i := range s.usage {
+		if s.usage[i].class == c {
+			s.usage[i].Usage = s.usage[i].Usage.Plus(u)
+			return
+		}
+	}
+	s.usage = append(s.usage, classUsage{c, u})
+}
+
+// total sums the usage over the classes.
+func (s *session) total() acct.Usage {
+	var sum acct.Usage
+	for i := range s.usage {
+		sum = sum.Plus(s.usage[i].Usage)
+	}
+	return sum
+}
+
+// sessions are the sessions of all users.
+type sessions struct {
+	byKey   map[bindingKey]*session
+	timers  timers
+	changed []*session // in the order of their first usage since the last cut
+	dirty   []*session // changed since the last checkpoint
+	active  int        // sessions in that phase
+	gone    []*session // ended for good since the last checkpoint
+	nextID  uint64
+	counter uint64 // of Session-Ids
+}
+
+func newSessions() sessions {
+	return sessions{byKey: make(map[bindingKey]*session), nextID: 1}
+}
+
+// touch marks s for the next checkpoint.
+func (t *sessions) touch(s *session) {
+	if !s.dirty {
+		s.dirty = true
+		t.dirty = append(t.dirty, s)
+	}
+}
+
+// change marks s for the next checkpoint and for the interval's end.
+func (t *sessions) change(s *session) {
+	t.touch(s)
+	if !s.changed {
+		s.changed = true
+		t.changed = append(t.changed, s)
+	}
+}
+
+// remove forgets s. Whatever it owed has been cut.
+func (t *sessions) remove(s *session) {
+	t.timers.remove(s)
+	delete(t.byKey, s.key)
+	s.changed, s.gone = false, true
+	t.gone = append(t.gone, s)
+}
+
+// takeChanged returns the sessions with usage to be cut, in their order.
+func (t *sessions) takeChanged() []*session {
+	changed := slices.DeleteFunc(t.changed, func(s *session) bool { return !s.changed })
+	slices.SortFunc(changed, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
+	t.changed = nil
+	return slices.Compact(changed)
+}
+
+// all returns all sessions in their order.
+func (t *sessions) all() []*session {
+	return slices.SortedFunc(maps.Values(t.byKey), func(a, b *session) int { return cmp.Compare(a.id, b.id) })
+}
+
+// sessionStateVersion is the first octet of an encoded session.
+const sessionStateVersion = 1
+
+// appendState appends what a restart needs of s beside its row.
+func (s *session) appendState(b []byte, classNames []string) []byte {
+	b = append(b, sessionStateVersion, byte(s.phase))
+	b = appendString(b, s.key.source)
+	b = appendPrefix(b, s.key.prefix)
+	b = binary.AppendVarint(b, s.key.from)
+	b = appendString(b, s.realm)
+	if s.class == noClass {
+		b = appendString(b, "")
+	} else {
+		b = appendString(b, classNames[s.class])
+	}
+	b = binary.AppendVarint(b, s.until)
+	b = appendString(b, s.multiID)
+	b = appendBool(b, s.changed)
+	for _, t := range []int64{s.started, s.cut, s.last, s.stopped, s.due} {
+		b = binary.AppendVarint(b, t)
+	}
+	b = binary.AppendUvarint(b, uint64(len(s.usage)))
+	for _, u := range s.usage {
+		b = appendString(b, classNames[u.class])
+		for _, v := range []uint64{u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets} {
+			b = binary.AppendUvarint(b, v)
+		}
+	}
+	return b
+}
+
+// restoreSession reads a row; class returns the index of a class's name.
+func restoreSession(row acct.SessionState, class func(string) classIndex) (*session, error) {
+	r := reader{b: row.State}
+	if v := r.octet(); v != sessionStateVersion {
+		return nil, ErrCorrupt
+	}
+	s := &session{
+		id: row.ID, sessionID: row.SessionID, number: row.Number,
+		phase: phase(r.octet()),
+		open:  append([]acct.Share(nil), row.Open...),
+		index: -1,
+	}
+	s.key = bindingKey{source: r.string(), prefix: r.prefix(), user: row.User, from: r.varint()}
+	s.realm = r.string()
+	s.class = noClass
+	if name := r.string(); name != "" {
+		s.class = class(name)
+	}
+	s.until = r.varint()
+	s.multiID = r.string()
+	s.changed = r.bool()
+	for _, t := range []*int64{&s.started, &s.cut, &s.last, &s.stopped, &s.due} {
+		*t = r.varint()
+	}
+	s.usage = make([]classUsage, r.count())
+	for i := range s.usage {
+		s.usage[i].class = class(r.string())
+		u := &s.usage[i].Usage
+		for _, v := range []*uint64{&u.InputOctets, &u.OutputOctets, &u.InputPackets, &u.OutputPackets} {
+			*v = r.uvarint()
+		}
+	}
+	if s.phase < active || s.phase > ended {
+		r.fail()
+	}
+	return s, r.close()
+}

@@ -1,0 +1,176 @@
+package asm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// A Mode says what the pipeline makes of a flow.
+type Mode string
+
+const (
+	// ModeASM maps flows to users and accounts for their sessions by START,
+	// INTERIM and STOP records (RFC 5472, Section 3.5.2).
+	ModeASM Mode = "asm"
+	// ModeAAAClient makes each flow an EVENT record that carries the flow,
+	// and leaves the user to the AAA server (RFC 5472, Section 3.5.1).
+	ModeAAAClient Mode = "aaa-client"
+)
+
+// Settings are all that an operator can set and that can change an accounting
+// record. They reach the pipeline as journal entries (acct.EntryConfig), so
+// that the same journal gives the same records. New settings take effect at a
+// cut: open usage becomes records under the old ones first.
+//
+// A zero value means the default that the field names.
+type Settings struct {
+	Mode             Mode   `json:"mode"`              // default ModeASM
+	OriginHost       string `json:"origin_host"`       // DiameterIdentity that Session-Ids begin with; required
+	DestinationRealm string `json:"destination_realm"` // of records whose binding names none; "" leaves it to delivery
+	VendorID         uint32 `json:"vendor_id"`         // of the AVPs of Information Elements; default 32473
+
+	Interval       time.Duration `json:"interval"`        // of interim records and ledger rows, whole seconds; default 5m
+	Linger         time.Duration `json:"linger"`          // from a binding's end, and from the session's last flow, to the STOP: the exporter's active timeout and export delay; default 5m30s
+	Late           time.Duration `json:"late"`            // how long after its STOP a session's late flows are still tied to it; default 24h
+	MaxSessionAge  time.Duration `json:"max_session_age"` // an older session stops and starts anew; 0 for no limit
+	Wait           time.Duration `json:"wait"`            // how long an unmapped flow waits before it goes to Fallback; default 1h
+	Fallback       string        `json:"fallback"`        // user who is accounted what nobody held; "" leaves it suspended
+	ClockTolerance time.Duration `json:"clock_tolerance"` // how far ahead of its arrival a flow may end; default 10m
+	DedupWindow    time.Duration `json:"dedup_window"`    // how far before the newest flow end identities are remembered; default 1h
+	MaxIdentities  int           `json:"max_identities"`  // how many are remembered at most; default 16 Mi
+
+	MaxRecord    int           `json:"max_record"`    // octets of the largest Accounting-Request; default 16384
+	EarlySets    int           `json:"early_sets"`    // Data Sets kept per exporter until their Template comes; default 1024
+	EarlyOctets  int           `json:"early_octets"`  // octets of those; default 4 MiB
+	EarlyWait    time.Duration `json:"early_wait"`    // how long they are kept; default 1h
+	Classes      []Class       `json:"classes"`       // the first that matches names the usage's class
+	ClassDefault string        `json:"class_default"` // class of what no rule matches
+}
+
+// A Class names the usage that its rule matches. Every condition that is set
+// must hold.
+type Class struct {
+	Name      string         `json:"name"`
+	Prefixes  []netip.Prefix `json:"prefixes,omitempty"`  // the far side's address is in one of them
+	DSCP      []uint8        `json:"dscp,omitempty"`      // 0 to 63
+	Protocols []uint8        `json:"protocols,omitempty"` // IP protocol numbers
+	Ports     []PortRange    `json:"ports,omitempty"`     // the far side's port is in one of them
+}
+
+// A PortRange holds the ports from First to Last, both included.
+type PortRange struct {
+	First uint16 `json:"first"`
+	Last  uint16 `json:"last"`
+}
+
+// ErrSettings is matched by the errors of Settings that can't be used.
+var ErrSettings = errors.New("invalid settings")
+
+// WithDefaults returns s with the defaults filled in.
+func (s Settings) WithDefaults() Settings {
+	def(&s.Mode, ModeASM)
+	def(&s.Interval, 5*time.Minute)
+	def(&s.Linger, 5*time.Minute+30*time.Second)
+	def(&s.Late, 24*time.Hour)
+	def(&s.Wait, time.Hour)
+	def(&s.ClockTolerance, 10*time.Minute)
+	def(&s.DedupWindow, time.Hour)
+	def(&s.MaxIdentities, 16<<20)
+	def(&s.MaxRecord, 16<<10)
+	def(&s.EarlySets, 1024)
+	def(&s.EarlyOctets, 4<<20)
+	def(&s.EarlyWait, time.Hour)
+	def(&s.VendorID, 32473)
+	return s
+}
+
+func def[T comparable](v *T, value T) {
+	var zero T
+	if *v == zero {
+		*v = value
+	}
+}
+
+// Validate returns an error that matches ErrSettings and names the field if s,
+// with the defaults filled in, can't be used.
+func (s Settings) Validate() error {
+	s = s.WithDefaults()
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("asm: settings: "+format+": %w", append(args, ErrSettings)...)
+	}
+	switch {
+	case s.Mode != ModeASM && s.Mode != ModeAAAClient:
+		return bad("mode %q: want %q or %q", s.Mode, ModeASM, ModeAAAClient)
+	case s.OriginHost == "":
+		return bad("origin_host: required")
+	case s.Interval < time.Second || s.Interval%time.Second != 0:
+		return bad("interval %v: want whole seconds, at least 1s", s.Interval)
+	case s.Linger < 0, s.Late < 0, s.Wait < 0, s.ClockTolerance < 0, s.EarlyWait < 0, s.MaxSessionAge < 0:
+		return bad("linger, late, wait, clock_tolerance, early_wait, max_session_age: want no negative time")
+	case s.MaxSessionAge != 0 && s.MaxSessionAge < s.Interval:
+		return bad("max_session_age %v: want at least the interval, %v", s.MaxSessionAge, s.Interval)
+	case s.DedupWindow < time.Second:
+		return bad("dedup_window %v: want at least 1s", s.DedupWindow)
+	case s.MaxIdentities < 1024:
+		return bad("max_identities %d: want at least 1024", s.MaxIdentities)
+	case s.MaxRecord < minRecord:
+		return bad("max_record %d: want at least %d octets", s.MaxRecord, minRecord)
+	case s.EarlySets < 0 || s.EarlyOctets < 0:
+		return bad("early_sets, early_octets: want no negative number")
+	case len(s.Classes) > maxClasses:
+		return bad("classes: %d of them: want at most %d", len(s.Classes), maxClasses)
+	}
+	for i, c := range s.Classes {
+		if c.Name == "" {
+			return bad("classes[%d]: name: required", i)
+		}
+		for _, p := range c.Prefixes {
+			if !p.IsValid() {
+				return bad("classes[%d] %q: prefixes: invalid prefix", i, c.Name)
+			}
+		}
+		for _, d := range c.DSCP {
+			if d > 63 {
+				return bad("classes[%d] %q: dscp %d: want 0 to 63", i, c.Name, d)
+			}
+		}
+		for _, p := range c.Ports {
+			if p.Last < p.First {
+				return bad("classes[%d] %q: ports %d-%d: want the lower port first", i, c.Name, p.First, p.Last)
+			}
+		}
+	}
+	return nil
+}
+
+// equal reports whether s and o mean the same.
+func (s Settings) equal(o Settings) bool {
+	a, err1 := json.Marshal(s)
+	b, err2 := json.Marshal(o)
+	return err1 == nil && err2 == nil && bytes.Equal(a, b)
+}
+
+// AppendBinary appends the data of an acct.EntryConfig.
+func (s Settings) AppendBinary(b []byte) ([]byte, error) {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("asm: encode settings: %w", err)
+	}
+	return append(b, data...), nil
+}
+
+// ParseSettings reads what AppendBinary wrote, fills in the defaults and
+// validates the result.
+func ParseSettings(data []byte) (Settings, error) {
+	var s Settings
+	d := json.NewDecoder(bytes.NewReader(data))
+	if err := d.Decode(&s); err != nil {
+		return Settings{}, fmt.Errorf("asm: decode settings: %w", err)
+	}
+	s = s.WithDefaults()
+	return s, s.Validate()
+}

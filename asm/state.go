@@ -1,0 +1,361 @@
+package asm
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tollbridge/asm/acct"
+	"tollbridge/dedup"
+)
+
+// Kinds of acct.State.
+const (
+	statePipeline  = "pipeline"  // counters of the pipeline; no key
+	stateSettings  = "settings"  // as in an acct.EntryConfig; no key
+	stateUsers     = "users"     // bindings, by source
+	stateTransport = "transport" // a Transport Session, by number
+	stateMessages  = "messages"  // identities of Messages, by generation and position
+	stateCrash     = "crash"     // how often the pipeline crashed at an entry, by position
+)
+
+// stateChanges says which of the values that rarely change have changed since
+// the last checkpoint.
+type stateChanges struct {
+	settings bool
+	users    []string // sources
+}
+
+// A piece is a stored part of the identities of Messages.
+type piece struct {
+	generation int64
+	key        string
+}
+
+// New returns a Module that continues at the store's checkpoint: its next
+// entry is that at Checkpoint.Position + 1.
+func New(ctx context.Context, cfg Config) (*Module, error) {
+	if cfg.Store == nil || cfg.Journal == nil {
+		return nil, errors.New("asm: Config.Store and Config.Journal are required")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cp, err := cfg.Store.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asm: load checkpoint: %w", err)
+	}
+	m := &Module{
+		store: cfg.Store, journal: cfg.Journal, log: cfg.Log,
+		position: cp.Position, now: cp.Time, epoch: cp.Epoch, hashKey: cp.HashKey,
+		transports: newTransports(), sessions: newSessions(), ledger: newLedger(),
+		messages: dedup.NewRecent(dedup.RecentConfig{}),
+		suspense: suspense{next: max(cp.NextSuspended, 1)},
+		crashes:  make(map[uint64]int),
+	}
+	m.visit = m.dataSet
+	if err := m.restore(ctx, &cp); err != nil {
+		return nil, fmt.Errorf("asm: restore checkpoint %d: %w", cp.Position, err)
+	}
+	return m, nil
+}
+
+// restore takes in a checkpoint.
+func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
+	settings := Settings{OriginHost: "localhost"}.WithDefaults()
+	var window []byte
+	for _, s := range cp.State {
+		var err error
+		switch s.Kind {
+		case statePipeline:
+			window, err = m.restorePipeline(s.Value)
+		case stateSettings:
+			settings, err = ParseSettings(s.Value)
+			m.configured = true
+		case stateUsers:
+			err = m.users.RestoreSource(s.Value)
+		case stateTransport:
+			var number uint64
+			if number, err = strconv.ParseUint(s.Key, 10, 64); err == nil {
+				err = m.transports.restore(number, s.Value)
+			}
+		case stateMessages:
+			m.pieces = append(m.pieces, piece{key: s.Key})
+		case stateCrash:
+			var position uint64
+			if position, err = strconv.ParseUint(s.Key, 10, 64); err == nil && len(s.Value) == 1 {
+				m.crashes[position] = int(s.Value[0])
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("state %s %s: %w", s.Kind, s.Key, err)
+		}
+	}
+	m.users.Trim(m.trimmed)
+	m.adopt(settings)
+	if err := m.restoreMessages(cp.State); err != nil {
+		return err
+	}
+	if err := m.restoreWindow(ctx, settings, window); err != nil {
+		return err
+	}
+	m.interval = m.intervalOf(m.now)
+	for _, row := range cp.Sessions {
+		s, err := restoreSession(row, m.class)
+		if err != nil {
+			return fmt.Errorf("session %s: %w", row.SessionID, err)
+		}
+		m.sessions.byKey[s.key] = s
+		if s.phase == active {
+			m.sessions.active++
+		}
+		if s.changed {
+			m.sessions.changed = append(m.sessions.changed, s)
+		}
+		m.sessions.timers.set(s, s.due)
+	}
+	return nil
+}
+
+// restoreMessages takes in the identities of Messages.
+func (m *Module) restoreMessages(state []acct.State) error {
+	for i := range m.pieces {
+		p := &m.pieces[i]
+		generation, _, _ := strings.Cut(p.key, "/")
+		var err error
+		if p.generation, err = strconv.ParseInt(generation, 10, 64); err != nil {
+			return fmt.Errorf("state %s %s: %w", stateMessages, p.key, ErrCorrupt)
+		}
+	}
+	for _, s := range state {
+		if s.Kind != stateMessages {
+			continue
+		}
+		i := slices.IndexFunc(m.pieces, func(p piece) bool { return p.key == s.Key })
+		if err := m.messages.Restore(m.pieces[i].generation, s.Value); err != nil {
+			return fmt.Errorf("state %s %s: %w", stateMessages, s.Key, err)
+		}
+	}
+	return nil
+}
+
+// restoreWindow makes the window of record identities anew, by settings s,
+// from its state and the store.
+func (m *Module) restoreWindow(ctx context.Context, s Settings, state []byte) error {
+	w := dedup.NewWindow(dedup.Config{
+		Length: s.DedupWindow, Ahead: s.ClockTolerance, MaxIdentities: s.MaxIdentities,
+	})
+	m.window = w
+	if state == nil {
+		return nil
+	}
+	if err := w.UnmarshalBinary(state); err != nil {
+		return fmt.Errorf("window: %w", err)
+	}
+	err := m.store.EachIdentity(ctx, func(i acct.Identities) error { return w.Restore(i.Bucket, i.Data) })
+	if err != nil {
+		return fmt.Errorf("read identities: %w", err)
+	}
+	return nil
+}
+
+// reshapeWindow gives the window the shape of settings s. Its identities are
+// read from the store, which is made to have all.
+func (m *Module) reshapeWindow(ctx context.Context, s Settings) error {
+	if err := m.Checkpoint(ctx); err != nil {
+		return err
+	}
+	state, err := m.window.AppendBinary(nil)
+	if err != nil {
+		return fmt.Errorf("encode window: %w", err)
+	}
+	if err := m.restoreWindow(ctx, s, state); err != nil {
+		return err
+	}
+	m.window.Advance(m.millis())
+	return nil
+}
+
+// pipelineVersion is the first octet of the encoded pipeline.
+const pipelineVersion = 1
+
+func (m *Module) appendPipeline(b []byte) ([]byte, error) {
+	b = append(b, pipelineVersion)
+	b = binary.AppendVarint(b, m.boundary)
+	b = binary.AppendVarint(b, m.trimmed)
+	s := &m.suspense
+	for _, v := range []uint64{m.sessions.nextID, m.sessions.counter, s.next, s.unmapped, s.offered} {
+		b = binary.AppendUvarint(b, v)
+	}
+	b = binary.AppendVarint(b, s.since)
+	window, err := m.window.AppendBinary(nil)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := m.messages.AppendBinary(nil)
+	if err != nil {
+		return nil, err
+	}
+	b = appendString(b, string(window))
+	return appendString(b, string(messages)), nil
+}
+
+// restorePipeline returns the state of the window.
+func (m *Module) restorePipeline(data []byte) (window []byte, err error) {
+	r := reader{b: data}
+	if r.octet() != pipelineVersion {
+		r.fail()
+	}
+	m.boundary, m.trimmed = r.varint(), r.varint()
+	s := &m.suspense
+	m.sessions.nextID, m.sessions.counter = r.uvarint(), r.uvarint()
+	s.next, s.unmapped, s.offered = max(s.next, r.uvarint()), r.uvarint(), r.uvarint()
+	s.since = r.varint()
+	window = r.bytes()
+	messages := r.bytes()
+	if err := r.close(); err != nil {
+		return nil, err
+	}
+	return window, m.messages.UnmarshalBinary(messages)
+}
+
+// Checkpoint stores all that changed since the last one. After an error the
+// Module has failed.
+func (m *Module) Checkpoint(ctx context.Context) error {
+	if m.failed != nil {
+		return m.failed
+	}
+	b, err := m.batch()
+	if err != nil {
+		return m.fail(fmt.Errorf("asm: encode checkpoint %d: %w", m.position, err))
+	}
+	if err := m.store.Commit(ctx, b); err != nil {
+		return m.fail(fmt.Errorf("asm: commit checkpoint %d: %w", m.position, err))
+	}
+	m.stats.Checkpoints++
+	m.stats.AccountingRecords += uint64(len(m.records))
+	m.committed()
+	return nil
+}
+
+// Needed returns the oldest journal entry that the Module may still read: as
+// of the last Checkpoint, entries before it can be dropped.
+func (m *Module) Needed() uint64 { return m.transports.oldest(m.position + 1) }
+
+// batch collects what changed.
+func (m *Module) batch() (acct.Batch, error) {
+	b := acct.Batch{
+		Position: m.position, Needed: m.Needed(), Time: m.now,
+		Records: m.records, Ledger: m.ledger.take(),
+		Suspended: m.suspense.added, Released: m.suspense.released,
+		Floor: m.window.Floor(),
+	}
+	b.Sessions = m.sessions.rows(m.classNames)
+	m.window.Delta(func(bucket int64, data []byte) {
+		b.Identities = append(b.Identities, acct.Identities{Bucket: bucket, Data: data})
+	})
+	put := func(kind, key string, value []byte) {
+		b.State = append(b.State, acct.State{Kind: kind, Key: key, Value: value})
+	}
+	pipeline, err := m.appendPipeline(nil)
+	if err != nil {
+		return b, err
+	}
+	put(statePipeline, "", pipeline)
+	if m.state.settings {
+		value, err := m.settings.AppendBinary(nil)
+		if err != nil {
+			return b, err
+		}
+		put(stateSettings, "", value)
+	}
+	slices.Sort(m.state.users)
+	for _, source := range slices.Compact(m.state.users) {
+		var value []byte // nil deletes a source of which nothing is left
+		if slices.Contains(m.users.Sources(), source) {
+			value = m.users.AppendSource(nil, source)
+		}
+		put(stateUsers, source, value)
+	}
+	for position, times := range m.crashes {
+		if position > m.position {
+			put(stateCrash, strconv.FormatUint(position, 10), []byte{byte(min(times, 255))})
+			continue
+		}
+		put(stateCrash, strconv.FormatUint(position, 10), nil)
+		delete(m.crashes, position)
+	}
+	for _, t := range m.transports.dirty {
+		t.dirty = false
+		if m.transports.open[t.number] != t {
+			continue
+		}
+		value, err := t.appendState(nil)
+		if err != nil {
+			return b, err
+		}
+		put(stateTransport, strconv.FormatUint(t.number, 10), value)
+	}
+	for _, number := range m.transports.gone {
+		put(stateTransport, strconv.FormatUint(number, 10), nil)
+	}
+	m.messages.Delta(func(generation int64, data []byte) {
+		p := piece{generation, fmt.Sprintf("%d/%d", generation, m.position)}
+		put(stateMessages, p.key, data)
+		m.pieces = append(m.pieces, p)
+	})
+	m.pieces = slices.DeleteFunc(m.pieces, func(p piece) bool {
+		if p.generation >= m.messages.Floor() {
+			return false
+		}
+		put(stateMessages, p.key, nil)
+		return true
+	})
+	return b, nil
+}
+
+// committed forgets what the store has now.
+func (m *Module) committed() {
+	clear(m.records)
+	m.records = m.records[:0]
+	clear(m.suspense.added)
+	m.suspense.added = m.suspense.added[:0]
+	m.suspense.released = m.suspense.released[:0]
+	m.state = stateChanges{}
+	m.transports.dirty = m.transports.dirty[:0]
+	m.transports.gone = m.transports.gone[:0]
+	m.sessions.gone = m.sessions.gone[:0]
+}
+
+// rows returns the sessions that changed since the last checkpoint, in their
+// order.
+func (t *sessions) rows(classNames []string) []acct.SessionState {
+	slices.SortFunc(t.dirty, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
+	rows := make([]acct.SessionState, 0, len(t.dirty)+len(t.gone))
+	size := len(t.dirty) * 128
+	b := make([]byte, 0, size)
+	for _, s := range t.dirty {
+		s.dirty = false
+		if t.byKey[s.key] != s {
+			continue // gone
+		}
+		start := len(b)
+		b = s.appendState(b, classNames)
+		rows = append(rows, acct.SessionState{
+			ID: s.id, SessionID: s.sessionID, User: s.key.user, State: b[start:len(b):len(b)],
+			Usage: s.total(), Number: s.number, Started: s.started / 1000, Open: s.open,
+		})
+	}
+	for _, s := range t.gone {
+		rows = append(rows, acct.SessionState{ID: s.id, SessionID: s.sessionID, User: s.key.user, Ended: true})
+	}
+	clear(t.dirty)
+	t.dirty = t.dirty[:0]
+	return rows
+}

@@ -1,0 +1,82 @@
+package asm
+
+import (
+	"log/slog"
+
+	"tollbridge/asm/acct"
+)
+
+// Stats counts what a Module has done since it was made. What it did before
+// the checkpoint that it began at is not in it.
+type Stats struct {
+	Entries           uint64 // of the journal
+	Broken            uint64 // of these, could not be applied
+	SetAside          uint64 // of these, passed over as the pipeline had crashed at them
+	Messages          uint64
+	DuplicateMessages uint64
+
+	Records        uint64 // Data Records of usage, received
+	OptionsRecords uint64 // Data Records of Options Templates; not in the books
+	NotUsage       uint64 // Data Records without any address; not in the books
+	NoCounter      uint64 // rejected: no delta counter in their Template
+	TooLarge       uint64 // rejected: a counter above acct.MaxOctets
+
+	EarlySets    uint64 // Data Sets before their Template
+	EarlyDropped uint64 // of these, beyond the bounds of number, octets or time
+	EarlyDecoded uint64 // of these, decoded later
+	EarlyMisfits uint64 // of these, not fitting the Template that came
+
+	Checkpoints       uint64
+	AccountingRecords uint64 // committed
+	Oversized         uint64 // of these, larger than Settings.MaxRecord as one value alone is
+
+	Sessions   int    // of users, that are active
+	Transports int    // Transport Sessions that are open
+	Suspended  uint64 // flows that wait for a user
+	Identities int    // remembered, of Data Records
+	Position   uint64 // of the last entry applied
+}
+
+// Stats returns a snapshot. Like all of a Module it belongs to the one
+// goroutine.
+func (m *Module) Stats() Stats {
+	s := m.stats
+	s.Sessions = m.sessions.active
+	s.Transports = len(m.transports.open)
+	s.Suspended = m.suspense.unmapped
+	s.Identities = m.window.Stats().Identities
+	s.Position = m.position
+	return s
+}
+
+// A limiter lets a log line through at its 1st, 10th, 100th ... occurrence.
+type limiter struct {
+	seen map[limiterKey]uint64
+}
+
+type limiterKey struct {
+	text     string
+	exporter string
+	domain   uint32
+	what     uint64
+}
+
+// maxLimited bounds the lines that are told apart.
+const maxLimited = 1024
+
+// warn logs text about an exporter and domain; what tells apart lines of the
+// same text.
+func (l *limiter) warn(log *slog.Logger, text string, key acct.LedgerKey, what uint64, args ...any) {
+	k := limiterKey{text, key.Exporter, key.Domain, what}
+	if l.seen == nil || len(l.seen) >= maxLimited && l.seen[k] == 0 {
+		l.seen = make(map[limiterKey]uint64)
+	}
+	l.seen[k]++
+	n := l.seen[k]
+	for p := uint64(1); p <= n; p *= 10 {
+		if p == n {
+			log.Warn(text, append([]any{"exporter", key.Exporter, "domain", key.Domain, "template", what, "times", n}, args...)...)
+			return
+		}
+	}
+}

@@ -1,0 +1,282 @@
+package asm
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"tollbridge/asm/acct"
+	"tollbridge/dedup"
+	"tollbridge/ipfix"
+)
+
+// SessionInfo is the data of an acct.EntryOpen: a Transport Session that
+// began.
+type SessionInfo struct {
+	Transport     ipfix.Transport
+	Exporter      string // configured or certificate identity
+	Remote, Local netip.AddrPort
+}
+
+// sessionInfoVersion is the first octet of an encoded SessionInfo.
+const sessionInfoVersion = 1
+
+// AppendBinary appends what ParseSessionInfo reads. It returns no error.
+func (i SessionInfo) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, sessionInfoVersion, byte(i.Transport))
+	b = appendString(b, i.Exporter)
+	for _, a := range []netip.AddrPort{i.Remote, i.Local} {
+		b = appendAddr(b, a.Addr())
+		b = binary.AppendUvarint(b, uint64(a.Port()))
+	}
+	return b, nil
+}
+
+// ParseSessionInfo reads what AppendBinary wrote. Errors match ErrCorrupt.
+func ParseSessionInfo(data []byte) (SessionInfo, error) {
+	r := reader{b: data}
+	i := r.sessionInfo()
+	if err := r.close(); err != nil {
+		return SessionInfo{}, fmt.Errorf("asm: decode session info: %w", err)
+	}
+	return i, nil
+}
+
+func (r *reader) sessionInfo() (i SessionInfo) {
+	if r.octet() != sessionInfoVersion {
+		r.fail()
+	}
+	i.Transport = ipfix.Transport(r.octet())
+	i.Exporter = r.string()
+	for _, a := range []*netip.AddrPort{&i.Remote, &i.Local} {
+		*a = netip.AddrPortFrom(r.addr(), uint16(r.uvarint()))
+	}
+	return i
+}
+
+// A transport is a Transport Session as the pipeline knows it.
+type transport struct {
+	number  uint64 // position of its EntryOpen
+	info    SessionInfo
+	decoder *ipfix.Session
+	dirty   bool // listed in Module.transports.dirty
+	early   []earlySet
+	domains map[uint32]*domain
+	last    *domain // the latest used
+}
+
+// A domain is one Observation Domain of a Transport Session, with what its
+// records have in common.
+type domain struct {
+	key        acct.LedgerKey
+	row        *acct.LedgerRow // of key, good for one generation of the ledger
+	generation uint64
+	prefix     dedup.Hash // exporter and domain, of record identities
+	messages   dedup.Hash // the same, of message identities
+	plans      map[*ipfix.Template]*plan
+}
+
+// domain returns the Observation Domain id of t.
+func (t *transport) domain(id uint32, key dedup.Key) *domain {
+	if t.last != nil && t.last.key.Domain == id {
+		return t.last
+	}
+	d := t.domains[id]
+	if d == nil {
+		d = &domain{
+			key:      acct.LedgerKey{Exporter: t.info.Exporter, Domain: id},
+			prefix:   key.Hash().Uint64(recordIdentity).String(t.info.Exporter).Uint64(uint64(id)),
+			messages: key.Hash().Uint64(messageIdentity).String(t.info.Exporter).Uint64(uint64(id)),
+			plans:    make(map[*ipfix.Template]*plan),
+		}
+		t.domains[id] = d
+	}
+	t.last = d
+	return d
+}
+
+// What identities begin with, so that those of records and of messages share
+// one window.
+const (
+	recordIdentity  = 1
+	messageIdentity = 2
+)
+
+// plan returns the plan of a Template.
+func (d *domain) plan(t *ipfix.Template) *plan {
+	p := d.plans[t]
+	if p == nil {
+		p = newPlan(t, d.prefix)
+		d.plans[t] = p
+	}
+	return p
+}
+
+// transports are the Transport Sessions that are open.
+type transports struct {
+	open  map[uint64]*transport
+	dirty []*transport
+	gone  []uint64                 // closed since the last checkpoint
+	early map[string]*earlyAccount // by exporter
+}
+
+func newTransports() transports {
+	return transports{open: make(map[uint64]*transport), early: make(map[string]*earlyAccount)}
+}
+
+func (t *transports) touch(s *transport) {
+	if !s.dirty {
+		s.dirty = true
+		t.dirty = append(t.dirty, s)
+	}
+}
+
+// openSession begins Transport Session number. One over UDP takes over the
+// decoding state, and the Data Sets that wait for Templates, of an open one
+// that equals it: exporters over UDP don't know that we stopped (RFC 7011,
+// Section 8.4). Over other transports an equal one can't be open any more.
+func (t *transports) openSession(number uint64, info SessionInfo) {
+	s := &transport{number: number, info: info, domains: make(map[uint32]*domain)}
+	for _, old := range t.open {
+		if old.info != info {
+			continue
+		}
+		if info.Transport == ipfix.UDP {
+			s.decoder, s.early, old.early = old.decoder, old.early, nil
+		}
+		t.close(old)
+		break // there is at most one
+	}
+	if s.decoder == nil {
+		s.decoder = ipfix.NewSession(info.Transport)
+	}
+	t.open[number] = s
+	t.touch(s)
+}
+
+// close forgets s. What waited there for a Template stays undecoded for good.
+func (t *transports) close(s *transport) {
+	for _, e := range s.early {
+		t.account(s).release(e)
+	}
+	s.early = nil
+	delete(t.open, s.number)
+	t.gone = append(t.gone, s.number)
+}
+
+// closeReliable closes all sessions but those over UDP.
+func (t *transports) closeReliable() {
+	for _, s := range t.sorted() {
+		if s.info.Transport != ipfix.UDP {
+			t.close(s)
+		}
+	}
+}
+
+// sorted returns the open sessions by ascending number.
+func (t *transports) sorted() []*transport {
+	return slices.SortedFunc(maps.Values(t.open), func(a, b *transport) int { return cmp.Compare(a.number, b.number) })
+}
+
+// An earlySet is a Data Set that came before its Template. It stays in the
+// journal.
+type earlySet struct {
+	position  uint64 // of its Message
+	time      int64  // arrival, Unix nanoseconds
+	offset    int    // of the Set Header in the Message
+	domain    uint32
+	template  uint16
+	octets    int
+	duplicate bool // the whole Message is one
+	partial   bool // another Data Set of the Message was not kept, so it will never be decoded whole
+}
+
+// An earlyAccount is what an exporter makes us keep.
+type earlyAccount struct{ sets, octets int }
+
+func (a *earlyAccount) release(e earlySet) {
+	a.sets--
+	a.octets -= e.octets
+}
+
+func (t *transports) account(s *transport) *earlyAccount {
+	a := t.early[s.info.Exporter]
+	if a == nil {
+		a = &earlyAccount{}
+		t.early[s.info.Exporter] = a
+	}
+	return a
+}
+
+// oldest returns the earliest position that an early Data Set needs, or
+// otherwise if there is none.
+func (t *transports) oldest(otherwise uint64) uint64 {
+	for _, s := range t.open {
+		for _, e := range s.early {
+			otherwise = min(otherwise, e.position)
+		}
+	}
+	return otherwise
+}
+
+// transportVersion is the first octet of an encoded transport.
+const transportVersion = 1
+
+// appendState appends what a restart needs of s.
+func (s *transport) appendState(b []byte) ([]byte, error) {
+	b = append(b, transportVersion)
+	info, err := s.info.AppendBinary(nil)
+	if err != nil {
+		return nil, err
+	}
+	b = appendString(b, string(info))
+	b = binary.AppendUvarint(b, uint64(len(s.early)))
+	for _, e := range s.early {
+		b = binary.AppendUvarint(b, e.position)
+		b = binary.AppendVarint(b, e.time)
+		b = binary.AppendUvarint(b, uint64(e.offset))
+		b = binary.AppendUvarint(b, uint64(e.domain))
+		b = binary.AppendUvarint(b, uint64(e.template))
+		b = binary.AppendUvarint(b, uint64(e.octets))
+		b = appendBool(b, e.duplicate)
+		b = appendBool(b, e.partial)
+	}
+	return s.decoder.AppendBinary(b)
+}
+
+// restore takes in a session as appendState wrote it.
+func (t *transports) restore(number uint64, state []byte) error {
+	r := reader{b: state}
+	if r.octet() != transportVersion {
+		r.fail()
+	}
+	info := reader{b: r.bytes()}
+	s := &transport{number: number, info: info.sessionInfo(), domains: make(map[uint32]*domain)}
+	s.early = make([]earlySet, r.count())
+	for i := range s.early {
+		s.early[i] = earlySet{
+			r.uvarint(), r.varint(), int(r.uvarint()), uint32(r.uvarint()), uint16(r.uvarint()), int(r.uvarint()),
+			r.bool(), r.bool(),
+		}
+	}
+	if r.err != nil {
+		return r.err
+	}
+	if err := info.close(); err != nil {
+		return err
+	}
+	s.decoder = ipfix.NewSession(s.info.Transport)
+	if err := s.decoder.UnmarshalBinary(r.b); err != nil {
+		return err
+	}
+	for _, e := range s.early {
+		a := t.account(s)
+		a.sets++
+		a.octets += e.octets
+	}
+	t.open[number] = s
+	return nil
+}
