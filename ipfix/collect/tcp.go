@@ -25,7 +25,8 @@ const acceptPause = 100 * time.Millisecond
 //
 // To stop, it accepts no more, closes its end of every connection and reads
 // until the exporter has closed the other, or StopTimeout has passed (RFC
-// 7011, Section 10.4). Everything that was read is journaled.
+// 7011, Section 10.4). Everything that was read is journaled. A connection
+// that the kernel completed and ServeTCP had not accepted yet is reset.
 //
 //	accept ──┬─► serveConn ── reads, frames, validates ──► Journal
 //	   ▲     ├─► serveConn ──────────────────────────────► Journal
@@ -37,13 +38,19 @@ const acceptPause = 100 * time.Millisecond
 //	AfterFunc(ctx)
 func (p *Process) ServeTCP(ctx context.Context, ln net.Listener) error {
 	g, serving := errgroup.WithContext(ctx)
-	stop := context.AfterFunc(serving, func() { ln.Close() })
+	closed := make(chan struct{})
+	stop := context.AfterFunc(serving, func() {
+		ln.Close()
+		close(closed)
+	})
 	defer stop()
 	defer ln.Close()
 
-	// A stop that was asked for is orderly. But a connection whose Messages
-	// can't be journaled any more is cut at once.
+	// Nobody is told to go while coming back would end in a queue that is
+	// about to be thrown away. A stop that was asked for is orderly, but a
+	// connection whose Messages can't be journaled any more is cut at once.
 	end := func(conn net.Conn) {
+		<-closed
 		if ctx.Err() == nil || !p.halfClose(conn) {
 			conn.Close()
 		}

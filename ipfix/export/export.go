@@ -230,27 +230,29 @@ func (p *Process) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Close flushes and ends Run. Over TCP it then closes its end of the
-// connection and waits for the Collecting Process to close the other, so that
-// nil means that all was read. When ctx ends it gives up; the error then says
-// what was not sent. Export fails from here on.
+// Close flushes and ends Run, which must have been called or be about to be.
+// Over TCP it then closes its end of the connection and waits for the
+// Collecting Process to close the other, so that nil means that all was read,
+// unless that was being stopped itself. When ctx ends it gives up; the error
+// then says what was not sent. Export fails from here on.
 func (p *Process) Close(ctx context.Context) error {
 	p.mu.Lock()
 	p.closing = true
 	p.cutLocked()
-	cancel := p.cancel
 	p.mu.Unlock()
 	p.wake()
-	if cancel == nil {
-		return p.closed(errors.New("it did not run"))
-	}
 	select {
 	case <-p.done:
 		return p.closed(p.err)
 	case <-ctx.Done():
 	}
-	cancel()
-	<-p.done
+	p.mu.Lock()
+	cancel := p.cancel
+	p.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		<-p.done
+	}
 	return p.closed(ctx.Err())
 }
 
