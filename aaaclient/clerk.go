@@ -1,0 +1,53 @@
+package aaaclient
+
+import (
+	"context"
+	"time"
+
+	"tollbridge/asm/acct"
+)
+
+// A job is one round of work for the outbox: settle, then mark, then read, so
+// that what is read has been settled.
+type job struct {
+	settle  []acct.Settlement
+	settled []*session // beside settle
+	mark    []uint64
+	marked  []*session // beside mark
+	fetch   fetch
+}
+
+// A fetch asks for records of the outbox.
+type fetch struct {
+	max    int // 0 for nothing
+	after  uint64
+	refill *session // whose records were left before; nil for records never seen
+}
+
+// A done is what came of a job. What has failed is to be tried again.
+type done struct {
+	job
+	settleErr, markErr, fetchErr error
+	records                      []acct.Delivery
+}
+
+// clerk works for the outbox, one job at a time, so that the writes of many
+// answers become one and delivery never waits for a disk.
+func (c *Client) clerk(ctx context.Context, jobs <-chan job, results chan<- done) {
+	for j := range jobs {
+		d := done{job: j}
+		if len(j.settle) > 0 {
+			// What is answered is settled even when we are being stopped.
+			within, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+			d.settleErr = c.cfg.Outbox.Settle(within, j.settle)
+			cancel()
+		}
+		if len(j.mark) > 0 {
+			d.markErr = c.cfg.Outbox.MarkSent(ctx, j.mark)
+		}
+		if j.fetch.max > 0 {
+			d.records, d.fetchErr = c.cfg.Outbox.Pending(ctx, j.fetch.after, j.fetch.max)
+		}
+		results <- d
+	}
+}

@@ -1,0 +1,174 @@
+// Package aaaclient delivers accounting records: it takes them from an Outbox,
+// sends them to Diameter peers as Accounting-Requests and settles them by the
+// answers (RFC 6733, Section 9; RFC 3539).
+//
+// The records of one session go strictly in order, one at a time; sessions go
+// in parallel, up to a window of unanswered requests per peer. A record leaves
+// the outbox by an answer alone: what is not answered, or answered with a
+// transient failure, is tried again for ever; what is refused for good is
+// quarantined and does not hold up the later records of its session.
+package aaaclient
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/acct"
+	"tollbridge/dict"
+	"tollbridge/dict/avp"
+)
+
+// An Outbox keeps the records that are to be delivered. One goroutine of the
+// client calls it; an error means that nothing was done, and the client tries
+// again after a while.
+type Outbox interface {
+	// Pending returns up to max unsettled records with an ID above after, by
+	// ascending ID.
+	Pending(ctx context.Context, after uint64, max int) ([]acct.Delivery, error)
+	// MarkSent makes it durable that a copy of each may have been sent.
+	MarkSent(ctx context.Context, ids []uint64) error
+	// Settle makes the fate of records durable. One settled as Pending gets a
+	// new EndToEnd and is marked as not sent.
+	Settle(ctx context.Context, settlements []acct.Settlement) error
+	// Wake receives after new records have come.
+	Wake() <-chan struct{}
+}
+
+// A Peer is a Diameter node that records are sent to.
+type Peer struct {
+	Host     string   // Origin-Host expected; "" takes any
+	Address  string   // host:port
+	Optional []uint32 // codes of standard AVPs that it gets with the M bit clear, since it does not know them
+}
+
+// A Config says who delivers what to whom.
+type Config struct {
+	OriginHost  string // required
+	OriginRealm string // required
+	StateID     uint32 // Origin-State-Id; 0 is not sent
+	ProductName string // "" means "Tollbridge"
+
+	DestinationRealm string           // of records that name none; "" means OriginRealm
+	Peers            []Peer           // required: the primary, then its backups in order; at most 64
+	Outbox           Outbox           // required
+	Dictionary       *dict.Dictionary // writes records as AVPs; nil means dict.For(0)
+	Application      uint32           // Acct-Application-Id; 0 means base accounting, 3
+
+	Window   int           // unanswered requests per peer; 0 means 256
+	Buffer   int           // records kept in memory; 0 means 4096 or four windows, whichever is more
+	Timeout  time.Duration // for an answer; 0 means 10 s
+	Connect  time.Duration // at least this between two attempts to connect, the timer Tc; 0 means 30 s
+	Watchdog time.Duration // the timer Tw; 0 means 30 s
+	RetryMin time.Duration // before a record is tried again, doubled each time; 0 means 1 s
+	RetryMax time.Duration // and at most this; 0 means 5 min
+	Poison   int           // disconnects in a row with a record in flight before it is sent alone; 0 means 3
+	Grace    time.Duration // for the answers that are due when Run is stopped; 0 means 5 s
+
+	Dial func(ctx context.Context, network, address string) (net.Conn, error) // nil means TCP
+	Log  *slog.Logger                                                         // nil discards
+}
+
+// Defaults of Config.
+const (
+	DefaultWindow   = 256
+	DefaultTimeout  = 10 * time.Second
+	DefaultConnect  = 30 * time.Second
+	DefaultRetryMin = time.Second
+	DefaultRetryMax = 5 * time.Minute
+	DefaultPoison   = 3
+	DefaultGrace    = 5 * time.Second
+	minBuffer       = 4096
+	maxPeers        = 64
+)
+
+func (c Config) filled() Config {
+	c.DestinationRealm = cmp.Or(c.DestinationRealm, c.OriginRealm)
+	c.Application = cmp.Or(c.Application, avp.ApplicationAccounting)
+	c.Window = cmp.Or(c.Window, DefaultWindow)
+	c.Buffer = cmp.Or(c.Buffer, max(minBuffer, 4*c.Window))
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	c.Connect = cmp.Or(c.Connect, DefaultConnect)
+	c.RetryMin = cmp.Or(c.RetryMin, DefaultRetryMin)
+	c.RetryMax = cmp.Or(c.RetryMax, DefaultRetryMax)
+	c.Poison = cmp.Or(c.Poison, DefaultPoison)
+	c.Grace = cmp.Or(c.Grace, DefaultGrace)
+	if c.Dictionary == nil {
+		c.Dictionary = dict.For(0)
+	}
+	if c.Dial == nil {
+		c.Dial = new(net.Dialer).DialContext
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) node() peer.Node {
+	return peer.Node{
+		OriginHost: c.OriginHost, OriginRealm: c.OriginRealm, StateID: c.StateID, ProductName: c.ProductName,
+		Accounting: []uint32{c.Application},
+	}
+}
+
+func (c Config) check() error {
+	if c.Outbox == nil {
+		return errors.New("aaaclient: Config.Outbox is required")
+	}
+	if err := c.node().Check(); err != nil {
+		return fmt.Errorf("aaaclient: Config: %w", err)
+	}
+	if !avp.ValidIdentity(c.DestinationRealm) {
+		return fmt.Errorf("aaaclient: Config.DestinationRealm %q is no realm", c.DestinationRealm)
+	}
+	if n := len(c.Peers); n == 0 || n > maxPeers {
+		return fmt.Errorf("aaaclient: Config.Peers has %d peers, wants 1 to %d", n, maxPeers)
+	}
+	for i, p := range c.Peers {
+		_, port, err := net.SplitHostPort(p.Address)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil {
+			return fmt.Errorf("aaaclient: Config.Peers[%d].Address %q is not host:port: %w", i, p.Address, err)
+		}
+		if p.Host != "" && !avp.ValidIdentity(p.Host) {
+			return fmt.Errorf("aaaclient: Config.Peers[%d].Host %q is no DiameterIdentity", i, p.Host)
+		}
+	}
+	if c.Window < 1 || c.Buffer < 1 || c.Timeout < 0 || c.Connect < 0 || c.RetryMin < 0 || c.RetryMax < c.RetryMin || c.Poison < 1 || c.Grace < 0 {
+		return errors.New("aaaclient: Config: a limit is out of range")
+	}
+	return nil
+}
+
+// A Client delivers the records of one Outbox.
+type Client struct {
+	cfg   Config
+	links []*link
+	count counters
+}
+
+// New returns a Client that does nothing until Run.
+func New(cfg Config) (*Client, error) {
+	cfg = cfg.filled()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: cfg}
+	for i, p := range cfg.Peers {
+		l, err := newLink(c, i, p)
+		if err != nil {
+			return nil, fmt.Errorf("aaaclient: Config.Watchdog: %w", err)
+		}
+		c.links = append(c.links, l)
+	}
+	return c, nil
+}

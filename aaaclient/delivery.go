@@ -1,0 +1,520 @@
+package aaaclient
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"time"
+
+	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/acct"
+	"tollbridge/dict/avp"
+)
+
+// A delivery is the state of a running Client. One goroutine owns it; now is
+// the time of the round that it works in.
+//
+//	outbox ──► ready ──► marking ──► sendable ──► inFlight ──► settle ──► outbox
+//	   ▲                                ▲            │
+//	   │                                ├────────────┤ no answer: again, with the T flag
+//	   └── reading ◄── waiting ◄────────┴────────────┘ an error answer: a new request
+type delivery struct {
+	*Client
+	now   time.Time
+	debug bool
+
+	sessions map[string]*session
+	stages   [stages]int // sessions in each stage
+	ready    fifo[*session]
+	sendable fifo[*session]
+	suspects fifo[*session] // of killing connections: sent alone
+	alone    *session       // the suspect in flight
+	waits    waits
+	reading  fifo[*session]
+	late     map[uint32]*session // by End-to-End Identifier: records with a sending that was given up
+	targets  []*link             // that take requests in this round, best first
+
+	settle  []acct.Settlement
+	settled []*session // beside settle
+	busy    bool       // the clerk has a job
+	retry   time.Time  // no job before; after a failure of the outbox
+	held    int        // records in memory
+	cursor  uint64     // the highest ID read in order
+	end     bool       // nothing was above cursor
+	failing bool       // the outbox's last call failed
+
+	stopping bool
+}
+
+// fetchMax and refillMax bound what is read from the outbox at once.
+const (
+	fetchMax  = 512
+	refillMax = 2 * maxQueue
+)
+
+func newDelivery(c *Client) *delivery {
+	return &delivery{
+		Client: c, now: time.Now(), sessions: map[string]*session{}, late: map[uint32]*session{},
+		debug: c.cfg.Log.Enabled(context.Background(), slog.LevelDebug),
+	}
+}
+
+// move puts s into a stage and, where the stage has one, into its queue.
+func (d *delivery) move(s *session, to stage) {
+	if s.stage == waiting {
+		heap.Remove(&d.waits, s.at)
+	}
+	d.stages[s.stage]--
+	d.stages[to]++
+	s.stage = to
+	var q *fifo[*session]
+	switch to {
+	case ready:
+		q = &d.ready
+	case sendable:
+		if q = &d.sendable; s.alone {
+			d.suspects.push(s)
+			return
+		}
+	case reading:
+		q = &d.reading
+	case waiting:
+		heap.Push(&d.waits, s)
+		return
+	default:
+		return
+	}
+	// It may be in there yet from before, passed over since.
+	if !s.queued[to] {
+		s.queued[to] = true
+		q.push(s)
+	}
+}
+
+// take returns the first session of a queue that is still in that stage.
+func take(q *fifo[*session], at stage) *session {
+	for q.len() > 0 {
+		s := q.pop()
+		if s.queued[at] = false; s.stage == at {
+			return s
+		}
+	}
+	return nil
+}
+
+// round does all that can be done now.
+func (d *delivery) round(now time.Time) {
+	d.now = now
+	for _, l := range d.links {
+		if l.window != nil && l.window.Len() > 0 && !now.Before(l.oldest) {
+			d.expire(l)
+		}
+	}
+	for len(d.waits) > 0 && !d.waits[0].due.After(now) {
+		if s := d.waits[0]; s.read {
+			d.move(s, reading)
+		} else {
+			d.move(s, sendable)
+		}
+	}
+	d.aim()
+	d.send()
+	for _, l := range d.links {
+		if len(l.requests) > 0 {
+			l.live.Send(l.requests) //nolint:errcheck // the event of the closed connection follows
+			l.requests = l.requests[:0]
+		}
+		if l.window != nil {
+			l.count.inFlight.Store(uint64(l.window.Len()))
+		}
+		if len(d.targets) == 0 && d.held > 0 {
+			select {
+			case l.wanted <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// next returns when the next round is due, unless something happens before;
+// the zero time for never.
+func (d *delivery) next() time.Time {
+	var t time.Time
+	earlier := func(u time.Time) {
+		if t.IsZero() || u.Before(t) {
+			t = u
+		}
+	}
+	for _, l := range d.links {
+		if l.window != nil && l.window.Len() > 0 {
+			earlier(l.oldest)
+		}
+	}
+	if len(d.waits) > 0 {
+		earlier(d.waits[0].due)
+	}
+	if d.retry.After(d.now) {
+		earlier(d.retry)
+	}
+	return t
+}
+
+// aim finds the links that take requests: those in OKAY, in the configured
+// order, or, while there are none, those in REOPEN. Requests on a link that
+// takes none move to one that does (RFC 3539, Section 3.4.1: Failover).
+func (d *delivery) aim() {
+	var okay, reopen [maxPeers]*link
+	var n, m int
+	for _, l := range d.links {
+		if l.live == nil {
+			continue
+		}
+		switch s := l.live.Status(); {
+		case !s.Proven || s.Leaving:
+		case s.State == peer.Okay:
+			okay[n] = l
+			n++
+		case s.State == peer.Reopen:
+			reopen[m] = l
+			m++
+		}
+	}
+	d.targets = append(d.targets[:0], okay[:n]...)
+	if n == 0 {
+		d.targets = append(d.targets, reopen[:m]...)
+		return
+	}
+	for _, l := range d.links {
+		if l.live == nil || l.window.Len() == 0 {
+			continue
+		}
+		if s := l.live.Status(); s.State == peer.Suspect {
+			l.log.Warn("peer is suspect: its requests go elsewhere", "requests", l.window.Len())
+			for _, s := range l.window.All() {
+				d.abandon(s)
+				d.unaloneAll(s)
+				d.move(s, sendable)
+			}
+		}
+	}
+}
+
+// choose returns the link for the head of s, or nil while there is none: the
+// first that has not failed it, else the first with a route.
+func (d *delivery) choose(s *session) *link {
+	for _, l := range d.targets {
+		if l.bit()&(s.avoid|s.refused) == 0 {
+			return l
+		}
+	}
+	for _, l := range d.targets {
+		if l.bit()&s.refused == 0 {
+			return l
+		}
+	}
+	if len(d.targets) == 0 {
+		return nil
+	}
+	return d.targets[0]
+}
+
+// send transmits what may be sent and has room.
+func (d *delivery) send() {
+	if d.alone != nil || len(d.targets) == 0 || d.stopping {
+		return
+	}
+	for d.suspects.len() > 0 {
+		if d.stages[inFlight] > 0 {
+			return
+		}
+		if s := d.suspects.pop(); s.stage == sendable && s.alone {
+			d.alone = s
+			d.transmit(s, d.choose(s))
+			return
+		}
+	}
+	for n := d.sendable.len(); n > 0; n-- {
+		s := take(&d.sendable, sendable)
+		if s == nil {
+			return
+		}
+		if l := d.choose(s); l.window.Free() > 0 {
+			d.transmit(s, l)
+		} else {
+			s.queued[sendable] = true
+			d.sendable.push(s)
+		}
+	}
+}
+
+// transmit encodes the head of s for l. It leaves at the end of the round.
+func (d *delivery) transmit(s *session, l *link) {
+	h := s.head()
+	flags := uint8(avp.FlagRequest | avp.FlagProxiable)
+	if h.MaySent || s.sendings > 0 {
+		flags |= avp.FlagRetransmitted
+		d.count.resent.Add(1)
+	}
+	s.link, s.hopByHop = l, l.window.Add(h.EndToEnd, s)
+	s.sendings++
+	s.copies |= l.bit()
+	s.due = d.now.Add(d.cfg.Timeout)
+	if l.window.Len() == 1 {
+		l.oldest = s.due
+	}
+	start := len(l.requests)
+	l.requests = avp.AppendHeader(l.requests, avp.Header{
+		Flags: flags, Command: avp.CommandAccounting, Application: d.cfg.Application,
+		HopByHop: s.hopByHop, EndToEnd: h.EndToEnd,
+	})
+	l.requests = d.cfg.Dictionary.AppendRecord(l.requests, &h.Record, l.options)
+	avp.SetLength(l.requests[start:])
+	d.count.sent.Add(1)
+	l.count.sent.Add(1)
+	d.move(s, inFlight)
+}
+
+// abandon gives up waiting for s where it is in flight. An answer that comes
+// late settles it all the same.
+func (d *delivery) abandon(s *session) {
+	s.link.window.Remove(s.hopByHop)
+	s.link = nil
+	s.abandoned = true
+	d.late[s.head().EndToEnd] = s
+}
+
+// land takes the head of s out of flight and out of late.
+func (d *delivery) land(s *session) {
+	if s.link != nil {
+		s.link.window.Remove(s.hopByHop)
+		s.link = nil
+	}
+	if s.abandoned {
+		s.abandoned = false
+		delete(d.late, s.head().EndToEnd)
+	}
+	if d.alone == s {
+		d.alone = nil
+	}
+	s.alone = false
+	s.drops, s.timeouts = 0, 0
+}
+
+// unaloneAll ends the suspicion of every record if s was being tried alone: a
+// peer that is silent proves nothing about it.
+func (d *delivery) unaloneAll(s *session) {
+	if d.alone != s {
+		return
+	}
+	d.alone = nil
+	s.alone, s.drops = false, 0
+	for d.suspects.len() > 0 {
+		if s := d.suspects.pop(); s.alone && s.stage == sendable {
+			s.alone, s.drops = false, 0
+			d.move(s, sendable)
+		}
+	}
+}
+
+// expire times out the requests of l that have waited too long for an answer.
+func (d *delivery) expire(l *link) {
+	l.oldest = time.Time{}
+	for _, s := range l.window.All() {
+		if s.due.After(d.now) {
+			if l.oldest.IsZero() || s.due.Before(l.oldest) {
+				l.oldest = s.due
+			}
+			continue
+		}
+		d.count.timeouts.Add(1)
+		l.count.timeouts.Add(1)
+		d.abandon(s)
+		d.unaloneAll(s)
+		s.avoid = l.bit()
+		if s.timeouts++; s.timeouts == 1 {
+			d.move(s, sendable)
+		} else {
+			s.due = d.now.Add(d.backoff(s.timeouts - 2))
+			d.move(s, waiting)
+		}
+	}
+}
+
+// backoff returns the pause after n failures before.
+func (d *delivery) backoff(n int) time.Duration {
+	pause := d.cfg.RetryMin << min(n, 30)
+	if pause <= 0 || pause > d.cfg.RetryMax {
+		return d.cfg.RetryMax
+	}
+	return pause
+}
+
+// happen takes an event of a link.
+func (d *delivery) happen(e event) {
+	l := e.link
+	switch {
+	case e.opened != nil:
+		l.live, l.window, l.requests = e.opened, peer.NewWindow[*session](d.cfg.Window), l.requests[:0]
+	case e.answers != nil:
+		d.count.unmatched.Add(e.answers.bad)
+		for i := range e.answers.list {
+			d.answered(l, &e.answers.list[i])
+		}
+		e.answers.release()
+	case e.closed:
+		d.closed(l, e.err)
+	}
+}
+
+// closed sends what was in flight again, elsewhere or when l is back. A peer
+// that cuts the connection off may do so because of a record (a "poison
+// record"): one that was in flight each time is sent alone and, if that ends
+// the same way, quarantined.
+func (d *delivery) closed(l *link, err error) {
+	var left *peer.DisconnectError
+	cut := !errors.As(err, &left) && !errors.Is(err, peer.ErrSilent) && !d.stopping
+	for _, s := range l.window.All() {
+		alone := d.alone == s
+		d.abandon(s)
+		s.copies &^= l.bit()
+		switch {
+		case !cut:
+			d.unaloneAll(s)
+			d.move(s, sendable)
+		case alone:
+			d.land(s)
+			d.refuse(s, l.peer.Address, 0, fmt.Sprintf(
+				"the connection was cut off %d times in a row while this record was in flight, at last with nothing else: %v", d.cfg.Poison+1, err))
+		default:
+			s.drops++
+			s.alone = s.drops >= d.cfg.Poison
+			d.move(s, sendable)
+		}
+	}
+	l.live, l.window, l.requests = nil, nil, l.requests[:0]
+	l.count.inFlight.Store(0)
+}
+
+// answered settles, or tries again, what a answers.
+func (d *delivery) answered(l *link, a *answer) {
+	s, ok := (*session)(nil), false
+	if l.window != nil {
+		s, ok = l.window.Get(a.hopByHop, a.endToEnd)
+	}
+	if !ok {
+		// An answer to an earlier sending settles as well (RFC 6733,
+		// Section 5.5.4), if this peer was sent one.
+		if s, ok = d.late[a.endToEnd]; ok && s.copies&l.bit() == 0 {
+			ok = false
+		}
+	}
+	if ok && (a.session != nil && string(a.session) != s.id || a.hasNumber && a.number != s.head().Record.Number) {
+		ok = false
+	}
+	if !ok {
+		d.count.unmatched.Add(1)
+		if d.debug {
+			l.log.Debug("answer matches no request", "hop_by_hop", a.hopByHop, "end_to_end", a.endToEnd)
+		}
+		return
+	}
+	d.count.answered.Add(1)
+	l.count.answered.Add(1)
+	h := s.head()
+	if d.debug {
+		l.log.Debug("aca received", "session_id", s.id, "number", h.Record.Number, "end_to_end", a.endToEnd, "result_code", a.result)
+	}
+	d.land(s)
+	by := a.host
+	if by == "" {
+		by = l.peer.Address
+	}
+	switch judge(a.result) {
+	case settle:
+		d.finish(s, acct.Settlement{ID: h.ID, State: acct.Acknowledged, Result: a.result, Peer: l.name(), At: d.now})
+	case quarantine:
+		d.refuse(s, by, a.result, a.reason)
+	case again:
+		s.avoid = l.bit()
+		d.again(s, by, a, d.backoff(int(min(h.Attempts, 30))))
+	case reroute:
+		s.refused |= l.bit()
+		s.reroutes++
+		if bits.OnesCount64(s.refused) == len(d.links) || s.reroutes >= maxReroutes {
+			d.refuse(s, by, a.result, a.reason)
+			return
+		}
+		pause := d.backoff(int(min(h.Attempts, 30)))
+		if next := d.choose(s); next != nil && s.refused&next.bit() == 0 {
+			pause = 0
+		}
+		d.again(s, by, a, pause)
+	}
+}
+
+// maxReroutes bounds the answers that a route fails, where some configured
+// peer can't be asked.
+const maxReroutes = 5
+
+// refuse quarantines the head of s.
+func (d *delivery) refuse(s *session, by string, result uint32, reason string) {
+	h := s.head()
+	d.cfg.Log.Warn("record is quarantined", "session_id", s.id, "number", h.Record.Number,
+		"result_code", result, "origin_host", by, "reason", reason)
+	d.finish(s, acct.Settlement{ID: h.ID, State: acct.Quarantined, Result: result, Peer: by, Reason: reason, At: d.now})
+}
+
+// finish settles the head of s for good and goes on to the next record.
+func (d *delivery) finish(s *session, settlement acct.Settlement) {
+	d.note(s, settlement)
+	s.pop()
+	d.held--
+	d.proceed(s)
+}
+
+// again settles the head of s as not done. It will be a new request: it is
+// read from the outbox again, when its time has come, and the later records
+// of the session with it.
+func (d *delivery) again(s *session, by string, a *answer, pause time.Duration) {
+	id := s.head().ID
+	d.note(s, acct.Settlement{ID: id, State: acct.Pending, Result: a.result, Peer: by, Reason: a.reason, At: d.now})
+	d.held -= len(s.queue)
+	s.queue, s.skipped, s.last = nil, id, id-1
+	s.read = true
+	if s.due = d.now.Add(pause); pause > 0 {
+		d.move(s, waiting)
+	} else {
+		d.move(s, reading)
+	}
+}
+
+func (d *delivery) note(s *session, settlement acct.Settlement) {
+	s.settling++
+	d.settle = append(d.settle, settlement)
+	d.settled = append(d.settled, s)
+}
+
+// proceed makes the next record of s its head, or rests.
+func (d *delivery) proceed(s *session) {
+	switch {
+	case len(s.queue) > 0:
+		s.begin()
+		d.move(s, ready)
+	case s.skipped != 0:
+		d.move(s, reading)
+	default:
+		d.move(s, resting)
+		d.forget(s)
+	}
+}
+
+// forget drops a session that has nothing left.
+func (d *delivery) forget(s *session) {
+	if s.idle() {
+		d.stages[resting]--
+		delete(d.sessions, s.id)
+	}
+}

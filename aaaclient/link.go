@@ -1,0 +1,244 @@
+package aaaclient
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"tollbridge/aaaclient/peer"
+	"tollbridge/dict"
+	"tollbridge/dict/avp"
+)
+
+// A link is the way to one peer: it connects, again and again, and hands what
+// happens to delivery. The fields of the last group belong to delivery.
+type link struct {
+	client   *Client
+	index    int
+	peer     Peer
+	options  dict.Options
+	watchdog *peer.Watchdog
+	log      *slog.Logger
+	wanted   chan struct{} // records wait: connect to a peer that asked to be left alone
+
+	mu     sync.Mutex // guards what Stats reads
+	conn   *peer.Conn // nil while there is none
+	host   string     // Origin-Host of the latest connection
+	reason string     // why there is no connection
+	count  linkCounters
+
+	live     *peer.Conn             // from its event opened to its event closed; else nil
+	window   *peer.Window[*session] // nil while live is
+	oldest   time.Time              // no request in window times out before
+	requests []byte                 // encoded, to be sent at the end of the round
+}
+
+// bit is the link's place in a set of links.
+func (l *link) bit() uint64 { return 1 << l.index }
+
+func newLink(c *Client, index int, p Peer) (*link, error) {
+	w, err := peer.NewWatchdog(c.cfg.Watchdog)
+	if err != nil {
+		return nil, err
+	}
+	return &link{
+		client: c, index: index, peer: p, watchdog: w, wanted: make(chan struct{}, 1),
+		options: dict.Options{
+			OriginHost: c.cfg.OriginHost, OriginRealm: c.cfg.OriginRealm, DestinationRealm: c.cfg.DestinationRealm,
+			Application: c.cfg.Application, OriginStateID: c.cfg.StateID, Optional: p.Optional,
+		},
+		log: c.cfg.Log.With("peer", p.Address),
+	}, nil
+}
+
+// An event is something that happened on a link.
+type event struct {
+	link    *link
+	opened  *peer.Conn
+	answers *answers
+	closed  bool
+	err     error // of closed
+}
+
+// answers are those that were read at once. The octets that they point to are
+// in octets.
+type answers struct {
+	octets []byte
+	list   []answer
+	bad    uint64 // answers that could not be read
+}
+
+var answersPool = sync.Pool{New: func() any { return new(answers) }}
+
+// run keeps the link connected until ctx is done. Attempts begin at least
+// Config.Connect apart, so a connection that lasted that long is replaced at
+// once.
+func (l *link) run(ctx context.Context, events chan<- event, changed chan<- struct{}) {
+	var last error
+	for ctx.Err() == nil {
+		start := time.Now()
+		err := l.serve(ctx, events, changed)
+		if ctx.Err() != nil {
+			return
+		}
+		if last == nil || err.Error() != last.Error() {
+			l.log.Warn("peer is not connected", "err", err)
+		}
+		last = err
+		l.fail(err)
+		if !sleep(ctx, l.client.cfg.Connect-time.Since(start)) {
+			return
+		}
+		var left *peer.DisconnectError
+		if errors.As(err, &left) && left.Cause != avp.Rebooting {
+			// RFC 6733, Section 5.4: no periodic attempts; only when
+			// there is something to send and nobody else to take it.
+			select {
+			case <-ctx.Done():
+			case <-l.wanted:
+			}
+		}
+	}
+}
+
+// serve connects once and serves the connection until it ends.
+func (l *link) serve(ctx context.Context, events chan<- event, changed chan<- struct{}) error {
+	dialing, cancel := context.WithTimeout(ctx, peer.DefaultTimeout)
+	defer cancel()
+	nc, err := l.client.cfg.Dial(dialing, "tcp", l.peer.Address)
+	if err != nil {
+		return err
+	}
+	h := &handler{link: l, events: events, changed: changed}
+	c, err := peer.Connect(ctx, nc, peer.Config{
+		Node: l.client.cfg.node(), Peer: l.peer.Host, Handler: h, Watchdog: l.watchdog,
+		Written: l.written(), Log: l.log,
+	})
+	if err != nil {
+		return err
+	}
+	h.conn = c
+	l.mu.Lock()
+	l.conn, l.host, l.reason = c, c.Remote().OriginHost, ""
+	l.count.connects++
+	l.mu.Unlock()
+	l.log.Info("peer is connected", "origin_host", c.Remote().OriginHost, "product", c.Remote().ProductName)
+	events <- event{link: l, opened: c}
+	err = c.Run(ctx)
+	l.mu.Lock()
+	l.conn = nil
+	l.mu.Unlock()
+	events <- event{link: l, closed: true, err: err}
+	return err
+}
+
+// name returns the peer's Origin-Host, or its address where none is known.
+func (l *link) name() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return cmp.Or(l.host, l.peer.Address)
+}
+
+func (l *link) fail(err error) {
+	l.mu.Lock()
+	l.reason = err.Error()
+	l.mu.Unlock()
+}
+
+// written returns what is called with the octets that have left: it passes the
+// crash point and writes a line per request at Debug.
+func (l *link) written() func([]byte) {
+	debug := l.log.Enabled(context.Background(), slog.LevelDebug)
+	return func(b []byte) {
+		for len(b) > 0 {
+			h, err := avp.ParseHeader(b)
+			if err != nil {
+				return
+			}
+			if h.Command == avp.CommandAccounting {
+				if debug {
+					id, _ := avp.Find(b[avp.HeaderLen:h.Length], avp.SessionID, 0)
+					number, _ := avp.Find(b[avp.HeaderLen:h.Length], avp.AccountingRecordNumber, 0)
+					n, _ := number.Uint32()
+					l.log.Debug("acr sent", "session_id", string(id.Data), "number", n,
+						"end_to_end", h.EndToEnd, "retransmitted", h.Flags&avp.FlagRetransmitted != 0)
+				}
+
+			}
+			b = b[h.Length:]
+		}
+	}
+}
+
+// sleep waits and reports whether ctx still lives.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// A handler reads the answers of one connection.
+type handler struct {
+	link    *link
+	conn    *peer.Conn
+	events  chan<- event
+	changed chan<- struct{}
+	batch   *answers
+}
+
+func (h *handler) Receive(m peer.Message) bool {
+	if m.Request() {
+		return false
+	}
+	if h.batch == nil {
+		h.batch = answersPool.Get().(*answers)
+	}
+	b := h.batch
+	if m.Command != avp.CommandAccounting {
+		b.bad++
+		return true
+	}
+	start := len(b.octets)
+	b.octets = append(b.octets, m.Octets...)
+	m.Octets = b.octets[start:]
+	a, err := parseAnswer(m)
+	if err != nil {
+		h.link.log.Debug("answer is malformed", "err", err)
+		b.bad++
+		return true
+	}
+	b.list = append(b.list, a)
+	return true
+}
+
+func (h *handler) Flush() {
+	if h.batch != nil {
+		h.events <- event{link: h.link, answers: h.batch}
+		h.batch = nil
+	}
+}
+
+func (h *handler) Changed() {
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+}
+
+// release returns the batch for use by others. Nothing may point into it.
+func (a *answers) release() {
+	clear(a.list)
+	a.octets, a.list, a.bad = a.octets[:0], a.list[:0], 0
+	answersPool.Put(a)
+}

@@ -1,0 +1,168 @@
+package aaaclient
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"tollbridge/asm/acct"
+)
+
+// An outboxModel is the plainest Outbox: a slice in memory. It checks what a
+// client may never do: settle a record that it has settled before, or one
+// that was not marked.
+type outboxModel struct {
+	mu       sync.Mutex
+	rows     []*row // by ID, from 1
+	fresh    uint32 // End-to-End Identifiers of new requests, with the top bit
+	pending  int
+	wake     chan struct{}
+	finished chan struct{} // closed when nothing is pending
+	faults   []string
+	fail     func(call string) error // nil never fails
+}
+
+type row struct {
+	acct.Delivery
+	state   acct.DeliveryState
+	marked  bool
+	settled []acct.Settlement // all, in order
+}
+
+func newOutbox() *outboxModel {
+	return &outboxModel{wake: make(chan struct{}, 1), finished: make(chan struct{})}
+}
+
+func (o *outboxModel) add(records ...acct.Record) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range records {
+		id := uint64(len(o.rows) + 1)
+		o.rows = append(o.rows, &row{Delivery: acct.Delivery{ID: id, Record: r, EndToEnd: uint32(id)}})
+		o.pending++
+	}
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (o *outboxModel) Wake() <-chan struct{} { return o.wake }
+
+func (o *outboxModel) failing(call string) error {
+	if o.fail == nil {
+		return nil
+	}
+	return o.fail(call)
+}
+
+func (o *outboxModel) Pending(_ context.Context, after uint64, max int) ([]acct.Delivery, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.failing("pending"); err != nil {
+		return nil, err
+	}
+	var out []acct.Delivery
+	for i := after; i < uint64(len(o.rows)) && len(out) < max; i++ {
+		if r := o.rows[i]; r.state == acct.Pending {
+			d := r.Delivery
+			d.MaySent = d.MaySent || r.marked
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+func (o *outboxModel) MarkSent(_ context.Context, ids []uint64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.failing("mark"); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		o.rows[id-1].marked = true
+	}
+	return nil
+}
+
+func (o *outboxModel) Settle(_ context.Context, settlements []acct.Settlement) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.failing("settle"); err != nil {
+		return err
+	}
+	for _, s := range settlements {
+		r := o.rows[s.ID-1]
+		if r.state != acct.Pending {
+			o.faults = append(o.faults, fmt.Sprintf("record %d is settled again: %v after %v", s.ID, s.State, r.state))
+		}
+		if !r.marked {
+			o.faults = append(o.faults, fmt.Sprintf("record %d is settled and was not marked", s.ID))
+		}
+		r.settled = append(r.settled, s)
+		if r.state = s.State; s.State == acct.Pending {
+			o.fresh++
+			r.EndToEnd, r.marked, r.MaySent = 1<<31|o.fresh, false, false
+			r.Attempts++
+		} else if o.pending--; o.pending == 0 {
+			close(o.finished)
+		}
+	}
+	return nil
+}
+
+// isMarked reports whether a record may be on the wire.
+func (o *outboxModel) isMarked(id uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.rows[id-1].marked || o.rows[id-1].MaySent
+}
+
+// check reports what the model has found wrong, and any record in another
+// state than want.
+func (o *outboxModel) check(t *testing.T, want acct.DeliveryState, except ...uint64) {
+	t.Helper()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, f := range o.faults {
+		t.Error(f)
+	}
+	for _, r := range o.rows {
+		if r.state != want && !slices.Contains(except, r.ID) {
+			t.Errorf("record %d is %v, want %v: %+v", r.ID, r.state, want, r.settled)
+		}
+	}
+}
+
+func (o *outboxModel) state(id uint64) (acct.DeliveryState, []acct.Settlement) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.rows[id-1].state, slices.Clone(o.rows[id-1].settled)
+}
+
+// records makes n records over some sessions, each START, INTERIM ..., STOP.
+func records(sessions, perSession int) []acct.Record {
+	var out []acct.Record
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for number := range perSession {
+		for s := range sessions {
+			typ := acct.Interim
+			switch number {
+			case 0:
+				typ = acct.Start
+			case perSession - 1:
+				typ = acct.Stop
+			}
+			out = append(out, acct.Record{
+				SessionID: fmt.Sprintf("bridge.visited.example;1;%d", s+1), Number: uint32(number), Type: typ,
+				User: fmt.Sprintf("user%d", s+1), Start: start, End: start.Add(time.Minute), Event: start.Add(time.Minute),
+				SessionTime: time.Duration(number) * time.Minute,
+				Usage:       acct.Usage{InputOctets: uint64(number) * 1000, OutputOctets: uint64(number) * 5000, InputPackets: uint64(number), OutputPackets: uint64(number) * 2},
+			})
+		}
+	}
+	return out
+}

@@ -1,0 +1,120 @@
+package aaaclient
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"tollbridge/dict/avp"
+)
+
+// Run delivers until ctx is done. It then sends nothing more, waits up to
+// Config.Grace for the answers that are due, settles them, takes leave of the
+// peers (Disconnect-Cause REBOOTING) and returns nil. It is called once.
+//
+//	Run ─┬─ delivery (this goroutine) ◄── events ── a link per peer: connects, reads answers
+//	     │      │  ▲
+//	     │     jobs results
+//	     │      ▼  │
+//	     └─── clerk ──► Outbox
+func (c *Client) Run(ctx context.Context) error {
+	var links, clerk sync.WaitGroup
+	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
+	defer unlink()
+	events, changed := make(chan event, 8), make(chan struct{}, 1)
+	for _, l := range c.links {
+		links.Go(func() { l.run(linked, events, changed) })
+	}
+	jobs, results := make(chan job, 1), make(chan done, 1)
+	clerk.Go(func() { c.clerk(ctx, jobs, results) })
+
+	d := newDelivery(c)
+	d.loop(ctx, events, changed, jobs, results)
+	close(jobs)
+	clerk.Wait()
+
+	// The links may be blocked on events.
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		c.leave()
+		unlink()
+		links.Wait()
+	}()
+	for {
+		select {
+		case <-events:
+		case <-gone:
+			return nil
+		}
+	}
+}
+
+// loop works in rounds: one for whatever has happened since the last.
+func (d *delivery) loop(ctx context.Context, events <-chan event, changed <-chan struct{}, jobs chan<- job, results <-chan done) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stop, grace := ctx.Done(), time.Time{}
+	for {
+		d.round(time.Now())
+		if j, ok := d.job(); ok {
+			jobs <- j // has room: the clerk was idle
+		}
+		if d.stopping {
+			late := !d.now.Before(grace)
+			if !d.busy && (len(d.settle) == 0 || late) && (d.stages[inFlight] == 0 || late) {
+				return
+			}
+		}
+		next := d.next()
+		if d.stopping && (next.IsZero() || grace.Before(next)) {
+			next = grace
+		}
+		var due <-chan time.Time
+		if !next.IsZero() {
+			timer.Reset(next.Sub(d.now))
+			due = timer.C
+		}
+		select {
+		case <-stop:
+			stop, d.stopping, grace = nil, true, d.now.Add(d.cfg.Grace)
+		case e := <-events:
+			d.now = time.Now()
+			d.happen(e)
+			for more := true; more; {
+				select {
+				case e := <-events:
+					d.happen(e)
+				default:
+					more = false
+				}
+			}
+		case r := <-results:
+			d.now = time.Now()
+			d.done(r)
+		case <-d.cfg.Outbox.Wake():
+			d.woken()
+		case <-changed:
+		case <-due:
+		}
+	}
+}
+
+// leave disconnects from all peers at once.
+func (c *Client) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	var g sync.WaitGroup
+	for _, l := range c.links {
+		l.mu.Lock()
+		conn := l.conn
+		l.mu.Unlock()
+		if conn != nil {
+			g.Go(func() { conn.Disconnect(ctx, avp.Rebooting) })
+		}
+	}
+	g.Wait()
+}
+
+// leaveTimeout bounds the wait for a Disconnect-Peer-Answer.
+const leaveTimeout = 2 * time.Second

@@ -1,0 +1,75 @@
+package aaaclient
+
+import (
+	"sync/atomic"
+
+	"tollbridge/aaaclient/peer"
+)
+
+// Stats counts what a Client has done since it was made.
+type Stats struct {
+	Sent        uint64 // Accounting-Requests, each sending counted
+	Resent      uint64 // of those, with the T flag
+	Answered    uint64 // answers that belonged to a request
+	Unmatched   uint64 // answers that did not, or could not be read
+	Settled     uint64 // records acknowledged, durably
+	Retried     uint64 // records answered with a failure that may pass
+	Quarantined uint64 // records set aside, durably
+	Timeouts    uint64 // requests that were not answered in time
+	OutboxFails uint64 // failed calls of the Outbox
+	Peers       []PeerStats
+}
+
+// PeerStats is where one peer stands.
+type PeerStats struct {
+	Address  string
+	Host     string // its Origin-Host, once it was connected
+	State    peer.State
+	Ready    bool   // takes requests now
+	Reason   string // why it is not connected; "" if it is
+	InFlight uint64 // unanswered requests
+	Window   int    // the most of them
+	Connects uint64
+	Sent     uint64
+	Answered uint64
+	Timeouts uint64
+}
+
+type counters struct {
+	sent, resent, answered, unmatched, settled, retried, quarantined, timeouts, outboxFails atomic.Uint64
+}
+
+type linkCounters struct {
+	connects                           uint64 // guarded by link.mu
+	sent, answered, timeouts, inFlight atomic.Uint64
+}
+
+// Stats returns a snapshot. It may be called at any time.
+func (c *Client) Stats() Stats {
+	s := Stats{
+		Sent: c.count.sent.Load(), Resent: c.count.resent.Load(), Answered: c.count.answered.Load(),
+		Unmatched: c.count.unmatched.Load(), Settled: c.count.settled.Load(), Retried: c.count.retried.Load(),
+		Quarantined: c.count.quarantined.Load(), Timeouts: c.count.timeouts.Load(), OutboxFails: c.count.outboxFails.Load(),
+	}
+	for _, l := range c.links {
+		s.Peers = append(s.Peers, l.stats())
+	}
+	return s
+}
+
+func (l *link) stats() PeerStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := PeerStats{
+		Address: l.peer.Address, Host: l.host, Reason: l.reason, State: peer.Down, Window: l.client.cfg.Window,
+		Connects: l.count.connects, InFlight: l.count.inFlight.Load(),
+		Sent: l.count.sent.Load(), Answered: l.count.answered.Load(), Timeouts: l.count.timeouts.Load(),
+	}
+	if l.conn != nil {
+		st := l.conn.Status()
+		s.State, s.Ready = st.State, st.State == peer.Okay && st.Proven && !st.Leaving
+	} else if l.count.connects == 0 {
+		s.State = peer.Initial
+	}
+	return s
+}

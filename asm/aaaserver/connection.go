@@ -1,0 +1,188 @@
+package aaaserver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/acct"
+	"tollbridge/dict/avp"
+)
+
+// maxOctets bounds the requests of a connection that wait for the store.
+const maxOctets = 4 << 20
+
+// A connection reads requests into one batch while another is being stored,
+// so that a store that takes longer gets more at once. While both are full,
+// nothing is read.
+//
+//	peer.Conn ──► Receive ──► batch ──► store ──► Store.Store ──► answers ──► peer.Conn
+type connection struct {
+	server *Server
+	log    *slog.Logger
+	conn   *peer.Conn
+
+	mu   sync.Mutex
+	cond sync.Cond // next has changed
+	next *batch
+}
+
+// A batch is a number of requests with the octets that they point to.
+type batch struct {
+	octets   []byte
+	requests []request
+}
+
+func newConnection(s *Server, log *slog.Logger) *connection {
+	c := &connection{server: s, log: log, next: new(batch)}
+	c.cond.L = &c.mu
+	return c
+}
+
+// Receive takes an Accounting-Request (peer.Handler).
+func (c *connection) Receive(m peer.Message) bool {
+	if !m.Request() {
+		c.server.count.strange.Add(1)
+		return true
+	}
+	if m.Command != avp.CommandAccounting {
+		c.server.count.strange.Add(1)
+		return false
+	}
+	c.server.count.requests.Add(1)
+	if m.Flags&avp.FlagRetransmitted != 0 {
+		c.server.count.retransmitted.Add(1)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.next.requests) >= c.server.cfg.Batch || len(c.next.octets) > maxOctets {
+		c.cond.Broadcast()
+		if c.ended() {
+			return true
+		}
+		c.cond.Wait()
+	}
+	// A batch that grows leaves earlier requests with the octets they had.
+	start := len(c.next.octets)
+	c.next.octets = append(c.next.octets, m.Octets...)
+	m.Octets = c.next.octets[start:len(c.next.octets):len(c.next.octets)]
+	r := request{message: m}
+	c.server.read(&r)
+	c.next.requests = append(c.next.requests, r)
+	return true
+}
+
+// Flush lets the store begin (peer.Handler).
+func (c *connection) Flush() { c.wake() }
+
+// Changed does nothing: requests are taken whatever the watchdog says.
+func (c *connection) Changed() {}
+
+func (c *connection) wake() {
+	c.mu.Lock() // whoever is about to wait has begun to
+	c.cond.Broadcast()
+	c.mu.Unlock()
+}
+
+// ended reports whether the connection is closed.
+func (c *connection) ended() bool {
+	select {
+	case <-c.conn.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// store stores batches and answers them until the connection has ended. What
+// has come by then and is not stored stays unanswered: its sender has it yet.
+func (c *connection) store(ctx context.Context) {
+	spare := new(batch)
+	var cdrs []acct.CDR
+	var answers []byte
+	node := c.conn.Local()
+	for {
+		c.mu.Lock()
+		for len(c.next.requests) == 0 && !c.ended() {
+			c.cond.Wait()
+		}
+		b := c.next
+		c.next = spare
+		c.mu.Unlock()
+		c.cond.Broadcast()
+		if c.ended() {
+			return
+		}
+		cdrs = c.settle(ctx, b, cdrs[:0])
+		answers = answers[:0]
+		for i := range b.requests {
+			answers = c.server.appendAnswer(answers, &b.requests[i], node)
+		}
+		if c.conn.Send(answers) == nil {
+			c.server.count.answered.Add(uint64(len(b.requests)))
+		}
+		c.conn.Drain()
+		clear(b.requests)
+		b.octets, b.requests = b.octets[:0], b.requests[:0]
+		spare = b
+	}
+}
+
+// settle stores the CDRs of b and decides all results.
+//
+// A request whose Session-Id and number were stored before with other content
+// is a conflict. It is kept beside the first, counted and logged, and answered
+// with DIAMETER_SUCCESS: it is durable here, no retry could make it better,
+// and which of the two is right is for people to say.
+func (c *connection) settle(ctx context.Context, b *batch, cdrs []acct.CDR) []acct.CDR {
+	now := time.Now()
+	for i := range b.requests {
+		if r := &b.requests[i]; r.result == 0 {
+			r.cdr.At = now
+			cdrs = append(cdrs, r.cdr)
+		} else {
+			c.server.count.invalid.Add(1)
+			c.log.Debug("request is refused", "result_code", r.result, "reason", r.text)
+		}
+	}
+	if len(cdrs) == 0 {
+		return cdrs
+	}
+	outcomes, err := c.server.cfg.Store.Store(ctx, cdrs)
+	result, text := uint32(avp.ResultSuccess), ""
+	if err != nil || len(outcomes) != len(cdrs) {
+		c.server.count.failed.Add(uint64(len(cdrs)))
+		c.log.Error("requests can't be stored", "requests", len(cdrs), "err", err)
+		result, text = avp.ResultOutOfSpace, "the request can't be stored now"
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			result = avp.ResultTooBusy
+		}
+	}
+	n := 0
+	for i := range b.requests {
+		r := &b.requests[i]
+		if r.result != 0 {
+			continue
+		}
+		if r.result, r.text = result, text; text == "" {
+			c.outcome(outcomes[n], &cdrs[n])
+		}
+		n++
+	}
+	return cdrs
+}
+
+func (c *connection) outcome(o acct.Outcome, cdr *acct.CDR) {
+	switch o {
+	case acct.Stored:
+		c.server.count.stored.Add(1)
+	case acct.Duplicate:
+		c.server.count.duplicates.Add(1)
+	case acct.Conflict:
+		c.server.count.conflicts.Add(1)
+		c.log.Warn("request contradicts one stored before", "session_id", cdr.SessionID, "number", cdr.Number)
+	}
+}

@@ -1,0 +1,111 @@
+package aaaserver
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/acct"
+	"tollbridge/dict"
+	"tollbridge/dict/avp"
+)
+
+// A request is an Accounting-Request and, in the end, its answer.
+type request struct {
+	message peer.Message
+	result  uint32 // Result-Code; 0 until it is decided
+	text    string // Error-Message
+	failed  []byte // a whole Failed-AVP
+	cdr     acct.CDR
+}
+
+// read fills the CDR from the message, or refuses it: result is then set.
+func (s *Server) read(r *request) {
+	m := r.message
+	if !slices.Contains(s.cfg.Applications, m.Application) {
+		r.result = avp.ResultApplicationUnsupported
+		r.text = fmt.Sprintf("application %d is not served", m.Application)
+		return
+	}
+	record, err := s.cfg.Dictionary.ParseRecord(m.AVPs())
+	if err != nil {
+		r.result, r.text = avp.ResultUnableToComply, err.Error()
+		var e *dict.RecordError
+		if errors.As(err, &e) {
+			r.result, r.failed = e.Result, e.AppendFailedAVP(nil)
+		}
+		return
+	}
+	r.cdr = acct.CDR{
+		SessionID: record.SessionID, Number: record.Number, Type: record.Type, MultiSessionID: record.MultiSessionID,
+		User: record.User, Event: record.Event, SessionTime: record.SessionTime, Usage: record.Usage,
+		Retransmitted: m.Flags&avp.FlagRetransmitted != 0, AVPs: m.AVPs(),
+	}
+	for a := range avp.Scan(m.AVPs()) { // ParseRecord has read them all
+		switch {
+		case a.Is(avp.OriginHost, 0):
+			r.cdr.OriginHost = string(a.Data)
+		case a.Is(avp.OriginRealm, 0):
+			r.cdr.OriginRealm = string(a.Data)
+		case a.Mandatory() && !s.known[avpName{a.Code, a.Vendor}]:
+			r.refuse(avp.ResultAVPUnsupported, "an AVP with the M bit is not known here", a)
+			return
+		}
+	}
+	for _, required := range [...]struct {
+		code  uint32
+		value string
+	}{{avp.OriginHost, r.cdr.OriginHost}, {avp.OriginRealm, r.cdr.OriginRealm}, {avp.DestinationRealm, record.Realm}} {
+		if required.value == "" {
+			r.refuse(avp.ResultMissingAVP, "a required AVP is missing", avp.AVP{Code: required.code, Flags: avp.FlagMandatory})
+			return
+		}
+	}
+	if len(s.cfg.Realms) > 0 && !slices.ContainsFunc(s.cfg.Realms, func(realm string) bool { return avp.EqualIdentity(realm, record.Realm) }) {
+		r.result, r.text = avp.ResultRealmNotServed, fmt.Sprintf("realm %s is not served", record.Realm)
+		return
+	}
+	r.cdr.Content = dict.ContentDigest(m.AVPs())
+}
+
+func (r *request) refuse(result uint32, text string, offending avp.AVP) {
+	r.result, r.text = result, text
+	r.failed = avp.Append(nil, avp.FailedAVP, 0, avp.FlagMandatory, offending.Append(nil))
+}
+
+// appendAnswer appends the answer to r, whose result is decided: an
+// Accounting-Answer (RFC 6733, Section 9.7.2) or, for a protocol error, an
+// answer-message (Section 7.2). A refused request may lack what its answer
+// would repeat.
+func (s *Server) appendAnswer(b []byte, r *request, node peer.Node) []byte {
+	const m = avp.FlagMandatory
+	if r.result/1000 == 3 {
+		return node.AppendError(b, r.message, r.result, r.text, nil)
+	}
+	start := len(b)
+	b = peer.AppendAnswerHeader(b, r.message, r.result)
+	avps := r.message.AVPs()
+	if id, ok := avp.Find(avps, avp.SessionID, 0); ok {
+		b = avp.Append(b, avp.SessionID, 0, m, id.Data)
+	}
+	b = avp.AppendUint32(b, avp.ResultCodeAVP, 0, m, r.result)
+	b = avp.AppendString(b, avp.OriginHost, 0, m, node.OriginHost)
+	b = avp.AppendString(b, avp.OriginRealm, 0, m, node.OriginRealm)
+	for _, code := range [...]uint32{avp.AccountingRecordType, avp.AccountingRecordNumber} {
+		if a, ok := avp.Find(avps, code, 0); ok && len(a.Data) == 4 {
+			b = avp.Append(b, code, 0, m, a.Data)
+		}
+	}
+	b = avp.AppendUint32(b, avp.AcctApplicationID, 0, m, r.message.Application)
+	if r.text != "" {
+		b = avp.AppendString(b, avp.ErrorMessage, 0, 0, r.text)
+	}
+	b = append(b, r.failed...)
+	if node.StateID != 0 {
+		b = avp.AppendUint32(b, avp.OriginStateID, 0, m, node.StateID)
+	}
+	b = peer.AppendProxyInfo(b, avps)
+	avp.SetLength(b[start:])
+	return b
+}

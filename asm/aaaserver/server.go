@@ -1,0 +1,239 @@
+// Package aaaserver is the Diameter entrance of an AAA server with the base
+// accounting application behind it: it takes Accounting-Requests and answers
+// each once what it says is durable (RFC 6733, Section 9).
+package aaaserver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/acct"
+	"tollbridge/dict"
+	"tollbridge/dict/avp"
+)
+
+// A Store keeps CDRs. Store returns when all of them are durable, with an
+// Outcome for each; after an error none is. It is called by many goroutines
+// at once and keeps nothing of what AVPs points to.
+type Store interface {
+	Store(context.Context, []acct.CDR) ([]acct.Outcome, error)
+}
+
+// A Config says who we are and from whom requests are taken.
+type Config struct {
+	OriginHost  string // required
+	OriginRealm string // required
+	StateID     uint32 // Origin-State-Id; 0 is not sent
+	ProductName string // "" means "Tollbridge"
+
+	Store        Store            // required
+	Dictionary   *dict.Dictionary // reads requests; nil means dict.For(0)
+	Applications []uint32         // accounting applications served; none means base accounting, 3
+	Realms       []string         // Destination-Realms served; none means any
+
+	Allow []netip.Prefix // addresses that may connect; none means loopback
+	Peers []string       // Origin-Hosts admitted; none means any
+
+	MaxConnections int           // at once; 0 means 1024
+	Batch          int           // the most requests stored at once, per connection; 0 means 1024
+	Watchdog       time.Duration // the timer Tw; 0 means 30 s
+	Log            *slog.Logger  // nil discards
+}
+
+// A Server takes Accounting-Requests.
+type Server struct {
+	cfg   Config
+	known map[avpName]bool
+	count counters
+
+	mu    sync.Mutex
+	conns map[*connection]struct{} // in service
+}
+
+type avpName struct{ code, vendor uint32 }
+
+// New returns a Server that does nothing until Serve.
+func New(cfg Config) (*Server, error) {
+	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1024)
+	cfg.Batch = cmp.Or(cfg.Batch, 1024)
+	if len(cfg.Applications) == 0 {
+		cfg.Applications = []uint32{avp.ApplicationAccounting}
+	}
+	if len(cfg.Allow) == 0 {
+		cfg.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	if cfg.Dictionary == nil {
+		cfg.Dictionary = dict.For(0)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, conns: map[*connection]struct{}{}}
+	if cfg.Store == nil {
+		return nil, errors.New("aaaserver: Config.Store is required")
+	}
+	if err := s.node().Check(); err != nil {
+		return nil, fmt.Errorf("aaaserver: Config: %w", err)
+	}
+	if _, err := peer.NewWatchdog(cfg.Watchdog); err != nil {
+		return nil, fmt.Errorf("aaaserver: Config.Watchdog: %w", err)
+	}
+	if cfg.MaxConnections < 1 || cfg.Batch < 1 {
+		return nil, errors.New("aaaserver: Config: a limit is below 1")
+	}
+	s.known = knownAVPs(cfg.Dictionary)
+	return s, nil
+}
+
+// knownAVPs returns the AVPs that a request may carry with the M bit set: all
+// of the dictionary, and what RFC 6733, Section 9.7.1 and RFC 7155 have in an
+// ACR beside them.
+func knownAVPs(d *dict.Dictionary) map[avpName]bool {
+	known := map[avpName]bool{}
+	for _, code := range []uint32{
+		avp.SessionID, avp.OriginHost, avp.OriginRealm, avp.DestinationRealm, avp.DestinationHost,
+		avp.AccountingRecordType, avp.AccountingRecordNumber, avp.AcctApplicationID, avp.VendorSpecificApplicationID,
+		avp.UserName, avp.AccountingSubSessionID, avp.AcctSessionID, avp.AcctMultiSessionID, avp.AcctInterimInterval,
+		avp.AccountingRealtimeRequired, avp.OriginStateID, avp.EventTimestamp, avp.ProxyInfo, avp.RouteRecord,
+		avp.Class, avp.TerminationCause, avp.NASPort, avp.NASPortID, avp.NASPortType, avp.ServiceType, avp.FilterID,
+		avp.AcctDelayTime, avp.FramedInterfaceID,
+	} {
+		known[avpName{code, 0}] = true
+	}
+	for row := range d.Rows() {
+		known[avpName{row.Code, row.Vendor}] = true
+	}
+	return known
+}
+
+func (s *Server) node() peer.Node {
+	return peer.Node{
+		OriginHost: s.cfg.OriginHost, OriginRealm: s.cfg.OriginRealm, StateID: s.cfg.StateID,
+		ProductName: s.cfg.ProductName, Accounting: s.cfg.Applications, Vendors: []uint32{s.cfg.Dictionary.Vendor()},
+	}
+}
+
+// Serve takes connections from ln until ctx is done, takes leave of the peers
+// and returns nil once all connections have ended. It closes ln. It returns
+// another error where ln fails.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	defer ln.Close()
+	var g sync.WaitGroup
+	defer g.Wait()
+	slots := make(chan struct{}, s.cfg.MaxConnections)
+	pause := time.Duration(0)
+	for {
+		nc, err := ln.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				nc.Close()
+			}
+			return nil
+		}
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("aaaserver: accept: %w", err)
+			}
+			// Out of descriptors, say: it passes.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.cfg.Log.Error("accept fails", "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			continue
+		}
+		pause = 0
+		select {
+		case slots <- struct{}{}:
+		default:
+			s.count.refused.Add(1)
+			s.cfg.Log.Warn("connection refused: too many", "remote", nc.RemoteAddr())
+			nc.Close()
+			continue
+		}
+		g.Go(func() {
+			defer func() { <-slots }()
+			s.serve(ctx, nc)
+		})
+	}
+}
+
+// serve serves one connection.
+func (s *Server) serve(ctx context.Context, nc net.Conn) {
+	log := s.cfg.Log.With("remote", nc.RemoteAddr())
+	if !s.allowed(nc.RemoteAddr()) {
+		s.count.refused.Add(1)
+		log.Warn("connection refused: address is not allowed")
+		nc.Close()
+		return
+	}
+	w, err := peer.NewWatchdog(s.cfg.Watchdog)
+	if err != nil {
+		panic("aaaserver: internal error: " + err.Error()) // New has checked it
+	}
+	c := newConnection(s, log)
+	conn, err := peer.Accept(ctx, nc, peer.Config{
+		Node: s.node(), Admit: s.admit, Handler: c, Watchdog: w, Log: log,
+	})
+	if err != nil {
+		s.count.refused.Add(1)
+		log.Warn("peer is refused", "err", err)
+		return
+	}
+	c.conn = conn
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	s.count.connections.Add(1)
+	log.Info("peer is connected", "origin_host", conn.Remote().OriginHost, "product", conn.Remote().ProductName)
+
+	var g sync.WaitGroup
+	g.Go(func() { c.store(context.WithoutCancel(ctx)) })
+	g.Go(func() {
+		<-conn.Done()
+		c.wake()
+	})
+	stop := context.AfterFunc(ctx, func() {
+		leaving, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+		defer cancel()
+		conn.Disconnect(leaving, avp.Rebooting)
+	})
+	err = conn.Run(context.WithoutCancel(ctx))
+	stop()
+	g.Wait()
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	log.Info("peer is disconnected", "origin_host", conn.Remote().OriginHost, "err", err)
+}
+
+// leaveTimeout bounds the wait for a Disconnect-Peer-Answer.
+const leaveTimeout = 2 * time.Second
+
+func (s *Server) allowed(remote net.Addr) bool {
+	t, ok := remote.(*net.TCPAddr)
+	if !ok {
+		return true // a transport without addresses of hosts
+	}
+	a := t.AddrPort().Addr().Unmap().WithZone("")
+	return slices.ContainsFunc(s.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+func (s *Server) admit(n peer.Node) error {
+	if len(s.cfg.Peers) == 0 || slices.ContainsFunc(s.cfg.Peers, func(host string) bool { return avp.EqualIdentity(host, n.OriginHost) }) {
+		return nil
+	}
+	return fmt.Errorf("Origin-Host %s is not configured here", n.OriginHost)
+}
