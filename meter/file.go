@@ -84,8 +84,11 @@ var errRefill = errors.New("internal: more octets wanted")
 func (f *file) read(ps []Packet) (int, error) {
 	if f.format == nil {
 		if len(f.buf) < 4 {
+			if f.end {
+				return 0, io.ErrUnexpectedEOF
+			}
 			f.want = 4
-			return 0, f.more()
+			return 0, errRefill
 		}
 		var err error
 		if f.format, err = detect(f.buf); err != nil {

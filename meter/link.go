@@ -22,8 +22,6 @@ const (
 	LinkIPv4      LinkType = 228
 	LinkIPv6      LinkType = 229
 	LinkLinuxSLL2 LinkType = 276 // Linux "cooked" capture, version 2
-
-	linkNetwork LinkType = 0xffff // begins with the network layer of a known EtherType
 )
 
 // EtherTypes (IEEE 802).
@@ -35,13 +33,10 @@ const (
 	etherOld  = 0x9100 // QinQ before 802.1ad
 )
 
-// network finds the network layer of p: its EtherType and where it begins. The
+// network finds the network layer of b: its EtherType and where it begins. The
 // verdict is ok, or says why there is none.
-func (p *Packet) network() (etherType uint16, offset int, v verdict) {
-	b := p.Data
-	switch p.Link {
-	case linkNetwork:
-		return untag(p.etherType, b, 0)
+func (l LinkType) network(b []byte) (etherType uint16, offset int, v verdict) {
+	switch l {
 	case LinkEthernet:
 		if len(b) < 14 {
 			return 0, 0, truncated

@@ -46,6 +46,10 @@ func (m *Meter) Live(ctx context.Context, name string) error {
 		return fmt.Errorf("meter: open interface %s: %w", name, err)
 	}
 	defer l.close()
+	return m.live(ctx, l, name)
+}
+
+func (m *Meter) live(ctx context.Context, l *live, name string) error {
 	stop := context.AfterFunc(ctx, l.wake)
 	defer stop()
 	m.config.Log.Info("metering", "interface", name)
@@ -95,6 +99,7 @@ func (m *Meter) lost(l *live, name string) {
 type live struct {
 	fd       int
 	event    int // an eventfd that ends a wait
+	link     LinkType
 	index    uint32
 	loopback bool // each packet passes twice, sent and received
 	ring     []byte
@@ -108,12 +113,15 @@ func openLive(name string) (l *live, err error) {
 		return nil, err
 	}
 	// Without a protocol the socket receives nothing until it is bound.
-	// SOCK_DGRAM leaves the link layer to the kernel, so any interface will do.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	link, socketType, err := linkOf(name)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, socketType|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
-	l = &live{fd: fd, event: -1, index: uint32(i.Index), loopback: i.Flags&net.FlagLoopback != 0}
+	l = &live{fd: fd, event: -1, link: link, index: uint32(i.Index), loopback: i.Flags&net.FlagLoopback != 0}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -150,6 +158,30 @@ func openLive(name string) (l *live, err error) {
 		return l, fmt.Errorf("bind: %w", err)
 	}
 	return l, nil
+}
+
+// linkOf returns what packets of an interface begin with, and the type of packet
+// socket that has them so: Ethernet frames whole, since kernels differ in what
+// SOCK_DGRAM makes of two VLAN tags; packets of any other interface, a tunnel,
+// without their link-layer header.
+func linkOf(name string) (LinkType, int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFHWADDR, request); err != nil {
+		return 0, 0, fmt.Errorf("hardware type: %w", err)
+	}
+	switch request.Uint16() {
+	case unix.ARPHRD_ETHER, unix.ARPHRD_LOOPBACK:
+		return LinkEthernet, unix.SOCK_RAW, nil
+	}
+	return LinkRaw, unix.SOCK_DGRAM, nil
 }
 
 func (l *live) close() {
@@ -231,10 +263,9 @@ func (l *live) packet(b []byte, p *Packet) (next uint32) {
 		return h.Next_offset
 	}
 	p.Time = int64(h.Sec)*1e9 + int64(h.Nsec)
-	p.Link = linkNetwork
-	p.etherType = binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, address.Protocol))
+	p.Link = l.link
 	p.Interface = l.index
 	p.Length = int(h.Len)
-	p.Data = b[h.Net : uint32(h.Net)+h.Snaplen]
+	p.Data = b[h.Mac : uint32(h.Mac)+h.Snaplen]
 	return h.Next_offset
 }

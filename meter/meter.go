@@ -32,7 +32,7 @@ type Config struct {
 	IdleTimeout   time.Duration // a flow without packets for so long has ended; 0 means 15s
 	ActiveTimeout time.Duration // a flow that lasts is reported this often; 0 means 60s
 	EndTimeout    time.Duration // a TCP flow stays for its last segments after FIN or RST; 0 means 1s
-	MaxFlows      int           // in the cache; 0 means 262,144, which take 24 MiB
+	MaxFlows      int           // in the cache; 0 means 262,144, which take 26 MiB
 	Log           *slog.Logger  // nil discards
 }
 

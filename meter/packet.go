@@ -9,8 +9,6 @@ type Packet struct {
 	Interface uint32 // ingressInterface of its flow; 0 for unknown
 	Length    int    // octets on the wire, from the link-layer header on
 	Data      []byte // as many of them as were captured, from the first
-
-	etherType uint16 // for linkNetwork
 }
 
 // A verdict is what became of a packet that was parsed.
@@ -65,7 +63,7 @@ type observation struct {
 
 // observe parses p into o. All but o.hash is set if the verdict is ok.
 func (p *Packet) observe(o *observation) verdict {
-	etherType, offset, v := p.network()
+	etherType, offset, v := p.Link.network(p.Data)
 	if v != ok {
 		return v
 	}
