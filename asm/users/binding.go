@@ -1,0 +1,106 @@
+// Package users says who held an address at a moment: bindings of addresses
+// and prefixes to users, read from CSV or YAML files, watched for changes, and
+// looked up by longest prefix and time.
+package users
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Binding says that a user holds a prefix, a single address being the
+// longest, from a moment until another. Times are whole milliseconds.
+type Binding struct {
+	Prefix netip.Prefix // masked; IPv4 is never in its IPv4-mapped form
+	User   string       // User-Name (RFC 6733, Section 8.14)
+	From   time.Time    // the first moment; zero for ever
+	Until  time.Time    // the first moment after; zero for ever
+	Options
+}
+
+// Options are what else a Binding may say. "" is nothing.
+type Options struct {
+	Realm        string // Destination-Realm of the user's accounting records
+	MultiSession string // Acct-Multi-Session-Id that the user's sessions share
+	Class        string // class of the user's traffic that no other rule classifies
+}
+
+// maxName is the most octets of a user's or another name: an NAI has no more
+// (RFC 7542, Section 2.2, for the sake of RADIUS).
+const maxName = 253
+
+// normalize returns b as a Table holds it, or says what is wrong with it and
+// under which key.
+func (b Binding) normalize() (n Binding, key string, err error) {
+	b.Prefix, err = normalizePrefix(b.Prefix)
+	if err != nil {
+		return b, "prefix", err
+	}
+	if b.User == "" {
+		return b, "user", errors.New("is missing: whose is the prefix?")
+	}
+	for _, name := range [...]struct{ key, value string }{
+		{"user", b.User}, {"realm", b.Realm}, {"multiSession", b.MultiSession}, {"class", b.Class},
+	} {
+		if err := checkName(name.value); err != nil {
+			return b, name.key, err
+		}
+	}
+	b.From, b.Until = fromMilli(toMilli(b.From)), fromMilli(toMilli(b.Until))
+	if !b.Until.IsZero() && !b.From.Before(b.Until) {
+		return b, "until", fmt.Errorf("is not after from, which is %s", b.From.Format(time.RFC3339Nano))
+	}
+	return b, "", nil
+}
+
+func normalizePrefix(p netip.Prefix) (netip.Prefix, error) {
+	a := p.Addr()
+	if !p.IsValid() {
+		return p, errors.New("is missing: an address such as 192.0.2.1 or a prefix such as 2001:db8::/56 is expected")
+	}
+	if a.Is4In6() {
+		if p.Bits() < 96 {
+			return p, errors.New("is wider than all IPv4-mapped addresses: write 0.0.0.0/0 if they are meant")
+		}
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	if masked := p.Masked(); masked != p {
+		return p, fmt.Errorf("has host bits set: write %s for the prefix or %s for the address", masked, p.Addr())
+	}
+	return p, nil
+}
+
+func checkName(s string) error {
+	switch {
+	case len(s) > maxName:
+		return fmt.Errorf("has %d octets: at most %d are allowed", len(s), maxName)
+	case !utf8.ValidString(s):
+		return errors.New("is not UTF-8")
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return errors.New("has a control character")
+	}
+	return nil
+}
+
+// maxTime is the end of the year 9999 in Unix milliseconds.
+const maxTime = 253402300799_999
+
+// toMilli returns t in Unix milliseconds, zero for the zero time.
+func toMilli(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return min(max(t.UnixMilli(), 0), maxTime)
+}
+
+func fromMilli(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}

@@ -1,0 +1,134 @@
+package users
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+)
+
+// hosts maps single addresses to chains of Holders by open addressing with
+// linear probing. It is the fast path: most bindings are of one address, and
+// most lookups find one. IPv4 addresses are kept in their IPv4-mapped form.
+//
+// The zero hosts is empty and ready to use.
+type hosts struct {
+	slots []slot
+	n     int
+}
+
+// A slot is free if head is nil.
+type slot struct {
+	host
+	head *Holder
+}
+
+type host struct{ hi, lo uint64 }
+
+func hostOf(a netip.Addr) host {
+	b := a.As16()
+	return host{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
+}
+
+// home returns the slot where the search for k begins. Neighbouring addresses
+// are spread evenly over the table, which may have any size.
+func (t *hosts) home(k host) int {
+	x := (k.hi*0xff51afd7ed558ccd ^ k.lo) * 0x9e3779b97f4a7c15
+	i, _ := bits.Mul64(x, uint64(len(t.slots)))
+	return int(i)
+}
+
+// get returns the chain of k, nil for none.
+func (t *hosts) get(k host) *Holder {
+	if t.n == 0 {
+		return nil
+	}
+	for i := t.home(k); ; {
+		s := &t.slots[i]
+		if s.host == k || s.head == nil {
+			return s.head
+		}
+		if i++; i == len(t.slots) {
+			i = 0
+		}
+	}
+}
+
+// set sets the chain of k; nil deletes it.
+func (t *hosts) set(k host, head *Holder) {
+	if len(t.slots) == 0 {
+		t.resize(16)
+	}
+	i := t.home(k)
+	for t.slots[i].head != nil && t.slots[i].host != k {
+		if i++; i == len(t.slots) {
+			i = 0
+		}
+	}
+	had := t.slots[i].head != nil
+	switch {
+	case head == nil && had:
+		t.free(i)
+		t.n--
+	case head != nil:
+		t.slots[i] = slot{k, head}
+		if !had {
+			t.n++
+			t.reserve(0)
+		}
+	}
+}
+
+// free empties slot i and moves those behind it up, so that no search misses
+// them.
+func (t *hosts) free(i int) {
+	for j := i; ; {
+		t.slots[i].head = nil
+		for {
+			if j++; j == len(t.slots) {
+				j = 0
+			}
+			if t.slots[j].head == nil {
+				t.slots[i] = slot{}
+				return
+			}
+			// It may move to i unless its search begins behind i.
+			if t.distance(t.home(t.slots[j].host), j) >= t.distance(i, j) {
+				break
+			}
+		}
+		t.slots[i] = t.slots[j]
+		i = j
+	}
+}
+
+// distance returns how many steps a search takes from slot i to slot j.
+func (t *hosts) distance(i, j int) int {
+	if i <= j {
+		return j - i
+	}
+	return j - i + len(t.slots)
+}
+
+// reserve makes room for n more.
+func (t *hosts) reserve(n int) {
+	if want := t.n + n; want > len(t.slots)*17/20 {
+		t.resize(want*3/2 + 16)
+	}
+}
+
+func (t *hosts) resize(n int) {
+	old := t.slots
+	t.slots = make([]slot, n)
+	for _, s := range old {
+		if s.head == nil {
+			continue
+		}
+		i := t.home(s.host)
+		for t.slots[i].head != nil {
+			if i++; i == len(t.slots) {
+				i = 0
+			}
+		}
+		t.slots[i] = s
+	}
+}

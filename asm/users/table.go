@@ -1,0 +1,297 @@
+package users
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/gaissmai/bart"
+)
+
+// A Table says who holds an address at a moment. Its bindings come from
+// sources, such as files, each of which replaces its own.
+//
+// The zero Table is empty and ready to use. Lookups may run at once, but not
+// beside a change.
+type Table struct {
+	hosts    hosts
+	prefixes bart.Table[*Holder] // chains of the prefixes that are no hosts
+	sources  []*source           // by name
+	options  map[Options]*Options
+}
+
+// A source is where bindings come from.
+type source struct {
+	name    string
+	round   uint32    // counts calls of Replace
+	holders []*Holder // listed in the latest, in its order
+	removed []*Holder // listed in an earlier one, in the order they went
+}
+
+// A Change says what a Replace came to.
+type Change struct {
+	Added   []*Holder
+	Changed []Changed
+	Removed []*Holder // listed no more: they end at the moment of the Replace
+}
+
+// A Changed is a Holder of which something changed.
+type Changed struct {
+	*Holder
+	Before Binding
+}
+
+// Lookup returns who holds a at a moment in Unix milliseconds, nil if nobody
+// does. The longest prefix that anybody holds at the moment decides, and among
+// its Holders the one that holds it since the latest moment. An IPv4-mapped
+// address is the IPv4 address. It does not allocate unless the longest prefix
+// that has bindings has no Holder at the moment.
+func (t *Table) Lookup(a netip.Addr, at int64) *Holder {
+	if !a.IsValid() {
+		return nil
+	}
+	if h := t.hosts.get(hostOf(a)).find(at); h != nil {
+		return h
+	}
+	if t.prefixes.Size() == 0 {
+		return nil
+	}
+	a = a.Unmap().WithZone("")
+	chain, ok := t.prefixes.Lookup(a)
+	if !ok {
+		return nil
+	}
+	if h := chain.find(at); h != nil {
+		return h
+	}
+	for _, chain := range t.prefixes.Supernets(netip.PrefixFrom(a, a.BitLen())) {
+		if h := chain.find(at); h != nil {
+			return h
+		}
+	}
+	return nil
+}
+
+// Replace makes bindings all that source lists, and says what that changes. A
+// binding is the same as before if its prefix, user and start are.
+//
+// A binding that the source lists no more ends at a moment in Unix
+// milliseconds, unless it ended earlier, and is still found for the time
+// before, until Trim drops it: the flows of that time may be late. One that
+// would only have begun is gone.
+//
+// A binding that isn't valid is passed over; ParseFile and ParseList return
+// none. Of several that are the same the first counts.
+func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
+	var c Change
+	s := t.source(source)
+	s.round++
+	before := s.holders
+	s.holders = make([]*Holder, 0, len(bindings))
+	t.hosts.reserve(len(bindings) - len(before))
+	revived := false
+	for _, b := range bindings {
+		b, _, err := b.normalize()
+		if err != nil {
+			continue
+		}
+		h := t.holder(s, b)
+		switch {
+		case h == nil:
+			h = &Holder{
+				From: toMilli(b.From), Until: toMilli(b.Until),
+				Prefix: b.Prefix, User: b.User, Options: t.intern(b.Options), source: s,
+			}
+			t.link(h)
+			c.Added = append(c.Added, h)
+		case h.round == s.round:
+			continue
+		case h.removed || h.Until != toMilli(b.Until) || *h.Options != b.Options:
+			c.Changed = append(c.Changed, Changed{h, h.Binding()})
+			revived = revived || h.removed
+			t.unlink(h)
+			h.Until, h.Options, h.removed = toMilli(b.Until), t.intern(b.Options), false
+			t.link(h)
+		}
+		h.round = s.round
+		s.holders = append(s.holders, h)
+	}
+	if revived {
+		s.removed = slices.DeleteFunc(s.removed, func(h *Holder) bool { return !h.removed })
+	}
+	for _, h := range before {
+		if h.round == s.round {
+			continue
+		}
+		c.Removed = append(c.Removed, h)
+		t.unlink(h)
+		h.removed = true
+		if h.Until == 0 || h.Until > at {
+			h.Until = at
+		}
+		if h.Until > h.From {
+			t.link(h)
+			s.removed = append(s.removed, h)
+		}
+	}
+	t.dropIfEmpty(s)
+	return c
+}
+
+// Trim drops the bindings that their sources list no more and that ended at or
+// before a moment in Unix milliseconds.
+func (t *Table) Trim(before int64) {
+	for _, s := range slices.Clone(t.sources) {
+		s.removed = slices.DeleteFunc(s.removed, func(h *Holder) bool {
+			if h.Until > before {
+				return false
+			}
+			t.unlink(h)
+			return true
+		})
+		t.dropIfEmpty(s)
+	}
+}
+
+// Sources returns the names of the sources that have bindings, in order.
+func (t *Table) Sources() []string {
+	names := make([]string, len(t.sources))
+	for i, s := range t.sources {
+		names[i] = s.name
+	}
+	return names
+}
+
+// Holders returns the Holders of a source: those it lists, in its order, then
+// those that were removed but not dropped yet, in the order they went.
+func (t *Table) Holders(source string) []*Holder {
+	i, ok := t.search(source)
+	if !ok {
+		return nil
+	}
+	return slices.Concat(t.sources[i].holders, t.sources[i].removed)
+}
+
+// holder returns the Holder of b in s, nil if there is none.
+func (t *Table) holder(s *source, b Binding) *Holder {
+	from := toMilli(b.From)
+	for h := t.chain(b.Prefix); h != nil; h = h.next {
+		if h.source == s && h.From == from && h.User == b.User {
+			return h
+		}
+	}
+	return nil
+}
+
+// chain returns the Holders of exactly p.
+func (t *Table) chain(p netip.Prefix) *Holder {
+	if p.IsSingleIP() {
+		return t.hosts.get(hostOf(p.Addr()))
+	}
+	head, _ := t.prefixes.Get(p)
+	return head
+}
+
+func (t *Table) link(h *Holder) { t.setChain(h.Prefix, insert(t.chain(h.Prefix), h)) }
+
+func (t *Table) unlink(h *Holder) { t.setChain(h.Prefix, without(t.chain(h.Prefix), h)) }
+
+func (t *Table) setChain(p netip.Prefix, head *Holder) {
+	switch {
+	case p.IsSingleIP():
+		t.hosts.set(hostOf(p.Addr()), head)
+	case head == nil:
+		t.prefixes.Delete(p)
+	default:
+		t.prefixes.Insert(p, head)
+	}
+}
+
+func (t *Table) search(name string) (int, bool) {
+	return slices.BinarySearchFunc(t.sources, name, func(s *source, name string) int { return cmp.Compare(s.name, name) })
+}
+
+// source returns the source of a name, a new one if there is none.
+func (t *Table) source(name string) *source {
+	i, ok := t.search(name)
+	if !ok {
+		t.sources = slices.Insert(t.sources, i, &source{name: name})
+	}
+	return t.sources[i]
+}
+
+func (t *Table) dropIfEmpty(s *source) {
+	if len(s.holders)+len(s.removed) > 0 {
+		return
+	}
+	if i, ok := t.search(s.name); ok {
+		t.sources = slices.Delete(t.sources, i, i+1)
+	}
+}
+
+// intern returns a copy of o, the same for equal ones without a MultiSession:
+// realms and classes are few.
+func (t *Table) intern(o Options) *Options {
+	if o.MultiSession != "" {
+		return &o
+	}
+	if p := t.options[o]; p != nil {
+		return p
+	}
+	if t.options == nil {
+		t.options = map[Options]*Options{}
+	}
+	p := &o
+	t.options[o] = p
+	return p
+}
+
+// AppendSource appends an encoding of all Holders of a source, with those
+// that were removed but not dropped yet, for a checkpoint.
+func (t *Table) AppendSource(b []byte, source string) []byte {
+	i, ok := t.search(source)
+	if !ok {
+		return appendHeader(b, source, 0)
+	}
+	s := t.sources[i]
+	b = appendHeader(b, source, len(s.holders)+len(s.removed))
+	for _, h := range s.holders {
+		b = appendBinding(b, h.Binding(), 0)
+	}
+	for _, h := range s.removed {
+		b = appendBinding(b, h.Binding(), flagRemoved)
+	}
+	return b
+}
+
+// RestoreSource brings back what AppendSource appended, into a Table that has
+// nothing of that source yet. Errors match ErrCorrupt, and change nothing.
+func (t *Table) RestoreSource(data []byte) error {
+	name, bindings, removed, err := parseList(data, true)
+	if err != nil {
+		return err
+	}
+	if _, ok := t.search(name); ok {
+		return fmt.Errorf("users: restore %s: the source is there already: %w", name, ErrCorrupt)
+	}
+	listed := len(bindings) - removed
+	t.Replace(name, bindings, 0)
+	s := t.source(name)
+	if len(s.holders) != len(bindings) {
+		for _, h := range s.holders {
+			t.unlink(h)
+		}
+		s.holders = nil
+		t.dropIfEmpty(s)
+		return fmt.Errorf("users: restore %s: a binding comes twice: %w", name, ErrCorrupt)
+	}
+	for _, h := range s.holders[listed:] {
+		t.unlink(h)
+		h.removed = true
+		t.link(h)
+	}
+	s.removed, s.holders = slices.Clone(s.holders[listed:]), slices.Clip(s.holders[:listed])
+	t.dropIfEmpty(s)
+	return nil
+}
