@@ -113,6 +113,9 @@ func readKey(t *ipfix.Template, record []byte) (flowKey, bool) {
 		n := int(f.Length)
 		if f.Length == ipfix.VariableLength {
 			length, size := variableLength(record)
+			if size == 0 {
+				return key, false
+			}
 			n, record = length, record[size:]
 		}
 		if n > len(record) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"tollbridge/asm/acct"
@@ -196,9 +197,9 @@ func (e *RecordError) AppendFailedAVP(b []byte) []byte {
 	return b
 }
 
-// leastData returns the least octets of data that an AVP of ParseRecord has.
+// leastData returns the least octets of data that an AVP of a record has.
 func leastData(code, vendor uint32) int {
-	for _, s := range standard {
+	for _, s := range slices.Concat(base, standard) {
 		if s.Code == code && vendor == 0 {
 			return s.Type.least()
 		}
