@@ -43,8 +43,9 @@ func (s *stream) next() ([]byte, error) {
 			}
 		}
 		// A Message is at most as long as the buffer, so there is room.
-		s.end = copy(s.buf, unread)
-		s.start = 0
+		if s.start > 0 {
+			s.start, s.end = 0, copy(s.buf, unread)
+		}
 		n, err := s.r.Read(s.buf[s.end:])
 		s.end += n
 		switch {
