@@ -34,6 +34,13 @@ type Options struct {
 // (RFC 7542, Section 2.2, for the sake of RADIUS).
 const maxName = 253
 
+const prefixExpected = "an address such as 192.0.2.1 or a prefix such as 2001:db8::/56 is expected"
+
+var (
+	errNoPrefix = errors.New("is missing: " + prefixExpected)
+	errNoUser   = errors.New("is missing: whose is the prefix?")
+)
+
 // normalize returns b as a Table holds it, or says what is wrong with it and
 // under which key.
 func (b Binding) normalize() (n Binding, key string, err error) {
@@ -42,7 +49,7 @@ func (b Binding) normalize() (n Binding, key string, err error) {
 		return b, "prefix", err
 	}
 	if b.User == "" {
-		return b, "user", errors.New("is missing: whose is the prefix?")
+		return b, "user", errNoUser
 	}
 	for _, name := range [...]struct{ key, value string }{
 		{"user", b.User}, {"realm", b.Realm}, {"multiSession", b.MultiSession}, {"class", b.Class},
@@ -61,7 +68,7 @@ func (b Binding) normalize() (n Binding, key string, err error) {
 func normalizePrefix(p netip.Prefix) (netip.Prefix, error) {
 	a := p.Addr()
 	if !p.IsValid() {
-		return p, errors.New("is missing: an address such as 192.0.2.1 or a prefix such as 2001:db8::/56 is expected")
+		return p, errNoPrefix
 	}
 	if a.Is4In6() {
 		if p.Bits() < 96 {

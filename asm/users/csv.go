@@ -30,7 +30,11 @@ func (p *fileParser) csv(data []byte) {
 			return
 		case errors.As(err, &syntax):
 			// What a quote in the wrong place spoils ends where nobody knows.
-			p.problem(Problem{Line: syntax.Line, Column: syntax.Column, Text: quoteProblem(syntax.Err)})
+			problem := Problem{Line: syntax.StartLine, Text: quoteProblem(syntax.Err)}
+			if syntax.Line == syntax.StartLine {
+				problem.Column = syntax.Column
+			}
+			p.problem(problem)
 			return
 		case err != nil:
 			p.problem(Problem{Text: err.Error()})

@@ -91,10 +91,11 @@ func (p *fileParser) add(r *row) {
 		},
 	}
 	var err error
-	if v := r.fields[keyPrefix].value; v != "" {
-		if b.Prefix, err = parsePrefix(v); err != nil {
-			wrong(keyPrefix, err.Error())
-		}
+	if b.Prefix, err = parsePrefix(r.fields[keyPrefix].value); err != nil {
+		wrong(keyPrefix, err.Error())
+	}
+	if b.User == "" {
+		wrong(keyUser, errNoUser.Error())
 	}
 	if b.From, err = parseTime(r.fields[keyFrom].value); err != nil {
 		wrong(keyFrom, err.Error())
@@ -103,9 +104,6 @@ func (p *fileParser) add(r *row) {
 		wrong(keyUntil, err.Error())
 	}
 	if !ok {
-		if b.User == "" {
-			wrong(keyUser, "is missing: whose is the prefix?")
-		}
 		return
 	}
 	b, key, err := b.normalize()
@@ -132,12 +130,14 @@ func (p *fileParser) name(s string) string {
 
 // parsePrefix reads a prefix or a single address.
 func parsePrefix(s string) (netip.Prefix, error) {
-	const right = "an address such as 192.0.2.1 or a prefix such as 2001:db8::/56 is expected"
+	if s == "" {
+		return netip.Prefix{}, errNoPrefix
+	}
 	if !strings.Contains(s, "/") {
 		a, err := netip.ParseAddr(s)
 		switch {
 		case err != nil:
-			return netip.Prefix{}, errors.New("is no address: " + right)
+			return netip.Prefix{}, errors.New("is no address: " + prefixExpected)
 		case a.Zone() != "":
 			return netip.Prefix{}, fmt.Errorf("has a zone, which means nothing beyond one host: write %s", a.WithZone(""))
 		}
@@ -145,7 +145,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return p, errors.New("is no prefix: " + right)
+		return p, errors.New("is no prefix: " + prefixExpected)
 	}
 	return p, nil
 }

@@ -2,7 +2,6 @@ package users
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/goccy/go-yaml"
@@ -67,7 +66,7 @@ func (p *fileParser) yamlBinding(item ast.Node) {
 			f.value = value.GetToken().Value
 		default:
 			ok = false
-			p.nodeProblem(v.Value, name.Value, fmt.Sprintf("must be a plain value on one line, not %s", v.Value.Type().YAMLName()))
+			p.nodeProblem(v.Value, name.Value, "must be a plain value on one line")
 		}
 	}
 	if ok {
