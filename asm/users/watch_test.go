@@ -35,7 +35,7 @@ func TestWatch(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		var told []string
+		told := make(chan string, 100)
 		done := make(chan error)
 		go func() {
 			done <- Watch(ctx, loaded, time.Second, func(f File, err error) {
@@ -43,13 +43,13 @@ func TestWatch(t *testing.T) {
 				case f.Name != name:
 					t.Errorf("told of %q", f.Name)
 				case err != nil:
-					told = append(told, "error: "+err.Error())
+					told <- "error: " + err.Error()
 				default:
 					users := ""
 					for _, b := range f.Bindings {
 						users += b.User
 					}
-					told = append(told, users)
+					told <- users
 				}
 			})
 		}()
@@ -58,9 +58,11 @@ func TestWatch(t *testing.T) {
 			timer := time.NewTimer(time.Duration(looks)*time.Second + time.Millisecond)
 			<-timer.C
 			synctest.Wait()
-			s := strings.ReplaceAll(strings.Join(told, " | "), name, "u.csv")
-			told = nil
-			return s
+			var all []string
+			for len(told) > 0 {
+				all = append(all, strings.ReplaceAll(<-told, name, "u.csv"))
+			}
+			return strings.Join(all, " | ")
 		}
 		check := func(what, got, want string) {
 			t.Helper()
