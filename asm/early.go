@@ -32,7 +32,7 @@ func (m *Module) keepEarly(set ipfix.DataSet, row *acct.LedgerRow) {
 	a.sets++
 	a.octets += n
 	c.transport.early = append(early, earlySet{
-		position: c.position, time: c.time, offset: set.Offset,
+		position: c.position, time: c.time, interval: row.Interval, offset: set.Offset,
 		domain: set.Header.Domain, template: set.ID, octets: n,
 		duplicate: c.duplicate, partial: m.dropped == c.position,
 	})
@@ -81,7 +81,7 @@ func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipf
 			continue
 		}
 		d := t.domain(e.domain, m.hashKey)
-		key := acct.LedgerKey{Exporter: d.key.Exporter, Domain: e.domain, Interval: m.intervalOf(e.time)}
+		key := acct.LedgerKey{Exporter: d.key.Exporter, Domain: e.domain, Interval: e.interval}
 		row := m.ledger.row(key)
 		row.DecodedOctets += uint64(e.octets)
 		rest := func(o earlySet) bool { return o.position == e.position }

@@ -186,6 +186,7 @@ func (t *transports) sorted() []*transport {
 type earlySet struct {
 	position  uint64 // of its Message
 	time      int64  // arrival, Unix nanoseconds
+	interval  int64  // of its ledger row, Unix seconds
 	offset    int    // of the Set Header in the Message
 	domain    uint32
 	template  uint16
@@ -237,6 +238,7 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 	for _, e := range s.early {
 		b = binary.AppendUvarint(b, e.position)
 		b = binary.AppendVarint(b, e.time)
+		b = binary.AppendVarint(b, e.interval)
 		b = binary.AppendUvarint(b, uint64(e.offset))
 		b = binary.AppendUvarint(b, uint64(e.domain))
 		b = binary.AppendUvarint(b, uint64(e.template))
@@ -258,7 +260,7 @@ func (t *transports) restore(number uint64, state []byte) error {
 	s.early = make([]earlySet, r.count())
 	for i := range s.early {
 		s.early[i] = earlySet{
-			r.uvarint(), r.varint(), int(r.uvarint()), uint32(r.uvarint()), uint16(r.uvarint()), int(r.uvarint()),
+			r.uvarint(), r.varint(), r.varint(), int(r.uvarint()), uint32(r.uvarint()), uint16(r.uvarint()), int(r.uvarint()),
 			r.bool(), r.bool(),
 		}
 	}

@@ -1,0 +1,291 @@
+package asm
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
+	"tollbridge/ipfix"
+)
+
+// A traffic is a random journal and what it should come to.
+type traffic struct {
+	*bridge // its Module is not used
+	rt      *rapid.T
+	open    []uint64        // Transport Sessions
+	udp     map[uint64]bool // those over UDP
+	sent    [][]byte        // Messages
+	flows   []testFlow      // all different flows that can be decoded
+	bound   map[string]bool // addresses that users hold, once for ever
+	sided   bool            // flows have one side that may be a user's
+}
+
+var pool = []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "203.0.113.1", "203.0.113.2"}
+
+func newTraffic(rt *rapid.T) *traffic {
+	return &traffic{
+		bridge: &bridge{t: rt, j: &modelJournal{}, clock: epoch, enc: map[uint32]*ipfix.Encoder{}},
+		rt:     rt, udp: map[uint64]bool{}, bound: map[string]bool{},
+	}
+}
+
+func (x *traffic) entry(kind acct.EntryKind, session uint64, data []byte) uint64 {
+	return x.j.add(kind, x.clock, session, data).Position
+}
+
+func (x *traffic) settings(s Settings) {
+	x.entry(acct.EntryConfig, 0, must(s.AppendBinary(nil)))
+}
+
+func (x *traffic) connect() {
+	transport := rapid.SampledFrom([]ipfix.Transport{ipfix.UDP, ipfix.TCP}).Draw(x.rt, "transport")
+	exporter := rapid.SampledFrom([]string{"east", "west"}).Draw(x.rt, "exporter")
+	info := SessionInfo{Transport: transport, Exporter: exporter}
+	n := x.entry(acct.EntryOpen, 0, must(info.AppendBinary(nil)))
+	x.open = append(x.open, n)
+	x.udp[n] = transport == ipfix.UDP
+}
+
+// message sends new flows, at times without their Template.
+func (x *traffic) message(template bool) {
+	var flows []testFlow
+	for range rapid.IntRange(1, 4).Draw(x.rt, "flows") {
+		addr := rapid.SampledFrom(pool)
+		from, to := addr.Draw(x.rt, "from"), addr.Draw(x.rt, "to")
+		if inside := slices.Contains(pool[:4], from); x.sided && inside == slices.Contains(pool[:4], to) {
+			to = pool[4]
+			if !inside {
+				to = pool[0]
+			}
+		}
+		flows = append(flows, testFlow{
+			from: from, to: to,
+			fromPort: len(x.flows) + len(flows) + 1, // makes it different from all others
+			toPort:   rapid.SampledFrom([]int{53, 443}).Draw(x.rt, "port"), protocol: 17,
+			end:    x.clock.Add(-time.Duration(rapid.IntRange(0, 90).Draw(x.rt, "age")) * time.Second),
+			octets: rapid.IntRange(0, 1<<30).Draw(x.rt, "octets"), packets: rapid.IntRange(1, 1000).Draw(x.rt, "packets"),
+		})
+	}
+	msg := x.bridge.message(template, flows...)
+	x.flows = append(x.flows, flows...)
+	x.sent = append(x.sent, msg)
+	x.entry(acct.EntryMessage, rapid.SampledFrom(x.open).Draw(x.rt, "session"), msg)
+}
+
+func (x *traffic) resend() {
+	if len(x.sent) > 0 {
+		x.entry(acct.EntryMessage, rapid.SampledFrom(x.open).Draw(x.rt, "session"), rapid.SampledFrom(x.sent).Draw(x.rt, "again"))
+	}
+}
+
+func (x *traffic) wait() {
+	x.clock = x.clock.Add(time.Duration(rapid.IntRange(1, 100).Draw(x.rt, "seconds")) * time.Second)
+	if rapid.Bool().Draw(x.rt, "tick") {
+		x.entry(acct.EntryTick, 0, nil)
+	}
+}
+
+// bind adds bindings for good.
+func (x *traffic) bind() {
+	x.bound[rapid.SampledFrom(pool[:4]).Draw(x.rt, "bind")] = true
+	var list []users.Binding
+	for _, a := range slices.Sorted(maps.Keys(x.bound)) {
+		list = append(list, bind(a, "user "+a))
+	}
+	x.entry(acct.EntryUsers, 0, users.AppendList(nil, "file", list))
+}
+
+// rebind replaces the bindings of another source, as they come.
+func (x *traffic) rebind() {
+	var list []users.Binding
+	for _, a := range pool {
+		if rapid.Bool().Draw(x.rt, a) {
+			u := bind(a, rapid.SampledFrom([]string{"ann", "bob"}).Draw(x.rt, "user"))
+			if rapid.Bool().Draw(x.rt, "timed") {
+				u.Until = x.clock.Add(time.Minute)
+			}
+			list = append(list, u)
+		}
+	}
+	x.entry(acct.EntryUsers, 0, users.AppendList(nil, "other", list))
+}
+
+// replay runs a journal with checkpoints and crashes as interrupt wants them
+// and returns the store, after a checkpoint at the end.
+func replay(t tb, j *modelJournal, interrupt func() (checkpoint, crash, fail bool)) *modelStore {
+	own := &modelJournal{entries: j.entries}
+	b := &bridge{t: t, j: own, s: newModelStore()}
+	start := func() {
+		m, err := New(t.Context(), Config{Store: b.s, Journal: own})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.m = m
+	}
+	start()
+	for crashes := 0; b.m.position < uint64(len(j.entries)); {
+		if err := b.m.Apply(t.Context(), j.entries[b.m.position]); err != nil {
+			t.Fatal(err)
+		}
+		checkpoint, crash, fail := interrupt()
+		switch {
+		case fail && crashes < 50:
+			b.s.fail = errDisk
+			if err := b.m.Checkpoint(t.Context()); err == nil {
+				t.Fatal("a failed commit is no error")
+			}
+			if err := b.m.Apply(t.Context(), j.entries[0]); err == nil {
+				t.Fatal("a failed Module goes on")
+			}
+			crashes++
+			start()
+		case checkpoint:
+			b.checkpoint()
+		case crash && crashes < 50:
+			crashes++
+			start()
+		}
+	}
+	b.checkpoint()
+	return b.s
+}
+
+// same fails if two stores differ in anything but the pieces that identities
+// are stored in.
+func same(t tb, a, b *modelStore) {
+	t.Helper()
+	if !reflect.DeepEqual(a.records, b.records) {
+		t.Errorf("records differ:\n%s\nand\n%s", join(lines(a.records)), join(lines(b.records)))
+	}
+	if !reflect.DeepEqual(a.ledger, b.ledger) {
+		t.Errorf("ledgers differ:\n%+v\nand\n%+v", a.ledger, b.ledger)
+	}
+	if !reflect.DeepEqual(a.suspended, b.suspended) {
+		t.Errorf("suspended differ:\n%+v\nand\n%+v", a.suspended, b.suspended)
+	}
+	if !reflect.DeepEqual(a.sessions, b.sessions) {
+		t.Errorf("sessions differ:\n%+v\nand\n%+v", a.sessions, b.sessions)
+	}
+	for _, s := range []*modelStore{a, b} {
+		maps.DeleteFunc(s.state, func(k [2]string, _ []byte) bool { return k[0] == stateMessages })
+	}
+	if !reflect.DeepEqual(a.state, b.state) {
+		for k := range a.state {
+			if string(a.state[k]) != string(b.state[k]) {
+				t.Errorf("state %v differs: %q and %q", k, a.state[k], b.state[k])
+			}
+		}
+		t.Errorf("state: %d and %d values", len(a.state), len(b.state))
+	}
+	if a.position != b.position || a.needed != b.needed || a.time != b.time {
+		t.Errorf("positions differ: %d %d %d and %d %d %d", a.position, a.needed, a.time, b.position, b.needed, b.time)
+	}
+}
+
+func never() (checkpoint, crash, fail bool) { return false, false, false }
+
+// The same journal gives the same records, to Session-Id and number, however
+// often the pipeline stopped, and the books balance after every checkpoint.
+func TestCrashes(t *testing.T) {
+	variants := []Settings{testSettings, testSettings, testSettings, testSettings}
+	variants[1].Interval = 30 * time.Second
+	variants[1].Classes = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}}
+	variants[1].MaxSessionAge = 5 * time.Minute
+	variants[2].Fallback, variants[2].Wait = "nobody", 2*time.Minute
+	variants[2].DedupWindow = 10 * time.Minute
+	variants[3].Mode = ModeAAAClient
+	variants[3].EarlySets = 2
+	rapid.Check(t, func(rt *rapid.T) {
+		x := newTraffic(rt)
+		x.settings(testSettings)
+		x.connect()
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 11).Draw(rt, "what") {
+			case 0, 1, 2, 3:
+				x.message(rapid.IntRange(0, 2).Draw(rt, "template") > 0)
+			case 4:
+				x.resend()
+			case 5, 6, 7:
+				x.wait()
+			case 8:
+				x.rebind()
+			case 9:
+				x.connect()
+			case 10:
+				x.settings(rapid.SampledFrom(variants).Draw(rt, "settings"))
+			case 11:
+				x.entry(acct.EntryClose, rapid.SampledFrom(append(x.open, 0)).Draw(rt, "close"), nil)
+			}
+		}
+		straight := replay(rt, x.j, never)
+		broken := replay(rt, x.j, func() (checkpoint, crash, fail bool) {
+			n := rapid.IntRange(0, 9).Draw(rt, "interrupt")
+			return n < 3, n == 3, n == 4
+		})
+		same(rt, straight, broken)
+	})
+}
+
+// What users are accounted is what was sent, once, whatever was repeated,
+// came late or before its Template, and however long the users were unknown.
+func TestTruth(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		x := newTraffic(rt)
+		x.sided = true // else what one of two users is known for is accounted to that one alone
+		settings := testSettings
+		settings.Classes = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}, {Name: "rest"}}
+		settings.DedupWindow, settings.EarlyWait = 3*time.Hour, 3*time.Hour
+		x.settings(settings)
+		x.open = append(x.open, x.entry(acct.EntryOpen, 0, must(SessionInfo{Transport: ipfix.UDP, Exporter: "east"}.AppendBinary(nil))))
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			switch rapid.IntRange(0, 8).Draw(rt, "what") {
+			case 0, 1, 2, 3:
+				x.message(rapid.Bool().Draw(rt, "template"))
+			case 4, 5:
+				x.resend()
+			case 6, 7:
+				x.wait()
+			case 8:
+				x.bind()
+			}
+		}
+		x.message(true) // the Template, at last
+		x.bind()        // what waits for these users is mapped
+		x.clock = x.clock.Add(time.Minute)
+		x.entry(acct.EntryTick, 0, nil)
+
+		want := map[string]acct.Usage{}
+		for _, f := range x.flows {
+			if x.bound[f.from] {
+				u := "user " + f.from
+				want[u] = want[u].Plus(acct.Usage{InputOctets: uint64(f.octets), InputPackets: uint64(f.packets)})
+			}
+			if x.bound[f.to] {
+				u := "user " + f.to
+				want[u] = want[u].Plus(acct.Usage{OutputOctets: uint64(f.octets), OutputPackets: uint64(f.packets)})
+			}
+		}
+		store := replay(rt, x.j, func() (checkpoint, crash, fail bool) {
+			n := rapid.IntRange(0, 9).Draw(rt, "interrupt")
+			return n < 3, n == 3, n == 4
+		})
+		got := map[string]acct.Usage{}
+		for _, r := range store.records {
+			if r.Type != acct.Start {
+				got[r.User] = r.Usage // cumulative, of one session
+			}
+		}
+		if !maps.Equal(got, want) {
+			rt.Errorf("accounted %v, sent %v", got, want)
+		}
+		if sum := audit(rt, store); sum.UndecodedMessages != 0 || sum.UndecodedOctets != 0 {
+			rt.Errorf("undecoded: %d messages, %d octets", sum.UndecodedMessages, sum.UndecodedOctets)
+		}
+	})
+}
