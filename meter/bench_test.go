@@ -34,7 +34,7 @@ func synthetic(n, flows int) []byte {
 		b = binary.LittleEndian.AppendUint32(b, uint32(1_800_000_000+us/1_000_000))
 		b = binary.LittleEndian.AppendUint32(b, uint32(us%1_000_000))
 		b = append(b, 96, 0, 0, 0)
-		length := 64 + rng.IntN(1400)
+		length := 82 + rng.IntN(1400)
 		b = binary.LittleEndian.AppendUint32(b, uint32(14+length))
 		end := len(b) + 96
 		b = append(b, make([]byte, 12)...)

@@ -237,7 +237,7 @@ func TestReadFileStops(t *testing.T) {
 func FuzzReadFile(f *testing.F) {
 	none := forge{AppendByteOrder: binary.LittleEndian}
 	data := []byte{0x45, 0, 0, 20, 1}
-	f.Add(demodata.Capture[:2000])
+	f.Add(demodata.Capture[:600])
 	f.Add(littleForge.pcap(pcapNano, LinkRaw).packet(1, 1, data, 5).packet(2, 2, data, 1500).b)
 	f.Add(bigForge.pcap(pcapMicro, LinkLinuxSLL).packet(1, 1, data, 5).b)
 	f.Add(littleForge.section().describe(LinkRaw, none.u16(9, 1).octets(9, 0, 0, 0).u16(14, 8).u32(1, 0).u16(0, 0)).

@@ -60,7 +60,7 @@ func (f *flow) add(o *observation) {
 	// Packets may come out of order, from several queues of one interface.
 	f.start = min(f.start, o.at)
 	f.end = max(f.end, o.at)
-	f.octets += uint64(o.octets)
+	f.octets += o.octets
 	f.packets++
 	f.flags |= o.flags
 }

@@ -365,3 +365,25 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestNoAllocation meters and exports without the heap, once the cache has grown.
+func TestNoAllocation(t *testing.T) {
+	m, err := meter.New(meter.Config{Exporter: &discard{}, ActiveTimeout: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ps []meter.Packet
+	for host := range 200 {
+		ps = append(ps, segment(epoch, byte(host), ack, 40))
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		for i := range ps {
+			ps[i].Time += second
+		}
+		if err := m.Packets(t.Context(), ps); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for 200 packets and 200 records", n)
+	}
+}

@@ -158,7 +158,7 @@ func (m *Meter) meter(ctx context.Context, ps []Packet) error {
 			return err
 		}
 		m.stats.Metered++
-		m.stats.Octets += uint64(o.octets)
+		m.stats.Octets += o.octets
 		m.now = max(m.now, o.at)
 	}
 	return m.sweep(ctx)

@@ -7,7 +7,7 @@ type Packet struct {
 	Time      int64 // when it was observed, Unix nanoseconds
 	Link      LinkType
 	Interface uint32 // ingressInterface of its flow; 0 for unknown
-	Length    int    // octets on the wire, from the link-layer header on
+	Length    int    // octets on the wire, from the link-layer header on; at least len(Data)
 	Data      []byte // as many of them as were captured, from the first
 }
 
@@ -56,7 +56,7 @@ const (
 type observation struct {
 	key    key
 	at     int64  // Unix nanoseconds
-	octets uint32 // of the IP packet, header and payload
+	octets uint64 // of the IP packet, header and payload
 	flags  uint16 // tcpControlBits
 	hash   uint32 // of key
 }
@@ -70,11 +70,12 @@ func (p *Packet) observe(o *observation) verdict {
 	o.key = key{}
 	o.flags = 0
 	o.at = min(max(p.Time, 0), maxTime)
+	length := max(p.Length, len(p.Data)) - offset
 	switch etherType {
 	case etherIPv4:
-		v = o.ipv4(p.Data[offset:], p.Length-offset)
+		v = o.ipv4(p.Data[offset:], length)
 	case etherIPv6:
-		v = o.ipv6(p.Data[offset:], p.Length-offset)
+		v = o.ipv6(p.Data[offset:], length)
 	default:
 		return notIP
 	}
@@ -106,7 +107,7 @@ func (o *observation) ipv4(b []byte, length int) verdict {
 	if total > length {
 		return beyondPacket
 	}
-	o.octets = uint32(total)
+	o.octets = uint64(total)
 	o.key.version(4)
 	o.key.dscp(b[1] >> 2)
 	o.key.protocol(b[9])
@@ -137,7 +138,7 @@ func (o *observation) ipv6(b []byte, length int) verdict {
 	if total > length {
 		return beyondPacket
 	}
-	o.octets = uint32(total)
+	o.octets = uint64(total)
 	o.key.version(6)
 	o.key.dscp(b[0]<<2&0x3c | b[1]>>6)
 	copy(o.key[keySource:], b[8:24])

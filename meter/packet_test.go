@@ -31,7 +31,7 @@ var packetRows = []struct {
 	hex     string
 	length  int // 0: all was captured
 	want    verdict
-	octets  uint32
+	octets  uint64
 	version byte
 	proto   byte
 	ports   [2]uint16
@@ -245,7 +245,7 @@ func FuzzObserve(f *testing.F) {
 		if p.observe(&o) != ok {
 			return
 		}
-		if int(o.octets) > length || o.octets < 20 {
+		if o.octets > uint64(max(length, len(data))) || o.octets < 20 {
 			t.Errorf("%d octets of IP in a packet of %d", o.octets, length)
 		}
 		if v := o.key[keyVersion]; v != 4 && v != 6 {
