@@ -263,13 +263,13 @@ func TestOverlapsAreAllWarnedOf(t *testing.T) {
 		p := &fileParser{file: "f"}
 		n := rapid.IntRange(0, 8).Draw(t, "n")
 		for i := range n {
-			from := rapid.Int64Range(0, 20).Draw(t, "from")*10 + int64(i) // all differ
+			from := rapid.Int64Range(0, 20).Draw(t, "from")*10 + int64(i) + 1 // all differ
 			until := from + rapid.Int64Range(1, 100).Draw(t, "length")
 			if rapid.IntRange(0, 5).Draw(t, "open") == 0 {
 				until = 0
 			}
 			prefix := rapid.SampledFrom([]string{"10.0.0.1/32", "10.0.0.2/32"}).Draw(t, "prefix")
-			p.bindings = append(p.bindings, bind(prefix, "u", max(from, 1), until))
+			p.bindings = append(p.bindings, bind(prefix, "u", from, until))
 			p.lines = append(p.lines, i+1)
 		}
 		want := map[int]bool{} // lines whose binding begins within another's
