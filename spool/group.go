@@ -44,7 +44,7 @@ type group struct {
 }
 
 func newGroup(first uint64, at int64, capacity int) *group {
-	b := make([]byte, groupHeader, capacity)
+	b := make([]byte, groupHeader, max(capacity, groupHeader))
 	b[0] = groupVersion
 	binary.BigEndian.PutUint64(b[8:], uint64(at))
 	return &group{first: first, time: at, octets: b}

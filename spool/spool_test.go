@@ -348,3 +348,12 @@ func testLog(w *bytes.Buffer) *slog.Logger {
 func sqlOpen(file string) *sql.DB {
 	return sql.OpenDB(connector{file: file, query: "mode=rwc"})
 }
+
+// tempDir is t.TempDir for rapid.
+func tempDir(t fataler) (dir string, remove func()) {
+	dir, err := os.MkdirTemp("", "spool")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return dir, func() { os.RemoveAll(dir) }
+}

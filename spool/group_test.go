@@ -1,0 +1,192 @@
+package spool
+
+import (
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"tollbridge/asm/acct"
+)
+
+// corpus returns the groups of testdata, by file name.
+func corpus(tb testing.TB) map[string][]byte {
+	tb.Helper()
+	files, err := filepath.Glob("testdata/*.hex")
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("no testdata/*.hex (%v)", err)
+	}
+	groups := make(map[string][]byte)
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		var digits strings.Builder
+		for line := range strings.Lines(string(text)) {
+			line, _, _ = strings.Cut(line, "#")
+			digits.WriteString(strings.Join(strings.Fields(line), ""))
+		}
+		b, err := hex.DecodeString(digits.String())
+		if err != nil {
+			tb.Fatalf("%s: %v", f, err)
+		}
+		groups[filepath.Base(f)] = b
+	}
+	return groups
+}
+
+func TestGroupEncoding(t *testing.T) {
+	g := newGroup(300, 1_000_000_000, 0)
+	g.append(acct.EntryOpen, 1_000_000_000, 0, []byte("udp"))
+	g.append(acct.EntryMessage, 1_000_000_500, 300, []byte{0, 10, 0, 16})
+	g.append(acct.EntryTick, 999_999_999, 0, nil)
+	g.seal()
+	want := corpus(t)["three-entries.hex"]
+	if string(g.octets) != string(want) {
+		t.Errorf("encoded\n%x\nwant\n%x", g.octets, want)
+	}
+	if err := verify(300, want); err != nil {
+		t.Error(err)
+	}
+	if err := verify(301, want); !errors.Is(err, errGroup) {
+		t.Errorf("verified at another position: %v", err)
+	}
+}
+
+func TestGroupRefuses(t *testing.T) {
+	for name, b := range corpus(t) {
+		if !strings.HasPrefix(name, "bad-") {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			if es, err := entries(nil, 1, b, 1); !errors.Is(err, errGroup) {
+				t.Errorf("decoded to %v, %v; want an error", es, err)
+			}
+		})
+	}
+}
+
+func TestGroupRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		first := rapid.Uint64Range(1, 1<<62).Draw(t, "first")
+		var want []acct.Entry
+		var g *group
+		for i := range rapid.IntRange(1, 20).Draw(t, "entries") {
+			e := acct.Entry{
+				Position: first + uint64(i),
+				Kind:     acct.EntryKind(rapid.Uint8().Draw(t, "kind")),
+				Time:     rapid.Int64().Draw(t, "time"),
+				Session:  rapid.Uint64().Draw(t, "session"),
+				Data:     rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data"),
+			}
+			if g == nil {
+				g = newGroup(first, e.Time, 0)
+			}
+			g.append(e.Kind, e.Time, e.Session, e.Data)
+			want = append(want, e)
+		}
+		g.seal()
+		if err := verify(first, g.octets); err != nil {
+			t.Fatal(err)
+		}
+		skip := rapid.IntRange(0, len(want)-1).Draw(t, "skip")
+		got, err := entries(nil, first, g.octets, first+uint64(skip))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameEntries(t, got, want[skip:])
+
+		octet := rapid.IntRange(0, len(g.octets)-1).Draw(t, "octet")
+		g.octets[octet] ^= byte(1 << rapid.IntRange(0, 7).Draw(t, "bit"))
+		if verify(first, g.octets) == nil {
+			t.Fatal("a flipped bit was not noticed")
+		}
+	})
+}
+
+type fataler interface{ Fatalf(string, ...any) }
+
+func sameEntries(t fataler, got, want []acct.Entry) {
+	if len(got) != len(want) {
+		t.Fatalf("%d entries, want %d", len(got), len(want))
+	}
+	for i := range want {
+		g, w := got[i], want[i]
+		if g.Position != w.Position || g.Kind != w.Kind || g.Time != w.Time || g.Session != w.Session || string(g.Data) != string(w.Data) {
+			t.Fatalf("entry %d: %+v\nwant %+v", i, g, w)
+		}
+	}
+}
+
+// FuzzGroup decodes anything: no panic, no entry beyond the octets, and what
+// decodes can be encoded to a group that decodes to the same.
+func FuzzGroup(f *testing.F) {
+	for _, b := range corpus(f) {
+		f.Add(uint64(300), b)
+	}
+	f.Fuzz(func(t *testing.T, first uint64, b []byte) {
+		first = first%(1<<62) + 1
+		_ = verify(first, b)
+		es, err := entries(nil, first, b, first)
+		if err != nil || len(es) == 0 {
+			return
+		}
+		g := newGroup(first, es[0].Time, len(b))
+		octets := 0
+		for _, e := range es {
+			g.append(e.Kind, e.Time, e.Session, e.Data)
+			octets += len(e.Data)
+		}
+		if octets > len(b) {
+			t.Fatalf("%d octets of data from %d", octets, len(b))
+		}
+		g.seal()
+		again, err := entries(nil, first, g.octets, first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sameEntries(t, again, es)
+	})
+}
+
+// FuzzPage and FuzzSession decode anything without a panic.
+func FuzzPage(f *testing.F) {
+	pages, err := pack(5, []acct.Record{record(sessionID(1), 0, acct.Start, count(0)), record(sessionID(1), 1, acct.Interim, count(2))})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(uint64(5), uint64(6), pages[0].data)
+	f.Add(uint64(5), uint64(6), []byte{pageVersion, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, first, last uint64, b []byte) {
+		p, err := parsePage(first, last, b)
+		if err != nil {
+			return
+		}
+		var again []packed
+		for _, it := range p.items {
+			if it.id < first || it.id > last {
+				t.Fatalf("record %d in a page of %d to %d", it.id, first, last)
+			}
+			again = appendItem(again, it.id, it.content, it.shares)
+		}
+	})
+}
+
+func FuzzSession(f *testing.F) {
+	f.Add(appendSession(nil, &acct.SessionState{SessionID: sessionID(1), User: "u", State: []byte("s"), Open: []acct.Share{{LedgerKey: key(0), Count: count(1)}}}))
+	f.Add([]byte{sessionVersion})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := parseSession(1, b)
+		if err != nil {
+			return
+		}
+		if _, err := parseSession(1, appendSession(nil, &s)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
