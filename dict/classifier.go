@@ -11,13 +11,14 @@ import (
 // ClassifierOptions say how a flow key is written for servers that can't read
 // all of RFC 5777.
 type ClassifierOptions struct {
-	// Mandatory sets the M bit, which RFC 5777, Section 9.1, leaves to the
-	// application that uses the AVPs.
+	// Mandatory sets the M bit of the Classifier and of all within it. Where it
+	// is clear, a server that does not know them passes them over.
 	Mandatory bool
 
 	// AllProtocols writes Protocol whatever its value. Otherwise it is left out
 	// if neither TCP nor UDP: dictionaries enumerate few protocols, and a strict
-	// decoder refuses a message for an unknown one.
+	// decoder, such as Erlang's, refuses a request for another with
+	// DIAMETER_INVALID_AVP_VALUE, also if its M bit is clear.
 	AllProtocols bool
 }
 
