@@ -109,7 +109,8 @@ func timeOctets(t Type, v time.Time) ([]byte, bool) {
 		ms := v.UnixMilli()
 		return binary.BigEndian.AppendUint64(nil, uint64(ms)), ms >= 0
 	case TypeDateTimeMicroseconds, TypeDateTimeNanoseconds:
-		return binary.BigEndian.AppendUint64(nil, ntpOf(t, v)), true
+		s := v.Unix()
+		return binary.BigEndian.AppendUint64(nil, ntpOf(t, v)), s >= 0 && s <= math.MaxUint32
 	}
 	return nil, false
 }

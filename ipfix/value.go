@@ -52,17 +52,18 @@ func (t Type) isTime(n int) bool {
 	return t >= TypeDateTimeSeconds && t <= TypeDateTimeNanoseconds && n == t.Length()
 }
 
-// NTP timestamps count seconds since 1900. One whose highest bit is clear is
-// of the era that begins in 2036 (RFC 4330, Section 3).
+// NTP timestamps count seconds since 1900, modulo 2^32. Flows are not older
+// than 1970, so what would be belongs to the era that begins in 2036 (RFC 7011,
+// Section 5.2), and all time encodings reach until 2106.
 const (
-	ntpEpoch = -2208988800 // Unix seconds
-	ntpEra   = 1 << 32     // seconds
+	unixEpoch = 2208988800 // NTP seconds
+	ntpEra    = 1 << 32    // seconds
 )
 
 // ntp splits an NTP timestamp into Unix seconds and the fraction of 2^32.
 func ntp(v uint64) (seconds int64, fraction uint64) {
-	seconds = int64(v>>32) + ntpEpoch
-	if v>>63 == 0 {
+	seconds = int64(v>>32) - unixEpoch
+	if seconds < 0 {
 		seconds += ntpEra
 	}
 	return seconds, v & math.MaxUint32
@@ -86,15 +87,14 @@ func ntpUnits(t Type, fraction uint64) (units, perSecond uint64) {
 const unusedFraction = 1<<11 - 1
 
 // ntpMilli converts an NTP timestamp of the type to Unix milliseconds. Zero,
-// which says that the time is not known (RFC 5905, Section 6), stays zero, and
-// times before 1970 become zero.
+// which says that the time is not known (RFC 5905, Section 6), stays zero.
 func ntpMilli(t Type, v uint64) uint64 {
 	if v == 0 {
 		return 0
 	}
 	s, f := ntp(v)
 	units, perSecond := ntpUnits(t, f)
-	return uint64(max(s*1000+int64(units/(perSecond/1000)), 0))
+	return uint64(s)*1000 + units/(perSecond/1000)
 }
 
 // unixMilli reads a time in Unix milliseconds, false if it is none.
@@ -146,5 +146,9 @@ func ntpOf(t Type, at time.Time) uint64 {
 	if t == TypeDateTimeMicroseconds {
 		f = (f + unusedFraction) &^ unusedFraction
 	}
-	return uint64(at.Unix()-ntpEpoch)<<32 | f
+	v := uint64(at.Unix()+unixEpoch)<<32 | f
+	if v == 0 {
+		return unusedFraction + 1 // rounds to the start of the era, which zero does not mean
+	}
+	return v
 }

@@ -1,0 +1,86 @@
+package ipfix
+
+import (
+	"bytes"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// messages returns the Messages of a file of commented hexadecimal in
+// testdata, which are told apart by their lengths.
+func messages(tb testing.TB, name string) [][]byte {
+	tb.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var digits strings.Builder
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		digits.WriteString(strings.Join(strings.Fields(line), ""))
+	}
+	b, err := hex.DecodeString(digits.String())
+	if err != nil {
+		tb.Fatalf("%s: %v", name, err)
+	}
+	var all [][]byte
+	for len(b) > 0 {
+		h, err := ParseHeader(b)
+		if err != nil || int(h.Length) > len(b) {
+			tb.Fatalf("%s: message %d: %v, %d octets are left", name, len(all), err, len(b))
+		}
+		all = append(all, b[:h.Length])
+		b = b[h.Length:]
+	}
+	return all
+}
+
+// seeds returns the Messages of every testdata/*.hex, by file.
+func seeds(tb testing.TB) map[string][][]byte {
+	tb.Helper()
+	files, err := filepath.Glob("testdata/*.hex")
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("no testdata/*.hex (%v)", err)
+	}
+	all := make(map[string][][]byte)
+	for _, f := range files {
+		all[filepath.Base(f)] = messages(tb, filepath.Base(f))
+	}
+	return all
+}
+
+func TestSeedsAreValid(t *testing.T) {
+	for name, all := range seeds(t) {
+		s := NewSession(TCP)
+		for i, msg := range all {
+			if err := Validate(msg); err != nil {
+				t.Errorf("%s: message %d: %v", name, i, err)
+			}
+			if _, err := s.Decode(msg, nil); err != nil {
+				t.Errorf("%s: message %d: %v", name, i, err)
+			}
+		}
+	}
+}
+
+// decodeAll decodes a Message and returns copies of its records' fields.
+func decodeAll(tb testing.TB, s *Session, msg []byte) (Result, [][][]byte) {
+	tb.Helper()
+	var records [][][]byte
+	r, err := s.Decode(msg, func(set DataSet) {
+		for record, ok := set.Next(); ok; record, ok = set.Next() {
+			var fields [][]byte
+			for i := range set.Template.Fields {
+				fields = append(fields, bytes.Clone(record.Field(i)))
+			}
+			records = append(records, fields)
+		}
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r, records
+}
