@@ -2,24 +2,25 @@ package asm
 
 import (
 	"context"
-	"net/netip"
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 )
 
 // account adds f, of the ledger's row key, to the sessions of those who held
-// its addresses when it ended: from the source's as input, to the
-// destination's as output (RFC 7155, Section 4.5). Where both are users the
-// second half is mirrored. Nothing is accounted if neither is a user's.
-func (m *Module) account(f *flow, key acct.LedgerKey) (accounted, mirrored acct.Count) {
+// its addresses when it ended, nil for nobody: from the source's as input, to
+// the destination's as output (RFC 7155, Section 4.5). Where both are users
+// the second half is mirrored. Nothing is accounted if neither is.
+func (m *Module) account(f *flow, source, destination *users.Holder, key acct.LedgerKey) (accounted, mirrored acct.Count) {
 	n := f.count()
-	if s := m.holder(f.source, f.end); s != nil {
+	if source != nil {
+		s := m.sessionOf(source)
 		u := usage(f.forward, f.reverse)
 		m.use(s, m.classes.find(f, f.destination, f.destinationPort, s.class), u, key, n)
 		accounted = n
 	}
-	if s := m.holder(f.destination, f.end); s != nil {
+	if destination != nil {
+		s := m.sessionOf(destination)
 		u := usage(f.reverse, f.forward)
 		m.use(s, m.classes.find(f, f.source, f.sourcePort, s.class), u, key, n)
 		if !accounted.IsZero() {
@@ -28,6 +29,11 @@ func (m *Module) account(f *flow, key acct.LedgerKey) (accounted, mirrored acct.
 		accounted = accounted.Plus(n)
 	}
 	return accounted, mirrored
+}
+
+// mapped is account for whoever held the addresses of f.
+func (m *Module) mapped(f *flow, key acct.LedgerKey) (accounted, mirrored acct.Count) {
+	return m.account(f, m.users.Lookup(f.source, f.end), m.users.Lookup(f.destination, f.end), key)
 }
 
 // usage returns what went out from a user as input and what came in as
@@ -39,16 +45,8 @@ func usage(from, to volume) acct.Usage {
 	}
 }
 
-// holder returns the session of who held a at a time in Unix milliseconds,
-// nil if nobody did.
-func (m *Module) holder(a netip.Addr, at int64) *session {
-	if !a.IsValid() {
-		return nil
-	}
-	h := m.users.Lookup(a, at)
-	if h == nil {
-		return nil
-	}
+// sessionOf returns the session of h, a new one if it has none.
+func (m *Module) sessionOf(h *users.Holder) *session {
 	if s, _ := h.Session.(*session); s != nil && !s.gone {
 		return s
 	}
@@ -66,7 +64,7 @@ func keyOf(h *users.Holder) bindingKey {
 func (m *Module) open(key bindingKey) *session {
 	s := m.sessions.byKey[key]
 	if s == nil {
-		s = &session{id: m.sessions.nextID, key: key, phase: dormant, class: noClass, index: -1}
+		s = newSession(m.sessions.nextID, key)
 		m.sessions.nextID++
 		m.sessions.byKey[key] = s
 	}

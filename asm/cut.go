@@ -2,6 +2,7 @@ package asm
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"tollbridge/asm/acct"
@@ -101,15 +102,12 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
 		SessionTime: time.Duration(at-s.started) * time.Millisecond,
 		Usage:       s.total(), Classes: m.classUsage(s),
-		Shares: s.open,
+		Shares: slices.Clone(s.open),
 	}
 	if r.Realm == "" {
 		r.Realm = m.settings.DestinationRealm
 	}
-	if len(s.open) == 0 {
-		r.Shares = nil
-	}
-	s.open, s.changed = nil, false
+	s.open, s.changed = s.open[:0], false
 	m.sessions.touch(s)
 	return r
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
 	"tollbridge/dedup"
 	"tollbridge/ipfix"
 )
@@ -21,6 +22,8 @@ type decoder struct {
 	ids      [chunk]dedup.Identity
 	ends     [chunk]int64
 	verdicts [chunk]dedup.Verdict
+	holders  [chunk][2]*users.Holder // of the source and of the destination
+	sink     int64                   // keeps touches from being optimized away
 
 	// The Message at hand.
 	transport *transport
@@ -163,45 +166,70 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		m.window.AddBatch(c.ids[:n], c.ends[:n], c.verdicts[:n])
 	}
 	for i := range n {
-		v := dedup.New
-		if p.timed {
-			v = c.verdicts[i]
+		v := &c.verdicts[i]
+		if !p.timed {
+			*v = dedup.New
 		}
 		// The identity of a record says more than that of its Message, whose
 		// first copy may have been one that could not be decoded.
-		if c.duplicate && (!p.timed || v != dedup.New) {
-			v = dedup.Duplicate
+		if c.duplicate && (!p.timed || *v != dedup.New) {
+			*v = dedup.Duplicate
 		}
-		m.flow(&c.flows[i], v, set.Template, c.octets[i], row, key)
+	}
+	if m.settings.Mode == ModeASM {
+		m.lookup(n)
+	}
+	for i := range n {
+		f := &c.flows[i]
+		switch c.verdicts[i] {
+		case dedup.Duplicate:
+			row.Duplicate = row.Duplicate.Plus(f.count())
+		case dedup.BelowFloor:
+			m.suspend(f, reasonBelowFloor, row, key)
+		case dedup.AheadOfClock:
+			m.suspend(f, reasonAhead, row, key)
+		case dedup.New:
+			if m.settings.Mode == ModeAAAClient {
+				m.flowEvent(f, set.Template, c.octets[i], key)
+				row.Accounted = row.Accounted.Plus(f.count())
+				continue
+			}
+			accounted, mirrored := m.account(f, c.holders[i][0], c.holders[i][1], key)
+			if accounted.IsZero() {
+				m.suspend(f, reasonUnmapped, row, key)
+				continue
+			}
+			row.Accounted = row.Accounted.Plus(accounted)
+			row.Mirrored = row.Mirrored.Plus(mirrored)
+		}
 	}
 	return n > 0
 }
 
-// flow books one flow by the verdict of its identity.
-func (m *Module) flow(f *flow, v dedup.Verdict, t *ipfix.Template, octets []byte, row *acct.LedgerRow, key acct.LedgerKey) {
-	switch v {
-	case dedup.Duplicate:
-		row.Duplicate = row.Duplicate.Plus(f.count())
-		return
-	case dedup.BelowFloor:
-		m.suspend(f, reasonBelowFloor, row, key)
-		return
-	case dedup.AheadOfClock:
-		m.suspend(f, reasonAhead, row, key)
-		return
+// lookup finds the holders of the first n flows. Their sessions are touched
+// one after another before any is used, so that the waits for memory overlap.
+func (m *Module) lookup(n int) {
+	c := &m.decoder
+	for i := range n {
+		if c.verdicts[i] != dedup.New {
+			continue
+		}
+		f := &c.flows[i]
+		c.holders[i] = [2]*users.Holder{m.users.Lookup(f.source, f.end), m.users.Lookup(f.destination, f.end)}
 	}
-	if m.settings.Mode == ModeAAAClient {
-		m.flowEvent(f, t, octets, key)
-		row.Accounted = row.Accounted.Plus(f.count())
-		return
+	for i := range n {
+		if c.verdicts[i] != dedup.New {
+			continue
+		}
+		for _, h := range c.holders[i] {
+			if h == nil {
+				continue
+			}
+			if s, _ := h.Session.(*session); s != nil {
+				c.sink += s.last + int64(s.room.open[0].Records)
+			}
+		}
 	}
-	accounted, mirrored := m.account(f, key)
-	if accounted.IsZero() {
-		m.suspend(f, reasonUnmapped, row, key)
-		return
-	}
-	row.Accounted = row.Accounted.Plus(accounted)
-	row.Mirrored = row.Mirrored.Plus(mirrored)
 }
 
 // broken notes an entry that can't be applied. It is lost to accounting, as

@@ -32,29 +32,41 @@ type bindingKey struct {
 // sessions, one after another, under one Acct-Multi-Session-Id. One of them
 // is current, or none.
 type session struct {
+	// What every flow touches comes first and lies together.
+	phase   phase
+	gone    bool         // removed
+	dirty   bool         // listed in sessions.dirty
+	changed bool         // listed in sessions.changed: usage to be cut at the interval's end
+	class   classIndex   // of what no rule of the settings matches; noClass for theirs
+	last    int64        // arrival of the latest flow, Unix milliseconds
+	usage   []classUsage // cumulative while active; not yet cut after that
+	open    []acct.Share // not yet cut
+	room    struct {     // of usage and open, mostly
+		usage [1]classUsage
+		open  [1]acct.Share
+	}
+
 	id      uint64 // of its row
 	key     bindingKey
 	realm   string
-	class   classIndex // of what no rule of the settings matches; noClass for theirs
-	until   int64      // the binding's end, Unix milliseconds; 0 for none
+	until   int64 // the binding's end, Unix milliseconds; 0 for none
 	multiID string
 
-	phase     phase
-	gone      bool // removed
-	dirty     bool // listed in sessions.dirty
-	changed   bool // listed in sessions.changed: usage to be cut at the interval's end
 	sessionID string
 	number    uint32 // of the latest record cut
 	started   int64  // the current Diameter session, Unix milliseconds
 	cut       int64  // the latest record, or the first late flow since, Unix milliseconds
-	last      int64  // arrival of the latest flow, Unix milliseconds
 	stopped   int64  // when phase left active, Unix milliseconds
-
-	usage []classUsage // cumulative while active; not yet cut after that
-	open  []acct.Share // not yet cut
 
 	due   int64 // of its timer, Unix milliseconds; 0 for none
 	index int   // in the timers' heap; -1 for none
+}
+
+// newSession returns a session that has not begun.
+func newSession(id uint64, key bindingKey) *session {
+	s := &session{id: id, key: key, phase: dormant, class: noClass, index: -1}
+	s.usage, s.open = s.room.usage[:0], s.room.open[:0]
+	return s
 }
 
 // classUsage is the part of a session's usage that fell into one class.
@@ -175,15 +187,11 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 	if v := r.octet(); v != sessionStateVersion {
 		return nil, ErrCorrupt
 	}
-	s := &session{
-		id: row.ID, sessionID: row.SessionID, number: row.Number,
-		phase: phase(r.octet()),
-		open:  append([]acct.Share(nil), row.Open...),
-		index: -1,
-	}
-	s.key = bindingKey{source: r.string(), prefix: r.prefix(), user: row.User, from: r.varint()}
+	p := phase(r.octet())
+	s := newSession(row.ID, bindingKey{source: r.string(), prefix: r.prefix(), user: row.User, from: r.varint()})
+	s.phase, s.sessionID, s.number = p, row.SessionID, row.Number
+	s.open = append(s.open, row.Open...)
 	s.realm = r.string()
-	s.class = noClass
 	if name := r.string(); name != "" {
 		s.class = class(name)
 	}
@@ -193,13 +201,12 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 	for _, t := range []*int64{&s.started, &s.cut, &s.last, &s.stopped, &s.due} {
 		*t = r.varint()
 	}
-	s.usage = make([]classUsage, r.count())
-	for i := range s.usage {
-		s.usage[i].class = class(r.string())
-		u := &s.usage[i].Usage
+	for range r.count() {
+		u := classUsage{class: class(r.string())}
 		for _, v := range []*uint64{&u.InputOctets, &u.OutputOctets, &u.InputPackets, &u.OutputPackets} {
 			*v = r.uvarint()
 		}
+		s.usage = append(s.usage, u)
 	}
 	if s.phase < active || s.phase > ended {
 		r.fail()

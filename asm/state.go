@@ -342,8 +342,8 @@ func (t *sessions) rows(classNames []string) []acct.SessionState {
 	b := make([]byte, 0, size)
 	for _, s := range t.dirty {
 		s.dirty = false
-		if t.byKey[s.key] != s {
-			continue // gone
+		if s.gone {
+			continue
 		}
 		start := len(b)
 		b = s.appendState(b, classNames)

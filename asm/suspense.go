@@ -123,7 +123,7 @@ func (m *Module) retry(ctx context.Context) error {
 	if m.suspense.unmapped == 0 || m.settings.Mode != ModeASM {
 		return nil
 	}
-	return m.resume(ctx, 0, func(*acct.Suspended) bool { return false }, m.account)
+	return m.resume(ctx, 0, func(*acct.Suspended) bool { return false }, m.mapped)
 }
 
 // fallback accounts to the fallback user, if there is one, what has waited
