@@ -60,15 +60,11 @@ func (c *threadClock) report(b *testing.B, p *Process, sent int) {
 func BenchmarkUDP(b *testing.B) {
 	p := newProcess(b, Config{Journal: counting{}})
 	conn := listenUDP(b, "127.0.0.1")
-	defer conn.Close()
-	socket, err := newUDPSocket(conn, ipfix.MaxMessage)
+	s, err := newUDPServer(p, conn)
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := p.askReceiveBuffer(conn, socket); err != nil {
-		b.Fatal(err)
-	}
-	s := &udpServer{Process: p, conn: conn, socket: socket, sessions: newUDPSessions(p, unmap(conn.LocalAddr()))}
+	defer s.close()
 	exporter := dial(b, conn.LocalAddr())
 	msg := fullMessage()
 	const batches = 10
@@ -82,7 +78,7 @@ func BenchmarkUDP(b *testing.B) {
 		sent += batches * batchSize
 		clock.start()
 		for range batches {
-			if err := s.receive(); err != nil {
+			if _, err := s.receive(); err != nil {
 				b.Fatal(err)
 			}
 		}

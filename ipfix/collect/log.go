@@ -1,9 +1,6 @@
 package collect
 
-import (
-	"net"
-	"net/netip"
-)
+import "net/netip"
 
 // logDue says whether the n-th event of a kind is to be logged, and how many
 // the line then stands for: the 1st, 10th, 100th and so on are, each for
@@ -27,7 +24,7 @@ func (p *Process) logRefused(remote netip.AddrPort) {
 }
 
 // logDrops logs that the kernel's count of dropped datagrams rose.
-func (p *Process) logDrops(local net.Addr, before, after uint64) {
+func (p *Process) logDrops(local netip.AddrPort, before, after uint64) {
 	if digits(before) != digits(after) {
 		p.cfg.Log.Error("kernel drops datagrams", "local", local, "dropped", after)
 	}

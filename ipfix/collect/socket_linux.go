@@ -1,10 +1,11 @@
 package collect
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
-	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,11 @@ const batchSize = 64
 
 // A udpSocket reads datagrams in batches, each into a buffer of its own that
 // the next read overwrites. It allocates nothing per datagram.
+//
+// It is kept out of the runtime's poller, which would wake a thread for every
+// datagram, be it waited for or not: a read blocks in the kernel.
 type udpSocket struct {
-	raw    syscall.RawConn
+	fd     int
 	noWait bool // read returns 0 datagrams where it would have to wait
 
 	messages []unix.Mmsghdr
@@ -25,14 +29,16 @@ type udpSocket struct {
 	names    []unix.RawSockaddrInet6 // large enough for IPv4
 	controls [][controlSize]byte
 	buffers  []byte
-
-	receive  func(fd uintptr) bool // made once, or every read would allocate it
 	received int
-	errno    syscall.Errno
 
 	seen  uint32 // the kernel's count of drops, modulo 2^32, as last read
 	known uint32 // the part of seen that newDrops has reported
 }
+
+// gatherTime is how long datagrams gather in the kernel after a read that did
+// not fill a batch. To wake for each of them costs more than all the rest of
+// receiving; at a gigabit per second 125 kilooctets come in that time.
+const gatherTime = time.Millisecond
 
 // controlSize holds the one control message that is asked for.
 const controlSize = 64
@@ -44,13 +50,15 @@ type datagram struct {
 	truncated bool   // it was longer than its buffer
 }
 
-func newUDPSocket(conn *net.UDPConn, maxDatagram int) (*udpSocket, error) {
-	raw, err := conn.SyscallConn()
+// newUDPSocket takes the socket over from conn, and closes conn. A read waits
+// no longer than timeout.
+func newUDPSocket(conn *net.UDPConn, maxDatagram int, timeout time.Duration) (*udpSocket, error) {
+	fd, err := takeOver(conn)
 	if err != nil {
 		return nil, err
 	}
 	s := &udpSocket{
-		raw:      raw,
+		fd:       fd,
 		messages: make([]unix.Mmsghdr, batchSize),
 		vectors:  make([]unix.Iovec, batchSize),
 		names:    make([]unix.RawSockaddrInet6, batchSize),
@@ -67,13 +75,36 @@ func newUDPSocket(conn *net.UDPConn, maxDatagram int) (*udpSocket, error) {
 		h.SetIovlen(1)
 		h.Control = &s.controls[i][0]
 	}
-	s.receive = s.recvmmsg
-	err = s.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1) })
-	return s, err
+	wait := unix.NsecToTimeval(max(timeout, time.Millisecond).Nanoseconds())
+	err = errors.Join(
+		unix.SetNonblock(fd, false),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1),
+	)
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// takeOver returns a descriptor of the socket of conn, and closes conn.
+func takeOver(conn *net.UDPConn) (fd int, err error) {
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	if cerr != nil {
+		return 0, cerr
+	}
+	return fd, err
 }
 
 // read waits for at least one datagram, takes as many as there are, up to a
-// batch, and returns their number.
+// batch, and returns their number. It returns 0 after the timeout, and when it
+// was woken and the socket is empty.
 func (s *udpSocket) read() (int, error) {
 	for i := range s.received { // the kernel wrote to these
 		h := &s.messages[i].Hdr
@@ -82,11 +113,21 @@ func (s *udpSocket) read() (int, error) {
 		h.Flags = 0
 	}
 	s.received = 0
-	if err := s.raw.Read(s.receive); err != nil {
-		return 0, err
+	flags := uintptr(unix.MSG_WAITFORONE)
+	if s.noWait {
+		flags = unix.MSG_DONTWAIT
 	}
-	if s.errno != 0 {
-		return 0, s.errno
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.messages[0])), batchSize, flags, 0, 0)
+	switch errno {
+	case 0:
+	case unix.EAGAIN, unix.EINTR:
+		return 0, nil
+	default:
+		return 0, errno
+	}
+	s.received = int(n)
+	if n == 1 && s.messages[0].Hdr.Namelen == 0 {
+		return 0, nil // no datagram: the end of a socket that was shut down
 	}
 	for i := range s.received {
 		s.readDrops(i)
@@ -94,25 +135,19 @@ func (s *udpSocket) read() (int, error) {
 	return s.received, nil
 }
 
-// recvmmsg says whether it is done; if not it is called again when the socket
-// has become readable.
-func (s *udpSocket) recvmmsg(fd uintptr) bool {
-	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&s.messages[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
-		s.errno = errno
-		switch errno {
-		case 0:
-			s.received = int(n)
-			return true
-		case unix.EINTR:
-		case unix.EAGAIN:
-			s.errno = 0
-			return s.noWait
-		default:
-			return true
-		}
-	}
+// gather lets datagrams gather. It sleeps in the kernel, as a timer of the
+// runtime costs two more switches between threads.
+func (s *udpSocket) gather() {
+	_ = unix.Nanosleep(&unix.Timespec{Nsec: gatherTime.Nanoseconds()}, nil) // shorter is fine too
 }
+
+// wake ends a read that waits, and every later one that would. It may be
+// called while another goroutine reads.
+func (s *udpSocket) wake() {
+	_ = unix.Shutdown(s.fd, unix.SHUT_RD) // wakes, although it fails: there is no connection
+}
+
+func (s *udpSocket) close() { _ = unix.Close(s.fd) }
 
 // datagram returns the i-th of the latest read.
 func (s *udpSocket) datagram(i int) datagram {
@@ -172,16 +207,10 @@ func (s *udpSocket) newDrops() uint32 {
 // after the last datagram that was queued.
 func (s *udpSocket) finalDrops() uint32 {
 	var info [unix.SK_MEMINFO_VARS]uint32
-	err := s.control(func(fd int) error {
-		size := uint32(unsafe.Sizeof(info))
-		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-		if errno != 0 {
-			return errno
-		}
-		return nil
-	})
-	if err == nil {
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno == 0 {
 		s.seen = info[unix.SK_MEMINFO_DROPS]
 	}
 	return s.newDrops()
@@ -191,23 +220,11 @@ func (s *udpSocket) finalDrops() uint32 {
 // system's limit where the process may, and returns what it got. The kernel
 // doubles it for its own bookkeeping; both figures here are without that.
 func (s *udpSocket) askReceiveBuffer(octets int) (got int, err error) {
-	err = s.control(func(fd int) error {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, octets) != nil {
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, octets); err != nil {
-				return err
-			}
+	if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, octets) != nil {
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, octets); err != nil {
+			return 0, err
 		}
-		doubled, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-		got = doubled / 2
-		return err
-	})
-	return got, err
-}
-
-func (s *udpSocket) control(f func(fd int) error) error {
-	var err error
-	if cerr := s.raw.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
-		return cerr
 	}
-	return err
+	doubled, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	return doubled / 2, err
 }
