@@ -96,7 +96,7 @@ func (c Config) filled() Config {
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	c.Connect = cmp.Or(c.Connect, DefaultConnect)
 	c.RetryMin = cmp.Or(c.RetryMin, DefaultRetryMin)
-	c.RetryMax = cmp.Or(c.RetryMax, DefaultRetryMax)
+	c.RetryMax = cmp.Or(c.RetryMax, max(DefaultRetryMax, c.RetryMin))
 	c.Poison = cmp.Or(c.Poison, DefaultPoison)
 	c.Grace = cmp.Or(c.Grace, DefaultGrace)
 	if c.Dictionary == nil {
@@ -143,8 +143,17 @@ func (c Config) check() error {
 			return fmt.Errorf("aaaclient: Config.Peers[%d].Host %q is no DiameterIdentity", i, p.Host)
 		}
 	}
-	if c.Window < 1 || c.Buffer < 1 || c.Timeout < 0 || c.Connect < 0 || c.RetryMin < 0 || c.RetryMax < c.RetryMin || c.Poison < 1 || c.Grace < 0 {
-		return errors.New("aaaclient: Config: a limit is out of range")
+	for _, limit := range [...]struct {
+		name         string
+		value, least int64
+	}{
+		{"Window", int64(c.Window), 1}, {"Buffer", int64(c.Buffer), 1}, {"Poison", int64(c.Poison), 1},
+		{"Timeout", int64(c.Timeout), 1}, {"Connect", int64(c.Connect), 0}, {"Grace", int64(c.Grace), 0},
+		{"RetryMin", int64(c.RetryMin), 0}, {"RetryMax", int64(c.RetryMax), int64(c.RetryMin)},
+	} {
+		if limit.value < limit.least {
+			return fmt.Errorf("aaaclient: Config.%s is %d, must be at least %d", limit.name, limit.value, limit.least)
+		}
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func TestNewRefuses(t *testing.T) {
 		"is not host:port":                func(c *Config) { c.Peers = []Peer{{Address: "localhost"}} },
 		"Config.Peers[0].Host":            func(c *Config) { c.Peers = []Peer{{Address: "localhost:1", Host: "a b"}} },
 		"is below 6s (RFC 3539, Section ": func(c *Config) { c.Watchdog = time.Second },
-		"a limit is out of range":         func(c *Config) { c.Window = -1 },
+		"Config.Window is -1":             func(c *Config) { c.Window = -1 },
 	} {
 		cfg := good
 		spoil(&cfg)
@@ -130,7 +130,7 @@ func TestMisbehaviour(t *testing.T) {
 			server := &rogue{act: test.act}
 			cfg := client(outbox, server.listen(t))
 			cfg.Window = 16
-			c, stop := run(t, cfg)
+			c, stop := runClient(t, cfg)
 			settled(t, outbox, c)
 			stop()
 			outbox.check(t, acct.Acknowledged)
@@ -178,7 +178,7 @@ func TestRefused(t *testing.T) {
 		bad := avp.AppendString(nil, 9999, 32473, avp.FlagMandatory, "\xff")
 		c.reply(r, avp.ResultAVPUnsupported, avp.AppendString(nil, avp.ErrorMessage, 0, 0, "not\nhere"), avp.Append(nil, avp.FailedAVP, 0, avp.FlagMandatory, bad))
 	}}
-	c, stop := run(t, client(outbox, server.listen(t)))
+	c, stop := runClient(t, client(outbox, server.listen(t)))
 	settled(t, outbox, c)
 	stop()
 	outbox.check(t, acct.Acknowledged, 5)
@@ -203,7 +203,7 @@ func TestRestart(t *testing.T) {
 	outbox.add(records(10, 1)...)
 	outbox.rows[3].MaySent, outbox.rows[6].marked = true, true
 	server := &rogue{}
-	c, stop := run(t, client(outbox, server.listen(t)))
+	c, stop := runClient(t, client(outbox, server.listen(t)))
 	settled(t, outbox, c)
 	stop()
 	outbox.faults = nil // MaySent stands for the mark of an earlier process
@@ -229,7 +229,7 @@ func TestRoutes(t *testing.T) {
 					c.reply(r, code)
 				}
 			}}
-			c, stop := run(t, client(outbox, primary.listen(t), backup.listen(t)))
+			c, stop := runClient(t, client(outbox, primary.listen(t), backup.listen(t)))
 			settled(t, outbox, c)
 			stop()
 			outbox.check(t, acct.Acknowledged, 2, 4)
@@ -260,7 +260,7 @@ func TestPoison(t *testing.T) {
 	}}
 	cfg := client(outbox, server.listen(t))
 	cfg.Connect = time.Millisecond
-	c, stop := run(t, cfg)
+	c, stop := runClient(t, cfg)
 	settled(t, outbox, c)
 	stop()
 	outbox.check(t, acct.Acknowledged, 27)
@@ -292,7 +292,7 @@ func TestOutboxFails(t *testing.T) {
 		}
 		return nil
 	}
-	c, stop := run(t, client(outbox, (&rogue{}).listen(t)))
+	c, stop := runClient(t, client(outbox, (&rogue{}).listen(t)))
 	settled(t, outbox, c)
 	stop()
 	outbox.check(t, acct.Acknowledged)
@@ -315,7 +315,7 @@ func TestStopWaitsForAnswers(t *testing.T) {
 	}}
 	cfg := client(outbox, server.listen(t))
 	cfg.Timeout = 10 * time.Second
-	c, stop := run(t, cfg)
+	c, stop := runClient(t, cfg)
 	<-arrived
 	go close(release)
 	stop()
@@ -349,7 +349,7 @@ func TestUnreachable(t *testing.T) {
 	}}
 	cfg := client(outbox, ln.Addr().String(), server.listen(t))
 	cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
-	c, stop := run(t, cfg)
+	c, stop := runClient(t, cfg)
 	settled(t, outbox, c)
 	s := c.Stats()
 	stop()

@@ -91,7 +91,7 @@ func client(outbox Outbox, addresses ...string) Config {
 	return cfg
 }
 
-func run(t testing.TB, cfg Config) (*Client, func()) {
+func runClient(t testing.TB, cfg Config) (*Client, func()) {
 	t.Helper()
 	c, err := New(cfg)
 	if err != nil {
@@ -117,7 +117,7 @@ func TestDeliverToOurServer(t *testing.T) {
 	server, address := serve(t, store)
 	outbox := newOutbox()
 	outbox.add(records(100, 20)...)
-	c, stop := run(t, client(outbox, address))
+	c, stop := runClient(t, client(outbox, address))
 	settled(t, outbox, c)
 	stop()
 	outbox.check(t, acct.Acknowledged)
