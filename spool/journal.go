@@ -441,6 +441,14 @@ func (j *Journal) Durable() uint64 {
 	return j.durable
 }
 
+// Appended returns the last position that Append has given out, durable or
+// not; 0 for none.
+func (j *Journal) Appended() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.next - 1
+}
+
 // Stats returns a snapshot.
 func (j *Journal) Stats() JournalStats {
 	j.mu.Lock()

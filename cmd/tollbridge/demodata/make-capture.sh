@@ -170,14 +170,17 @@ cat "$work/tcpdump.log" >&2
 grep -q '^0 packets dropped by kernel' "$work/tcpdump.log"
 cp "$work/capture.pcap" capture.pcap
 
+# Bindings end at the first full minute after the traffic, so that whoever
+# meters the capture later sees the sessions end.
+end=$(date -u -d '1 minute' +%FT%H:%M:00Z)
 day=$(tcpdump -r capture.pcap -c 1 -tttt 2>/dev/null | cut -c1-10)
 {
 	echo "# Who held which addresses while capture.pcap was taken, from (inclusive) until (exclusive)."
 	echo "prefix,user,from,until"
 	i=1
 	for n in alice bob carol; do
-		echo "192.0.2.1$i/32,$n,${day}T00:00:00Z,$(date -u -d "$day + 2 days" +%F)T00:00:00Z"
-		echo "2001:db8:1:$i::/64,$n,${day}T00:00:00Z,$(date -u -d "$day + 2 days" +%F)T00:00:00Z"
+		echo "192.0.2.1$i/32,$n,${day}T00:00:00Z,$end"
+		echo "2001:db8:1:$i::/64,$n,${day}T00:00:00Z,$end"
 		i=$((i + 1))
 	done
 } >users.csv

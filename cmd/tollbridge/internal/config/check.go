@@ -21,6 +21,10 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	checkIdentity("identity.originHost", c.Identity.OriginHost)
 	checkIdentity("identity.originRealm", c.Identity.OriginRealm)
 	checkIdentity("delivery.destinationRealm", c.Delivery.DestinationRealm)
+	checkIdentity("server.originHost", c.Server.OriginHost)
+	if c.Server.OriginHost == c.Identity.OriginHost {
+		report("server.originHost", "%q is identity.originHost too: a Diameter node does not connect to itself, so give the server a name of its own", c.Server.OriginHost)
+	}
 
 	names := map[string]bool{}
 	owner := map[netip.Prefix]string{}

@@ -94,9 +94,10 @@ type Peer struct {
 
 // Server is the Diameter entrance with the accounting application behind it.
 type Server struct {
-	Listen    []netip.AddrPort `yaml:"listen"`
-	Clients   []string         `yaml:"clients"`
-	Plaintext bool             `yaml:"plaintext"`
+	Listen     []netip.AddrPort `yaml:"listen"`
+	OriginHost string           `yaml:"originHost"`
+	Clients    []string         `yaml:"clients"`
+	Plaintext  bool             `yaml:"plaintext"`
 }
 
 // Spool is what is kept on disk, and when it is written.
@@ -145,7 +146,10 @@ func Default() Config {
 			Watchdog:         30 * time.Second,
 			VendorID:         32473,
 		},
-		Server: Server{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3868")}},
+		Server: Server{
+			Listen:     []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3868")},
+			OriginHost: "aaa.tollbridge.example",
+		},
 		Spool:  Spool{Checkpoint: 2 * time.Second, KeepSettled: 24 * time.Hour},
 		Status: Status{Listen: netip.MustParseAddrPort("127.0.0.1:9739")},
 		Log:    Log{Level: "info", Format: "text"},

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport says which packages of ours each package may import; arrows point
+// down only (docs/architecture.md). A package that is not here is an error.
+var mayImport = map[string][]string{
+	"asm/acct":       {},
+	"ipfix":          {},
+	"ipfix/collect":  {"ipfix"},
+	"ipfix/export":   {"ipfix"},
+	"dedup":          {},
+	"dict/avp":       {},
+	"dict":           {"ipfix", "asm/acct", "dict/avp"},
+	"meter":          {"ipfix"},
+	"asm/users":      {},
+	"asm":            {"ipfix", "dict", "dedup", "asm/acct", "asm/users"},
+	"spool":          {"asm/acct", "internal/crashpoint"},
+	"aaaclient/peer": {"dict/avp"},
+	"aaaclient":      {"asm/acct", "dict", "dict/avp", "aaaclient/peer", "internal/crashpoint"},
+	"asm/aaaserver":  {"asm/acct", "dict", "dict/avp", "aaaclient/peer"},
+
+	"internal/crashpoint": {},
+	"internal/iegen":      {},
+
+	"cmd/tollbridge/demodata":        {},
+	"cmd/tollbridge/internal/config": {},
+}
+
+// home says where each outside library lives, tests apart.
+var home = map[string][]string{
+	"github.com/google/gopacket":     {"meter"},
+	"github.com/mattn/go-sqlite3":    {"spool"},
+	"github.com/fiorix/go-diameter":  {"dict", "aaaclient", "aaaclient/peer", "asm/aaaserver"},
+	"github.com/gaissmai/bart":       {"asm/users"},
+	"github.com/goccy/go-yaml":       {"cmd/tollbridge/internal/config", "asm/users"},
+	"github.com/prometheus":          {"cmd/tollbridge"},
+	"github.com/spf13/cobra":         {"cmd/tollbridge"},
+	"github.com/schollz/progressbar": {"cmd/tollbridge"},
+	"golang.org/x/net":               {"ipfix/collect", "ipfix/export"},
+	"golang.org/x/sync":              {"*"},
+	"golang.org/x/sys":               {"*"},
+	"golang.org/x/term":              {"cmd/tollbridge"},
+}
+
+func TestArrowsPointDown(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "tollbridge/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		pkg := strings.TrimPrefix(words[0], "tollbridge/")
+		seen[pkg] = true
+		allowed, known := mayImport[pkg]
+		if !known && pkg != "cmd/tollbridge" {
+			t.Errorf("package %s: say in mayImport what it may import", pkg)
+		}
+		for _, path := range words[1:] {
+			if ours, isOurs := strings.CutPrefix(path, "tollbridge/"); isOurs {
+				if pkg != "cmd/tollbridge" && !slices.Contains(allowed, ours) {
+					t.Errorf("%s imports %s: that arrow does not point down", pkg, ours)
+				}
+				continue
+			}
+			if !strings.Contains(path, ".") {
+				continue // the standard library
+			}
+			lib := slices.IndexFunc(libraries(), func(l string) bool { return path == l || strings.HasPrefix(path, l+"/") })
+			if lib < 0 {
+				t.Errorf("%s imports %s: say in home where that library lives", pkg, path)
+				continue
+			}
+			if h := home[libraries()[lib]]; h[0] != "*" && !slices.Contains(h, pkg) {
+				t.Errorf("%s imports %s, whose home is %s", pkg, path, strings.Join(h, ", "))
+			}
+		}
+	}
+	for pkg := range mayImport {
+		if !seen[pkg] {
+			t.Errorf("mayImport names %s, which does not exist", pkg)
+		}
+	}
+}
+
+func libraries() []string {
+	var all []string
+	for l := range home {
+		all = append(all, l)
+	}
+	slices.Sort(all)
+	return all
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tollbridge/asm/acct"
+	"tollbridge/spool"
+)
+
+func newAudit() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Draw up the books and check that they balance",
+		Long: `Audit shows, per exporter, Observation Domain and interval of arrival, where
+every record and octet went:
+
+  received + mirrored = accounted + duplicate + suspended + rejected + skipped
+  accounted           = open + pending + acknowledged + quarantined
+
+Both sides are counted independently, in one moment, beside a running daemon
+or without one. Undecoded data and lost records stand apart. The exit status
+is 1, and the row is named, when something does not balance.`,
+		Args: cobra.NoArgs,
+	}
+	state := addStateFlags(cmd)
+	out := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := state.open()
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		books, err := s.Audit(cmd.Context())
+		if err != nil {
+			return err
+		}
+		t := booksTable(books, *out == "csv")
+		if err := t.print(cmd.OutOrStdout(), *out); err != nil {
+			return err
+		}
+		if *out == "table" {
+			fmt.Fprintln(cmd.OutOrStdout(), booksLine(books))
+		}
+		if !books.Balanced {
+			for _, p := range books.Problems {
+				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: books do not balance: %s\n", p)
+			}
+			return errSilent
+		}
+		return nil
+	}
+	return cmd
+}
+
+// booksTable lists the rows of the books and their total. For people it shows
+// octets; wide adds records and packets.
+func booksTable(b spool.Books, wide bool) table {
+	t := table{value: b, columns: []string{"exporter", "domain", "interval"}}
+	for _, a := range amounts(spool.Sums{}) {
+		if wide {
+			t.columns = append(t.columns, a.name+"_records", a.name+"_octets", a.name+"_packets")
+		} else {
+			t.columns = append(t.columns, a.name)
+		}
+	}
+	t.columns = append(t.columns, "undecoded", "lost")
+	add := func(s spool.Sums, cells ...any) {
+		for _, a := range amounts(s) {
+			if wide {
+				cells = append(cells, a.Records, a.Octets, a.Packets)
+			} else {
+				cells = append(cells, a.Octets)
+			}
+		}
+		t.add(append(cells, s.Undecoded.Octets, s.Lost.Records)...)
+	}
+	for _, r := range b.Rows {
+		add(r.Sums, r.Exporter, r.Domain, r.Interval.UTC().Format(time.RFC3339))
+	}
+	add(b.Total, "total", "", "")
+	return t
+}
+
+// An amount is a column of the books.
+type amount struct {
+	name string
+	acct.Count
+}
+
+func amounts(s spool.Sums) []amount {
+	return []amount{
+		{"received", s.Received}, {"mirrored", s.Mirrored}, {"accounted", s.Accounted}, {"duplicate", s.Duplicate},
+		{"suspended", s.Suspended}, {"rejected", s.Rejected}, {"skipped", s.Skipped}, {"open", s.Open},
+		{"pending", s.Pending}, {"acknowledged", s.Acknowledged}, {"quarantined", s.Quarantined},
+	}
+}
+
+// booksLine is what the books come to in a line.
+func booksLine(b spool.Books) string {
+	if !b.Balanced {
+		return "books do not balance: " + b.Problems[0]
+	}
+	return fmt.Sprintf("books balanced: %d octets received, %d accounted", b.Total.Received.Octets, b.Total.Accounted.Octets)
+}

@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tollbridge/aaaclient"
+	"tollbridge/asm"
+	"tollbridge/asm/aaaserver"
+	"tollbridge/asm/users"
+	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/dict"
+	"tollbridge/ipfix/collect"
+	"tollbridge/spool"
+)
+
+// A bridge is the daemon, with everything opened that it needs.
+type bridge struct {
+	cfg   config.Config
+	log   *slog.Logger
+	start time.Time
+
+	spool     *spool.Spool
+	journal   journal
+	collector *collect.Process
+	runner    *asm.Runner
+	client    *aaaclient.Client
+	files     []users.File // of bindings, as they were at the start
+
+	cdrs   *spool.CDRs       // nil without a server
+	server *aaaserver.Server // likewise
+
+	udp      []*net.UDPConn
+	tcp      []net.Listener
+	diameter []net.Listener
+	status   net.Listener
+
+	closers []func() error
+}
+
+// newBridge opens what cfg asks for: users files, spool, sockets. Nothing
+// runs yet. After an error nothing stays open.
+func newBridge(cfg config.Config, log *slog.Logger) (*bridge, error) {
+	b := &bridge{cfg: cfg, log: log, start: time.Now()}
+	if err := b.open(); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+func (b *bridge) open() error {
+	for _, name := range b.cfg.Users.Files {
+		f, err := users.ParseFile(name)
+		if err != nil {
+			return err
+		}
+		for _, w := range f.Warnings {
+			b.log.Warn("users file", "warning", w.Error())
+		}
+		b.files = append(b.files, f)
+	}
+	var err error
+	if b.spool, err = spool.Open(b.cfg.Data, spool.Config{Log: b.log}); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.spool.Close)
+	b.journal = journal{b.spool.Journal()}
+	if err := b.listen(); err != nil {
+		return err
+	}
+	if err := b.openServer(); err != nil {
+		return err
+	}
+
+	if b.collector, err = collect.New(collect.Config{Journal: b.journal, Exporters: exporters(b.cfg), Log: b.log}); err != nil {
+		return err
+	}
+	b.runner, err = asm.NewRunner(asm.RunConfig{
+		Config:          asm.Config{Store: b.spool, Journal: b.spool.Journal(), Log: b.log},
+		Feed:            func(after uint64) asm.Feed { return b.spool.Journal().Reader(after) },
+		Tick:            b.journal.tick,
+		Trim:            b.spool.Journal().Trim,
+		CheckpointEvery: b.cfg.Spool.Checkpoint,
+	})
+	if err != nil {
+		return err
+	}
+	b.client, err = aaaclient.New(aaaclient.Config{
+		OriginHost:       b.cfg.Identity.OriginHost,
+		OriginRealm:      b.cfg.Identity.OriginRealm,
+		StateID:          b.spool.Meta().OriginStateID,
+		DestinationRealm: b.cfg.Delivery.DestinationRealm,
+		Peers:            b.peers(),
+		Outbox:           b.spool.Outbox(),
+		Dictionary:       dict.For(uint32(b.cfg.Delivery.VendorID)),
+		Window:           b.cfg.Delivery.Window,
+		Timeout:          b.cfg.Delivery.Timeout,
+		Connect:          b.cfg.Delivery.Reconnect,
+		Watchdog:         b.cfg.Delivery.Watchdog,
+		Log:              b.log,
+	})
+	return err
+}
+
+// listen opens the sockets.
+func (b *bridge) listen() error {
+	var lc net.ListenConfig
+	ctx := context.Background()
+	tcp := func(key string, a netip.AddrPort) (net.Listener, error) {
+		ln, err := lc.Listen(ctx, "tcp", a.String())
+		if err != nil {
+			return nil, listenError(key, err)
+		}
+		b.closers = append(b.closers, ln.Close)
+		b.log.Info("listening", "what", key, "address", ln.Addr().String())
+		return ln, nil
+	}
+	for _, a := range b.cfg.CollectingProcess.UDPCollectors {
+		const key = "collectingProcess.udpCollectors"
+		conn, err := lc.ListenPacket(ctx, "udp", a.String())
+		if err != nil {
+			return listenError(key, err)
+		}
+		b.closers = append(b.closers, conn.Close)
+		b.log.Info("listening", "what", key, "address", conn.LocalAddr().String())
+		b.udp = append(b.udp, conn.(*net.UDPConn))
+	}
+	for _, a := range b.cfg.CollectingProcess.TCPCollectors {
+		ln, err := tcp("collectingProcess.tcpCollectors", a)
+		if err != nil {
+			return err
+		}
+		b.tcp = append(b.tcp, ln)
+	}
+	for _, a := range b.cfg.Server.Listen {
+		ln, err := tcp("server.listen", a)
+		if err != nil {
+			return err
+		}
+		b.diameter = append(b.diameter, ln)
+	}
+	if a := b.cfg.Status.Listen; a.IsValid() {
+		ln, err := tcp("status.listen", a)
+		if err != nil {
+			return err
+		}
+		b.status = ln
+	}
+	return nil
+}
+
+func listenError(key string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s: %w: stop the process that has the port, or choose another", key, err)
+	}
+	return fmt.Errorf("%s: %w", key, err)
+}
+
+// openServer opens the accounting application, if there is to be one.
+func (b *bridge) openServer() error {
+	if len(b.diameter) == 0 {
+		return nil
+	}
+	var err error
+	if b.cdrs, err = spool.OpenCDRs(b.cfg.Data); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.cdrs.Close)
+	server := aaaserver.Config{
+		OriginHost:  b.cfg.Server.OriginHost,
+		OriginRealm: b.cfg.Identity.OriginRealm,
+		StateID:     b.spool.Meta().OriginStateID,
+		Store:       b.cdrs,
+		Dictionary:  dict.For(uint32(b.cfg.Delivery.VendorID)),
+		Peers:       b.cfg.Server.Clients,
+		Watchdog:    b.cfg.Delivery.Watchdog,
+		Log:         b.log,
+	}
+	if b.cfg.Server.Plaintext {
+		server.Allow = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	}
+	b.server, err = aaaserver.New(server)
+	return err
+}
+
+// peers returns whom records are delivered to: the configured peers, or our
+// own server.
+func (b *bridge) peers() []aaaclient.Peer {
+	optional := make([]uint32, len(b.cfg.Delivery.OptionalAVPs))
+	for i, code := range b.cfg.Delivery.OptionalAVPs {
+		optional[i] = uint32(code)
+	}
+	if b.cfg.Embedded() {
+		return []aaaclient.Peer{{Host: b.cfg.Server.OriginHost, Address: b.diameter[0].Addr().String(), Optional: optional}}
+	}
+	var peers []aaaclient.Peer
+	for _, p := range b.cfg.Delivery.Peers {
+		peers = append(peers, aaaclient.Peer{Host: p.Host, Address: p.Address.String(), Optional: optional})
+	}
+	return peers
+}
+
+// Close gives back what newBridge opened, the latest first. Sockets that Run
+// has closed already are no error.
+func (b *bridge) Close() error {
+	var errs []error
+	for i := len(b.closers) - 1; i >= 0; i-- {
+		if err := b.closers[i](); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	b.closers = nil
+	return errors.Join(errs...)
+}
+
+// Run works until ctx ends, then stops in the order in which data flows: what
+// was read is journaled, what is journaled goes through the pipeline and into
+// a last checkpoint, answers that are due are awaited. An error of ctx is
+// none.
+//
+//	collect, watch users ──► journal ──► pipeline ──► delivery ──► server
+//	                                                  housekeeping, status
+func (b *bridge) Run(ctx context.Context) error {
+	return runStages(ctx,
+		stage{"collecting", b.collect},
+		stage{"pipeline", b.pipeline},
+		stage{"journal", b.spool.Journal().Run},
+		stage{"delivery", b.client.Run},
+		stage{"server", b.serve},
+		stage{"housekeeping", b.keepHouse},
+		stage{"status", b.serveStatus},
+	)
+}
+
+// collect brings in messages and user bindings.
+func (b *bridge) collect(ctx context.Context) error {
+	if err := b.journal.begin(b.start, settings(b.cfg)); err != nil {
+		return err
+	}
+	bindings := bindings{journal: b.journal, files: b.files, log: b.log}
+	if err := bindings.put(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range b.files {
+		g.Go(func() error { return bindings.watch(ctx, i, b.cfg.Users.Reload) })
+	}
+	for _, conn := range b.udp {
+		g.Go(func() error { return b.collector.ServeUDP(ctx, conn) })
+	}
+	for _, ln := range b.tcp {
+		g.Go(func() error { return b.collector.ServeTCP(ctx, ln) })
+	}
+	g.Go(func() error { <-ctx.Done(); return nil }) // a server alone collects nothing
+	return g.Wait()
+}
+
+// pipeline runs until what was appended to the journal when ctx ended is in a
+// checkpoint, or until drainTimeout.
+func (b *bridge) pipeline(ctx context.Context) error {
+	runCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go func() {
+		defer stop()
+		<-ctx.Done()
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		last := b.spool.Journal().Appended()
+		if b.spool.Journal().Wait(drain, last) != nil {
+			return // the journal has failed, which it tells itself
+		}
+		if err := b.runner.Wait(drain, last); err != nil {
+			b.log.Warn("stopping before the journal is worked off; the rest follows at the next start", "position", b.runner.Committed(), "last", last)
+		}
+	}()
+	return b.runner.Run(runCtx)
+}
+
+// drainTimeout bounds how long a stopping daemon works off its journal.
+const drainTimeout = 30 * time.Second
+
+func (b *bridge) serve(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, ln := range b.diameter {
+		g.Go(func() error { return b.server.Serve(ctx, ln) })
+	}
+	g.Go(func() error { <-ctx.Done(); return nil }) // there may be no server
+	return g.Wait()
+}
+
+// keepHouse lets settled records go once they have been kept for long enough.
+func (b *bridge) keepHouse(ctx context.Context) error {
+	every := time.NewTicker(time.Minute)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-every.C:
+			if _, err := b.spool.Outbox().TrimSettled(ctx, now, spool.Retention{Age: b.cfg.Spool.KeepSettled}); err != nil && ctx.Err() == nil {
+				b.log.Error("settled records can't be trimmed", "error", err)
+			}
+		}
+	}
+}
+
+// exporters are those of the configuration as the Collecting Process has them.
+func exporters(c config.Config) []collect.Exporter {
+	var all []collect.Exporter
+	for _, e := range c.CollectingProcess.Exporters {
+		all = append(all, collect.Exporter{Name: e.Name, Prefixes: prefixes(e.Prefixes)})
+	}
+	return all
+}
+
+func prefixes(list []config.Prefix) []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range list {
+		all = append(all, p.Prefix)
+	}
+	return all
+}
+
+// settings are what of the configuration can change an accounting record.
+func settings(c config.Config) asm.Settings {
+	a := c.Accounting
+	s := asm.Settings{
+		Mode:             asm.Mode(a.Mode),
+		OriginHost:       c.Identity.OriginHost,
+		DestinationRealm: c.Delivery.DestinationRealm,
+		VendorID:         uint32(c.Delivery.VendorID),
+		Interval:         a.InterimInterval,
+		Linger:           a.Linger,
+		MaxSessionAge:    a.MaxSessionAge,
+		Wait:             c.Users.Wait,
+		Fallback:         c.Users.Fallback,
+		ClockTolerance:   a.ClockTolerance,
+		DedupWindow:      a.DedupWindow,
+		MaxIdentities:    a.MaxIdentities,
+		MaxRecord:        a.MaxRecord,
+	}
+	for _, class := range a.Classes {
+		out := asm.Class{Name: class.Name, Prefixes: prefixes(class.Prefixes)}
+		for _, n := range class.DSCP {
+			out.DSCP = append(out.DSCP, uint8(n))
+		}
+		for _, n := range class.Protocols {
+			out.Protocols = append(out.Protocols, uint8(n))
+		}
+		for _, p := range class.Ports {
+			out.Ports = append(out.Ports, asm.PortRange(p))
+		}
+		s.Classes = append(s.Classes, out)
+	}
+	return s
+}

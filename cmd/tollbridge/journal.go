@@ -1,0 +1,62 @@
+package main
+
+import (
+	"time"
+
+	"tollbridge/asm"
+	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
+	"tollbridge/ipfix/collect"
+	"tollbridge/spool"
+)
+
+// A journal gives the Collecting Process and the daemon their words for
+// entries of the spool's journal.
+type journal struct{ *spool.Journal }
+
+var _ collect.Journal = journal{}
+
+// Open implements collect.Journal.
+func (j journal) Open(at time.Time, s collect.Session) (uint64, error) {
+	info := asm.SessionInfo(s)
+	data, err := info.AppendBinary(nil)
+	if err != nil {
+		return 0, err
+	}
+	return j.Append(acct.EntryOpen, at.UnixNano(), 0, data)
+}
+
+// Message implements collect.Journal.
+func (j journal) Message(at time.Time, session uint64, data []byte) (uint64, error) {
+	return j.Append(acct.EntryMessage, at.UnixNano(), session, data)
+}
+
+// Close implements collect.Journal.
+func (j journal) Close(at time.Time, session uint64) error {
+	_, err := j.Append(acct.EntryClose, at.UnixNano(), session, nil)
+	return err
+}
+
+// begin notes that the daemon began: no Transport Session of before goes on
+// but those over UDP, and these are the settings.
+func (j journal) begin(at time.Time, s asm.Settings) error {
+	if err := j.Close(at, 0); err != nil {
+		return err
+	}
+	data, err := s.AppendBinary(nil)
+	if err != nil {
+		return err
+	}
+	_, err = j.Append(acct.EntryConfig, at.UnixNano(), 0, data)
+	return err
+}
+
+func (j journal) users(at time.Time, list []users.Binding) error {
+	_, err := j.Append(acct.EntryUsers, at.UnixNano(), 0, users.AppendList(nil, "files", list))
+	return err
+}
+
+func (j journal) tick(at time.Time) error {
+	_, err := j.Append(acct.EntryTick, at.UnixNano(), 0, nil)
+	return err
+}

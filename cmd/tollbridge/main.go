@@ -1,0 +1,68 @@
+// The command tollbridge is an accounting bridge between IPFIX and Diameter:
+// it measures traffic, maps it to users, and delivers accounting records that
+// an ISP can bill from.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run()) }
+
+// run is main with an exit status, so that tests can be the command.
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	printError(root.ErrOrStderr(), err)
+	return 1
+}
+
+// errSilent is the error of a command that has already said what is wrong.
+var errSilent = errors.New("failed")
+
+// printError prints each joined error on a line of its own.
+func printError(w io.Writer, err error) {
+	if errors.Is(err, errSilent) {
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(w, "tollbridge: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tollbridge",
+		Short: "An accounting bridge between IPFIX and Diameter",
+		Long: `Tollbridge turns traffic into accounting records that can be billed from.
+
+Meters and routers send it flow records (IPFIX, RFC 7011). It finds out whose
+they are, removes duplicates, sums them up per user and interval, and delivers
+Diameter accounting records (RFC 6733) until a server has acknowledged each.
+Its books balance to the octet; "tollbridge audit" shows them.
+
+Start with "tollbridge demo", which does all of it on this machine in seconds.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(
+		newServe(), newMeter(), newDemo(), newCheck(),
+		newSpool(), newAudit(), newDict(), newVersion(),
+	)
+	return root
+}

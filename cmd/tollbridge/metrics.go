@@ -1,0 +1,93 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollbridge/asm/acct"
+)
+
+// metrics turns the parts' snapshots into Prometheus metrics when asked.
+type metrics struct{ b *bridge }
+
+// Describe sends nothing, which makes this an unchecked Collector.
+func (metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (m metrics) Collect(ch chan<- prometheus.Metric) {
+	send := func(kind prometheus.ValueType, name, help string, value float64, labels ...string) {
+		var names, values []string
+		for i := 0; i < len(labels); i += 2 {
+			names, values = append(names, labels[i]), append(values, labels[i+1])
+		}
+		desc := prometheus.NewDesc("tollbridge_"+name, help, names, nil)
+		ch <- prometheus.MustNewConstMetric(desc, kind, value, values...)
+	}
+	counter := func(name, help string, value uint64, labels ...string) {
+		send(prometheus.CounterValue, name, help, float64(value), labels...)
+	}
+	gauge := func(name, help string, value float64, labels ...string) {
+		send(prometheus.GaugeValue, name, help, value, labels...)
+	}
+
+	collected := m.b.collector.Stats()
+	counter("collector_kernel_dropped_total", "Datagrams that the kernel dropped since we read too slowly.", collected.Dropped)
+	for name, e := range collected.Exporters {
+		counter("collector_messages_total", "Well-formed IPFIX Messages.", e.Messages, "exporter", name)
+		counter("collector_octets_total", "Octets of these.", e.Octets, "exporter", name)
+		counter("collector_sessions_opened_total", "Transport Sessions begun.", e.Opened, "exporter", name)
+		for cause, n := range e.Malformed {
+			counter("collector_malformed_total", "Messages discarded as malformed.", n, "exporter", name, "cause", cause.String())
+		}
+	}
+
+	j := m.b.spool.Journal().Stats()
+	counter("journal_entries_total", "Journal entries made durable.", j.Entries)
+	counter("journal_octets_total", "Octets of journal groups made durable.", j.Octets)
+	gauge("journal_first_position", "Oldest position that can be read.", float64(j.First))
+	gauge("journal_last_position", "Latest durable position.", float64(j.Last))
+	gauge("journal_held_octets", "Octets that wait to be made durable.", float64(j.Held))
+	gauge("journal_full", "1 while the journal waits for space on the disk.", truth(j.Full))
+	counter("journal_damaged_groups_total", "Groups set aside as damaged.", j.DamagedGroups)
+
+	p := m.b.runner.Stats()
+	counter("pipeline_failures_total", "How often accounting resumed at the last checkpoint.", m.b.runner.Failures())
+	gauge("pipeline_standing_still", "1 while accounting stands still.", truth(m.b.runner.Err() != nil))
+	gauge("pipeline_position", "Journal position of the last checkpoint.", float64(m.b.runner.Committed()))
+	gauge("pipeline_sessions", "User sessions that are active.", float64(p.Sessions))
+	gauge("pipeline_suspended", "Flows that wait for a user.", float64(p.Suspended))
+	gauge("pipeline_identities", "Data Records remembered to recognize duplicates.", float64(p.Identities))
+	counter("pipeline_records_total", "Data Records of usage received since the start.", p.Records)
+	counter("pipeline_accounting_records_total", "Accounting records cut and committed since the start.", p.AccountingRecords)
+
+	o := m.b.spool.Outbox().Stats()
+	gauge("outbox_pending", "Accounting records not settled yet.", float64(o.Pending))
+	for state, n := range map[acct.DeliveryState]uint64{acct.Acknowledged: o.Acknowledged, acct.Quarantined: o.Quarantined, acct.Covered: o.Covered} {
+		counter("outbox_settled_total", "Accounting records settled.", n, "state", state.String())
+	}
+
+	c := m.b.client.Stats()
+	counter("delivery_requests_total", "Accounting-Requests sent, each sending counted.", c.Sent)
+	counter("delivery_retransmissions_total", "Of these, with the T flag.", c.Resent)
+	counter("delivery_answers_total", "Accounting-Answers that belonged to a request.", c.Answered)
+	counter("delivery_timeouts_total", "Requests not answered in time.", c.Timeouts)
+	for _, peer := range c.Peers {
+		gauge("delivery_peer_ready", "1 if the peer takes requests.", truth(peer.Ready), "peer", peer.Address)
+		gauge("delivery_peer_in_flight", "Unanswered requests.", float64(peer.InFlight), "peer", peer.Address)
+	}
+
+	if m.b.server != nil {
+		s := m.b.server.Stats()
+		counter("server_requests_total", "Accounting-Requests taken.", s.Requests)
+		for what, n := range map[string]uint64{"stored": s.Stored, "duplicate": s.Duplicates, "conflict": s.Conflicts, "invalid": s.Invalid, "failed": s.Failed} {
+			counter("server_outcomes_total", "What became of them.", n, "outcome", what)
+		}
+		gauge("server_connections", "Diameter connections.", float64(s.Open))
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"tollbridge/cmd/tollbridge/internal/config"
+)
+
+func newServe() *cobra.Command {
+	var file, data string
+	cmd := &cobra.Command{
+		Use:   "serve [-c FILE]",
+		Short: "Run the daemon: collect, account, deliver",
+		Long: `Serve collects IPFIX, accounts for it and delivers the accounting records,
+until it is told to stop by SIGTERM or SIGINT: it then works off what it has
+read, makes a last checkpoint, and exits with status 0.
+
+Without a configuration it collects on 127.0.0.1:4739, UDP and TCP, into
+./tollbridge-data, and delivers to the embedded accounting application.`,
+		Example: `  tollbridge serve
+  tollbridge serve -c /etc/tollbridge.yaml`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file (see tollbridge.example.yaml)")
+	cmd.Flags().StringVar(&data, "data", "", "state directory, in place of the configuration's")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c := config.Default()
+		if file != "" {
+			var err error
+			if c, err = config.Load(file); err != nil {
+				return err
+			}
+		}
+		if data != "" {
+			c.Data = data
+		}
+		log := newLog(cmd, c.Log)
+		b, err := newBridge(c, log)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		log.Info("started", "version", version, "data", c.Data)
+		if err := b.Run(cmd.Context()); err != nil {
+			return err
+		}
+		if err := b.Close(); err != nil {
+			return err
+		}
+		log.Info("stopped")
+		return nil
+	}
+	return cmd
+}
+
+// newLog returns the logger that the configuration asks for, on standard
+// error.
+func newLog(cmd *cobra.Command, c config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		panic("tollbridge: internal error: " + err.Error()) // config knows only levels
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), options))
+	}
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), options))
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// serveStatus answers /livez, /readyz and /metrics until ctx ends.
+func (b *bridge) serveStatus(ctx context.Context) error {
+	if b.status == nil {
+		<-ctx.Done()
+		return nil
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics{b})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, b.unready()) })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	server := http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(b.status); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// unready returns why the daemon does not do its whole work now: none is
+// ready. A peer that is away is no reason, since the spool is there for it.
+func (b *bridge) unready() []string {
+	var why []string
+	if err := b.runner.Err(); err != nil {
+		why = append(why, "accounting stands still: "+err.Error())
+	} else if b.runner.Stats().Position == 0 {
+		why = append(why, "accounting has not begun")
+	}
+	if b.spool.Journal().Stats().Full {
+		why = append(why, "the journal waits for space on the disk")
+	}
+	return why
+}
+
+// writeHealth answers 200, or 503 with the reasons.
+func writeHealth(w http.ResponseWriter, why []string) {
+	w.Header().Set("Content-Type", "application/json")
+	answer := map[string]any{"status": "ok"}
+	if len(why) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		answer = map[string]any{"status": "unavailable", "why": why}
+	}
+	json.NewEncoder(w).Encode(answer) //nolint:errcheck // whoever asked has gone
+}
