@@ -56,6 +56,9 @@ func parseSession(id uint64, b []byte) (acct.SessionState, error) {
 	if s.Open, err = acct.ParseShares(c.b); err != nil {
 		return s, fmt.Errorf("spool: session %d: %w: %w", id, ErrDamaged, err)
 	}
+	if len(s.Open) == 0 {
+		s.Open = nil
+	}
 	return s, nil
 }
 

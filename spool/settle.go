@@ -68,12 +68,13 @@ func (o *Outbox) Settle(ctx context.Context, settlements []acct.Settlement) erro
 	t, err := o.gatherLocked(settlements)
 	low := o.done.next(0)
 	cut := o.sentDB > 0 && len(o.sent.ranges) > 0 && o.sent.ranges[0].last < low
-	o.mu.Unlock()
-	if err != nil {
-		return err
+	nothing := err == nil && len(t.settled) == 0 && len(t.retries) == 0
+	if nothing {
+		o.stats.Late += t.stats.Late
 	}
-	if len(t.settled) == 0 && len(t.retries) == 0 {
-		return nil
+	o.mu.Unlock()
+	if err != nil || nothing {
+		return err
 	}
 	ranges := t.ranges()
 	if err := o.w.transactLocked(func() error {

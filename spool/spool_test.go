@@ -349,9 +349,14 @@ func sqlOpen(file string) *sql.DB {
 	return sql.OpenDB(connector{file: file, query: "mode=rwc"})
 }
 
-// tempDir is t.TempDir for rapid.
+// tempDir is t.TempDir for rapid, in memory where there is such a file system:
+// models restart a lot, and wait for no disk.
 func tempDir(t fataler) (dir string, remove func()) {
-	dir, err := os.MkdirTemp("", "spool")
+	const memory = "/dev/shm"
+	dir, err := os.MkdirTemp(memory, "spool")
+	if err != nil {
+		dir, err = os.MkdirTemp("", "spool")
+	}
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
