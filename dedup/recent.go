@@ -52,13 +52,13 @@ func NewRecent(cfg RecentConfig) *Recent {
 // added before, and remembers it: New or Duplicate. Arrivals before an earlier
 // one count as that.
 func (r *Recent) Add(id Identity, arrival int64) Verdict {
-	arrival = min(arrival, maxTime)
-	if arrival >= r.until {
-		stale := arrival-r.until >= r.length
-		r.next(arrival)
-		if stale { // what the generation before holds is as old
-			r.next(arrival)
-		}
+	arrival = max(-maxTime, min(arrival, maxTime))
+	switch late := arrival - r.until; {
+	case late >= r.length: // both generations are too old
+		r.next(arrival + r.length)
+		r.next(arrival + r.length)
+	case late >= 0:
+		r.next(r.until + r.length)
 	}
 	id = id.nonzero()
 	cur := r.generation & 1
@@ -73,15 +73,15 @@ func (r *Recent) Add(id Identity, arrival int64) Verdict {
 	r.fresh[cur] = id.Append(r.fresh[cur])
 	if r.tables[cur].n >= r.max {
 		r.stats.Evicted += uint64(r.tables[cur^1].n)
-		r.next(arrival)
+		r.next(arrival + r.length)
 	}
 	return New
 }
 
 // next begins a generation and forgets that before the current one.
-func (r *Recent) next(arrival int64) {
+func (r *Recent) next(until int64) {
 	r.generation++
-	r.until = arrival + r.length
+	r.until = until
 	cur := r.generation & 1
 	r.tables[cur].release(&r.pages)
 	r.logs.put(r.fresh[cur])

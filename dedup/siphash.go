@@ -114,7 +114,6 @@ func (h Hash) Sum(octets []byte) Identity {
 		v0, v1, v2, v3 = round(v0, v1, v2, v3)
 		v0, v1, v2, v3 = round(v0, v1, v2, v3)
 		v0 ^= m
-		octets = octets[8:]
 	}
 	m := n<<56 | tail
 	v3 ^= m

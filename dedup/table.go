@@ -85,7 +85,7 @@ var regionOf = func() (of [256]uint8) {
 func (t *table) add(id Identity, pool *pages) bool {
 	r := &t.regions[regionOf[uint8(id.lo)]]
 	if r.n >= r.limit {
-		r.double(pool)
+		r.resize(max(1, 2*len(r.pages)), pool)
 	}
 	at := id.hi >> r.shift
 	for {
@@ -131,9 +131,25 @@ func (t *table) has(id Identity) bool {
 	}
 }
 
-// double gives r twice the pages, or its first.
-func (r *region) double(pool *pages) {
-	n := max(1, 2*len(r.pages))
+// presize gives t, which is empty, the room that four fifths of like's
+// identities take: enough to save it most of its doublings, little enough not
+// to be too much when there are somewhat fewer.
+func (t *table) presize(like *table, pool *pages) {
+	for i := range t.regions {
+		pages := 1
+		for limit(pages) < like.regions[i].n*4/5 {
+			pages *= 2
+		}
+		t.regions[i].resize(pages, pool)
+	}
+}
+
+// limit returns how many identities so many pages of a region may hold. It
+// leaves a slot free, so that every search ends.
+func limit(pages int) uint64 { return uint64(pages) * pageSlots * 9 / 10 }
+
+// resize gives r so many pages, a power of two and enough for what it holds.
+func (r *region) resize(n int, pool *pages) {
 	old := r.pages
 	slots := uint64(n) * pageSlots
 	r.pages = make([]*page, n)
@@ -142,8 +158,7 @@ func (r *region) double(pool *pages) {
 	}
 	r.shift = uint8(64 - bits.TrailingZeros64(slots))
 	r.mask = slots - 1
-	// At least one slot stays free, so that every search ends.
-	r.limit = slots * 90 / 100
+	r.limit = limit(n)
 	for _, pg := range old {
 		for _, id := range pg {
 			if id == (Identity{}) {

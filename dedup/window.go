@@ -250,7 +250,26 @@ func (w *Window) seek(i int64) {
 		w.raise(i - w.length)
 	}
 	w.last = &w.ring[i%int64(len(w.ring))]
+	if w.last.table.n == 0 {
+		w.presize(i)
+	}
 	w.start, w.end = max(i*w.width, w.floor), (i+1)*w.width
+}
+
+// presize makes room in bucket number i, which is empty, after the fullest of
+// the three before it: flows end at much the same rate. It doesn't where the
+// tables would then take more than the maximum of identities may.
+func (w *Window) presize(i int64) {
+	t := &w.last.table
+	like := t
+	for j := max(w.first, i-3); j < i; j++ {
+		if before := &w.ring[j%int64(len(w.ring))].table; before.n > like.n {
+			like = before
+		}
+	}
+	if t.regions[0].pages == nil && like.n > 0 && w.pages.inUse*pageSlots+2*like.n <= w.max/2*3 {
+		t.presize(like, &w.pages)
+	}
 }
 
 // raise forgets the buckets below number first.
