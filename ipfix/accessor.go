@@ -92,8 +92,8 @@ func (a Accessor) Addr(r Record) netip.Addr { return address(r.value(a.place)) }
 
 // UnixMilli reads a time of any of the four encodings (RFC 7011, Sections
 // 6.1.7 to 6.1.10) in Unix milliseconds, rounded down; 0 if the value is no
-// time, or an NTP timestamp of zero. Milliseconds too large for an int64 are
-// the largest.
+// time, or an NTP timestamp of zero. The highest bit of a dateTimeMilliseconds
+// is ignored.
 func (a Accessor) UnixMilli(r Record) int64 {
 	ms, _ := unixMilli(a.place.typ, r.value(a.place))
 	return ms

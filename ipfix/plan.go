@@ -42,12 +42,16 @@ type Column struct {
 // of variable length and those in records shorter than eight octets. It is
 // never changed, so it may be used by many goroutines at once.
 type Plan struct {
-	loads    []planLoad // behind no value of variable length
+	loads  []planLoad // most of them
+	shifts []planLoad // those that need a shift
+	rest   bool       // there are any of the following
+
 	groups   []planGroup
 	scans    []planScan
 	converts []convert
-	fields   []int // by column: the field it reads, -1 for none
-	width    int   // slots that a row must have
+
+	fields []int // by column: the field it reads, -1 for none
+	width  int   // slots that a row must have
 }
 
 type planLoad struct {
@@ -94,6 +98,7 @@ func (t *Template) Plan(columns ...Column) *Plan {
 			p.add(t, p.fields[i], c)
 		}
 	}
+	p.rest = len(p.groups)+len(p.scans)+len(p.converts) > 0
 	return p
 }
 
@@ -131,6 +136,10 @@ func (p *Plan) add(t *Template, field int, c Column) {
 		p.scans = append(p.scans, planScan{at, slot, c.Form})
 	case c.Form == Address:
 		p.load(at.load, slot+1, mappedIPv4)
+	case c.Form == UnixMilli && at.typ == TypeDateTimeMilliseconds:
+		l := at.load
+		l.mask &= milliMask
+		p.load(l, slot, 0)
 	default:
 		p.load(at.load, slot, 0)
 		if c.Form == UnixMilli {
@@ -141,8 +150,12 @@ func (p *Plan) add(t *Template, field int, c Column) {
 
 func (p *Plan) load(l load, slot uint16, or uint64) {
 	pl := planLoad{l.mask, or, l.offset, slot, l.shift}
-	if l.base == 0 {
+	if l.base == 0 && l.shift == 0 {
 		p.loads = append(p.loads, pl)
+		return
+	}
+	if l.base == 0 {
+		p.shifts = append(p.shifts, pl)
 		return
 	}
 	for i := range p.groups {
@@ -170,40 +183,48 @@ func (p *Plan) Width() int { return p.width }
 // high half of an IPv4 address, so clear a row before it is used with another
 // Plan. It allocates nothing.
 func (p *Plan) Read(r Record, row []uint64) {
-	readLoads(p.loads, r.octets, 0, row)
-	for i := range p.groups {
-		g := &p.groups[i]
-		readLoads(g.loads, r.octets, r.base(g.base), row)
+	readLoads(p.loads, r.octets, row)
+	for i := range p.shifts {
+		row[p.shifts[i].slot] = p.shifts[i].read(r.octets, 0)
 	}
-	for i := range p.scans {
-		p.scans[i].read(r, row)
-	}
-	for i := range p.converts {
-		c := &p.converts[i]
-		row[c.slot] = milli(c.typ, row[c.slot])
+	if p.rest {
+		p.readRest(r, row)
 	}
 }
 
 // readLoads is not inlined because it would then spill its registers.
 //
 //go:noinline
-func readLoads(loads []planLoad, b []byte, base int, row []uint64) {
+func readLoads(loads []planLoad, b []byte, row []uint64) {
 	for i := range loads {
 		l := &loads[i]
-		at := base + int(l.offset)
-		row[l.slot] = binary.BigEndian.Uint64(b[at:at+8])>>(l.shift&63)&l.mask | l.or
+		at := int(l.offset)
+		row[l.slot] = binary.BigEndian.Uint64(b[at:at+8])&l.mask | l.or
 	}
 }
 
-// milli converts a time as loaded to non-negative Unix milliseconds.
-func milli(t Type, v uint64) uint64 {
-	switch t {
-	case TypeDateTimeSeconds:
-		return v * 1000
-	case TypeDateTimeMicroseconds, TypeDateTimeNanoseconds:
-		return ntpMilli(t, v)
+func (l *planLoad) read(b []byte, base int) uint64 {
+	return binary.BigEndian.Uint64(b[base+int(l.offset):])>>(l.shift&63)&l.mask | l.or
+}
+
+func (p *Plan) readRest(r Record, row []uint64) {
+	for i := range p.groups {
+		g := &p.groups[i]
+		base := r.base(g.base)
+		for j := range g.loads {
+			row[g.loads[j].slot] = g.loads[j].read(r.octets, base)
+		}
 	}
-	return min(v, math.MaxInt64)
+	for i := range p.scans {
+		p.scans[i].read(r, row)
+	}
+	for _, c := range p.converts {
+		if c.typ == TypeDateTimeSeconds {
+			row[c.slot] *= 1000
+		} else {
+			row[c.slot] = ntpMilli(c.typ, row[c.slot])
+		}
+	}
 }
 
 func (s *planScan) read(r Record, row []uint64) {

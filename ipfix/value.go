@@ -106,14 +106,20 @@ func unixMilli(t Type, b []byte) (int64, bool) {
 	switch t {
 	case TypeDateTimeSeconds:
 		v *= 1000
+	case TypeDateTimeMilliseconds:
+		v &= milliMask
 	case TypeDateTimeMicroseconds, TypeDateTimeNanoseconds:
 		if v == 0 {
 			return 0, false
 		}
 		v = ntpMilli(t, v)
 	}
-	return int64(min(v, math.MaxInt64)), true
+	return int64(v), true
 }
+
+// milliMask clears the highest bit of a dateTimeMilliseconds, 292 million
+// years away, so that it is no negative time.
+const milliMask = math.MaxInt64
 
 // timeOf reads a time at its full precision, false if it is none.
 func timeOf(t Type, b []byte) (time.Time, bool) {
