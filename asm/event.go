@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/dict"
 	"tollbridge/ipfix"
 )
 
@@ -26,6 +27,7 @@ func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.L
 		// The record was decoded by the Template that it is encoded by.
 		panic("asm: internal error: " + err.Error())
 	}
+	flow = dict.AppendClassifier(flow, t, octets, dict.ClassifierOptions{})
 	r.Flow = flow
 	room := m.room(&r)
 	if len(flow) <= room {
