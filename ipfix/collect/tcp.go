@@ -107,7 +107,7 @@ func (p *Process) serveConn(conn net.Conn) error {
 		Process:  p,
 		exporter: e,
 		session:  Session{Transport: ipfix.TCP, Exporter: e.name, Remote: remote, Local: unmap(conn.LocalAddr())},
-		stream:   newStream(conn, p.cfg.Now),
+		stream:   newStream(newGatherer(conn), p.cfg.Now),
 	}
 	err := c.collect()
 	if c.opened {
