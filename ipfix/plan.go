@@ -80,8 +80,8 @@ type convert struct {
 	typ  Type
 }
 
-// Plan compiles columns for records of t. It panics if a Slot is not of
-// 0 to 65534.
+// Plan compiles columns for records of t. It panics if a Slot is not from 0
+// to 65534.
 func (t *Template) Plan(columns ...Column) *Plan {
 	p := &Plan{fields: make([]int, len(columns))}
 	for i, c := range columns {

@@ -106,14 +106,17 @@ type Record struct {
 
 // Record views b as a record of t, which it must be exactly: ErrLength.
 func (t *Template) Record(b []byte) (Record, error) {
-	var spans []span
+	r := Record{octets: b, template: t}
+	n := t.minLength
 	if !t.Fixed() {
-		spans = make([]span, len(t.runs)-1)
+		spans := make([]span, len(t.runs)-1)
+		n = t.scan(b, spans)
+		r.spans = &spans
 	}
-	if t.scan(b, spans) != len(b) {
+	if n != len(b) {
 		return Record{}, fmt.Errorf("ipfix: %d octets as a record of template %d: %w", len(b), t.ID, ErrLength)
 	}
-	return Record{b, t, &spans}, nil
+	return r, nil
 }
 
 // Bytes returns the octets of the whole record.

@@ -117,8 +117,8 @@ func (s *Session) Decode(msg []byte, visit func(DataSet)) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	d := s.domains[h.Domain]
-	if d == nil {
+	d, known := s.domains[h.Domain]
+	if !known {
 		if len(s.domains) >= s.Limits.withDefaults().Domains {
 			return Result{}, &DecodeError{12, "Observation Domain ID", ErrLimit}
 		}
@@ -132,7 +132,9 @@ func (s *Session) Decode(msg []byte, visit func(DataSet)) (Result, error) {
 		}
 		return Result{}, err
 	}
-	s.domains[h.Domain] = d
+	if !known {
+		s.domains[h.Domain] = d
+	}
 	d.sequence.account(h, &r)
 	if visit == nil {
 		return r, nil
