@@ -1,0 +1,178 @@
+package asm
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+	"time"
+
+	"tollbridge/asm/acct"
+	"tollbridge/dedup"
+	"tollbridge/ipfix"
+)
+
+func reversed(id, length uint16) ipfix.FieldSpecifier {
+	return ipfix.FieldSpecifier{ID: id, Enterprise: ipfix.ReversePEN, Length: length}
+}
+
+func TestPlan(t *testing.T) {
+	a4, b4 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	a6, b6 := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+	zero4, zero6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	const exported = 1_800_000_000
+	at := time.Unix(exported-5, 0)
+	ms := at.UnixMilli()
+	type fields = []ipfix.FieldSpecifier
+	src, octets := field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 8)
+	base := flow{source: a4, start: exported * 1000, end: exported * 1000}
+	with := func(change func(*flow)) flow {
+		f := base
+		change(&f)
+		return f
+	}
+	forward := func(octets, packets uint64) flow {
+		return with(func(f *flow) { f.forward = volume{octets, packets} })
+	}
+	ended := func(start, end int64) flow {
+		return with(func(f *flow) { f.start, f.end, f.forward.octets = start, end, 1 })
+	}
+	for _, c := range []struct {
+		name   string
+		fields fields
+		values []any
+		want   flow
+		why    reason
+		timed  bool
+	}{
+		{"delta counters", fields{src, octets, field(2, 8)}, []any{a4, 7, 3}, forward(7, 3), "", false},
+		{"delta beside total counts once", fields{src, octets, field(85, 8), field(86, 8)}, []any{a4, 7, 1000, 10}, forward(7, 0), "", false},
+		{"layer 2 octets", fields{src, field(352, 8), field(2, 8)}, []any{a4, 7, 3}, forward(7, 3), "", false},
+		{"a zero post counter beside a real one", fields{src, field(23, 8), octets}, []any{a4, 0, 7}, forward(7, 0), "", false},
+		{"post counters alone", fields{src, field(23, 8), field(24, 8)}, []any{a4, 7, 3}, forward(7, 3), "", false},
+		{"packets alone", fields{src, field(2, 8)}, []any{a4, 3}, forward(0, 3), "", false},
+		{"initiator and responder", fields{src, field(231, 8), field(232, 8), field(298, 8), field(299, 8)}, []any{a4, 7, 8, 3, 4},
+			with(func(f *flow) { f.forward, f.reverse = volume{7, 3}, volume{8, 4} }), "", false},
+		{"initiator beside delta counts once", fields{src, octets, field(231, 8), field(232, 8)}, []any{a4, 7, 7, 8}, forward(7, 0), "", false},
+		{"biflow (RFC 5103)", fields{src, octets, field(2, 8), reversed(1, 8), reversed(2, 8)}, []any{a4, 7, 3, 8, 4},
+			with(func(f *flow) { f.forward, f.reverse = volume{7, 3}, volume{8, 4} }), "", false},
+		{"total counters alone", fields{src, field(85, 8), field(86, 8)}, nil, flow{}, noCounter, false},
+		{"no counter", fields{src}, nil, flow{}, noCounter, false},
+		{"no address", fields{octets}, nil, flow{}, noAddress, false},
+		{"counter too large", fields{src, octets}, []any{a4, uint64(acct.MaxOctets + 1)}, base, tooLarge, false},
+		{"counter as large as may be", fields{src, octets}, []any{a4, uint64(acct.MaxOctets)}, forward(acct.MaxOctets, 0), "", false},
+		{"both directions too large together", fields{src, octets, reversed(1, 8)}, []any{a4, uint64(acct.MaxOctets), 1}, base, tooLarge, false},
+
+		{"IPv6", fields{field(27, 16), field(28, 16), octets}, []any{a6, b6, 7},
+			with(func(f *flow) { f.source, f.destination, f.forward.octets = a6, b6, 7 }), "", false},
+		{"IPv4 and IPv6, of which one is zeros (IPv4)", fields{src, field(12, 4), field(27, 16), field(28, 16), octets}, []any{a4, b4, zero6, zero6, 7},
+			with(func(f *flow) { f.source, f.destination, f.forward.octets = a4, b4, 7 }), "", false},
+		{"IPv4 and IPv6, of which one is zeros (IPv6)", fields{src, field(12, 4), field(27, 16), field(28, 16), octets}, []any{zero4, zero4, a6, b6, 7},
+			with(func(f *flow) { f.source, f.destination, f.forward.octets = a6, b6, 7 }), "", false},
+		{"ports, protocol and DSCP", fields{src, field(7, 2), field(11, 2), field(4, 1), field(195, 1), octets}, []any{a4, 1000, 53, 17, 46, 7},
+			with(func(f *flow) {
+				f.sourcePort, f.destinationPort, f.protocol, f.dscp, f.forward.octets = 1000, 53, 17, 46, 7
+			}), "", false},
+		{"class of service octet", fields{src, field(5, 1), octets}, []any{a4, 46<<2 | 3, 7},
+			with(func(f *flow) { f.dscp, f.forward.octets = 46, 7 }), "", false},
+
+		{"milliseconds", fields{src, octets, field(152, 8), field(153, 8)}, []any{a4, 1, at.Add(-time.Second), at}, ended(ms-1000, ms), "", true},
+		{"seconds", fields{src, octets, field(150, 4), field(151, 4)}, []any{a4, 1, at.Add(-time.Second), at}, ended(ms-1000, ms), "", true},
+		{"microseconds", fields{src, octets, field(155, 8)}, []any{a4, 1, at}, ended(ms, ms), "", true},
+		{"nanoseconds", fields{src, octets, field(157, 8)}, []any{a4, 1, at}, ended(ms, ms), "", true},
+		{"uptime and start of the system", fields{src, octets, field(21, 4), field(160, 8)}, []any{a4, 1, 60_000, at}, ended(ms+60_000, ms+60_000), "", true},
+		{"uptime alone is as good as the export time", fields{src, octets, field(21, 4)}, []any{a4, 1, 60_000}, ended(exported*1000, exported*1000), "", true},
+		{"microseconds before the export", fields{src, octets, field(159, 4)}, []any{a4, 1, 2_000_000}, ended(exported*1000-2000, exported*1000-2000), "", true},
+		{"start and duration", fields{src, octets, field(152, 8), field(161, 4)}, []any{a4, 1, at, 1500}, ended(ms, ms+1500), "", true},
+		{"start alone", fields{src, octets, field(152, 8)}, []any{a4, 1, at}, ended(ms, ms), "", true},
+		{"duration alone is no flow time", fields{src, octets, field(161, 4)}, []any{a4, 1, 1500}, ended(exported*1000, exported*1000), "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tmpl := must(ipfix.NewTemplate(256, c.fields...))
+			p := newPlan(tmpl, dedup.Key{}.Hash())
+			if p.timed != c.timed {
+				t.Errorf("timed %v, want %v", p.timed, c.timed)
+			}
+			if c.values == nil {
+				if p.useless != c.why {
+					t.Errorf("useless for %q, want %q", p.useless, c.why)
+				}
+				return
+			}
+			octets, err := tmpl.AppendRecord(nil, c.values...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var r row
+			var got flow
+			if why := p.flow(must(tmpl.Record(octets)), &r, exported, &got); why != c.why || got != c.want {
+				t.Errorf("flow %+v, %q; want %+v, %q", got, why, c.want, c.why)
+			}
+			back, err := parseFlow(got.appendBinary(nil))
+			if err != nil || back != got {
+				t.Errorf("encoded and parsed: %+v, %v", back, err)
+			}
+		})
+	}
+}
+
+func TestClasses(t *testing.T) {
+	b := newBridge(t, Settings{OriginHost: "asm.example", ClassDefault: "rest", Classes: []Class{
+		{Name: "voice", DSCP: []uint8{46, 34}, Protocols: []uint8{17}},
+		{Name: "cdn", Prefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/28"), netip.MustParsePrefix("2001:db8::/32")}},
+		{Name: "web", Protocols: []uint8{6}, Ports: []PortRange{{80, 80}, {443, 445}}},
+		{Name: "cdn", Ports: []PortRange{{9, 9}}},
+	}})
+	for _, c := range []struct {
+		protocol, dscp uint8
+		remote         string
+		port           uint16
+		own            classIndex
+		want           string
+	}{
+		{17, 46, "198.51.100.1", 5060, noClass, "voice"},
+		{6, 46, "198.51.100.1", 5060, noClass, "rest"},
+		{17, 0, "203.0.113.15", 1, noClass, "cdn"},
+		{17, 0, "203.0.113.16", 1, noClass, "rest"},
+		{6, 0, "2001:db8::5", 443, noClass, "cdn"},
+		{6, 0, "198.51.100.1", 443, noClass, "web"},
+		{6, 0, "198.51.100.1", 446, noClass, "rest"},
+		{6, 0, "198.51.100.1", 9, noClass, "cdn"},
+		{6, 0, "198.51.100.1", 10, b.m.class("business"), "business"},
+	} {
+		f := flow{protocol: c.protocol, dscp: c.dscp}
+		got := b.m.classNames[b.m.classes.find(&f, netip.MustParseAddr(c.remote), c.port, c.own)]
+		if got != c.want {
+			t.Errorf("%+v: class %q", c, got)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	good := testSettings
+	good.Classes = []Class{{Name: "x", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, DSCP: []uint8{63}, Protocols: []uint8{6}, Ports: []PortRange{{1, 2}}}}
+	back, err := ParseSettings(must(good.AppendBinary(nil)))
+	if err != nil || !reflect.DeepEqual(back, good.WithDefaults()) {
+		t.Errorf("encoded and parsed: %+v, %v", back, err)
+	}
+	for name, spoil := range map[string]func(*Settings){
+		"no origin":           func(s *Settings) { s.OriginHost = "" },
+		"unknown mode":        func(s *Settings) { s.Mode = "magic" },
+		"half a second":       func(s *Settings) { s.Interval = 1500 * time.Millisecond },
+		"negative time":       func(s *Settings) { s.Linger = -1 },
+		"age below interval":  func(s *Settings) { s.MaxSessionAge = time.Second },
+		"tiny record":         func(s *Settings) { s.MaxRecord = 100 },
+		"nameless class":      func(s *Settings) { s.Classes[0].Name = "" },
+		"DSCP of seven bits":  func(s *Settings) { s.Classes[0].DSCP[0] = 64 },
+		"ports upside down":   func(s *Settings) { s.Classes[0].Ports[0] = PortRange{2, 1} },
+		"no prefix":           func(s *Settings) { s.Classes[0].Prefixes[0] = netip.Prefix{} },
+		"hardly any identity": func(s *Settings) { s.MaxIdentities = 1 },
+	} {
+		s := good
+		s.Classes = []Class{{Name: "x", Prefixes: []netip.Prefix{{}}, DSCP: []uint8{0}, Ports: []PortRange{{}}}}
+		s.Classes[0].Prefixes[0] = netip.MustParsePrefix("10.0.0.0/8")
+		spoil(&s)
+		if err := s.Validate(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package asm
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+	"time"
+
+	"tollbridge/asm/acct"
+	"tollbridge/ipfix"
+)
+
+const outside = "203.0.113.9" // nobody's address
+
+func mapped(t *testing.T, settings Settings) *bridge {
+	t.Helper()
+	b := newBridge(t, settings)
+	b.users("file", bind("192.0.2.1", "ann"))
+	return b
+}
+
+func count(records, octets, packets uint64) acct.Count {
+	return acct.Count{Records: records, Octets: octets, Packets: packets}
+}
+
+func TestDuplicates(t *testing.T) {
+	b := mapped(t, testSettings)
+	one := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	two := b.open(ipfix.TCP, "router", "198.51.100.1:1000")
+	other := b.open(ipfix.TCP, "other", "198.51.100.2:999")
+	msg := b.message(true, b.flow("192.0.2.1", outside))
+	b.add(acct.EntryMessage, one, msg)
+	b.add(acct.EntryMessage, one, msg)
+	b.add(acct.EntryMessage, two, msg)                       // through another Transport Session
+	b.send(two, b.flow("192.0.2.1", outside))                // in another Message
+	b.add(acct.EntryMessage, other, msg)                     // another exporter saw a flow of its own
+	again := b.encode(2, true, b.flow("192.0.2.1", outside)) // so did another Observation Domain
+	b.add(acct.EntryMessage, one, again)
+	sum := b.checkpoint()
+	if sum.Received != count(6, 600, 12) || sum.Duplicate != count(3, 300, 6) || sum.Accounted != count(3, 300, 6) {
+		t.Errorf("received %+v, duplicate %+v, accounted %+v", sum.Received, sum.Duplicate, sum.Accounted)
+	}
+}
+
+// Equal records of a Template without any flow time can be honest, but equal
+// Messages can't.
+func TestDuplicatesWithoutTime(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	tmpl := must(ipfix.NewTemplate(256, field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4)))
+	e := ipfix.NewEncoder(1, 0)
+	for range 2 {
+		if err := e.AddTemplate(tmpl); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := e.AddRecord(tmpl, netip.MustParseAddr("192.0.2.1"), 10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		msg := bytes.Clone(e.Flush(uint32(b.clock.Unix())))
+		b.add(acct.EntryMessage, s, msg)
+		b.checkpoint()
+		b.restart()
+		b.add(acct.EntryMessage, s, msg)
+	}
+	sum := b.checkpoint()
+	if sum.Received != count(8, 80, 0) || sum.Duplicate != count(4, 40, 0) || sum.Accounted != count(4, 40, 0) {
+		t.Errorf("received %+v, duplicate %+v, accounted %+v", sum.Received, sum.Duplicate, sum.Accounted)
+	}
+}
+
+func TestTimesOutOfBounds(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	now, old, ahead := b.flow("192.0.2.1", outside), b.flow("192.0.2.1", outside), b.flow("192.0.2.1", outside)
+	old.end = b.clock.Add(-2 * time.Hour)
+	ahead.end = b.clock.Add(time.Hour)
+	b.send(s, now, old, ahead)
+	sum := b.checkpoint()
+	if sum.Accounted != count(1, 100, 2) || sum.Suspended != count(2, 200, 4) {
+		t.Errorf("accounted %+v, suspended %+v", sum.Accounted, sum.Suspended)
+	}
+	for id, reason := range map[uint64]string{1: "below floor", 2: "ahead of clock"} {
+		if x := b.s.suspended[id]; x.Reason != reason || x.Source != "192.0.2.1:40000 > 203.0.113.9:443" {
+			t.Errorf("suspended %d: %q %q, want %q", id, x.Reason, x.Source, reason)
+		}
+	}
+}
+
+// A Data Set before its Template is decoded when the Template comes, across
+// restarts of the pipeline and, over UDP, of the Collecting Process.
+func TestEarlyDataSets(t *testing.T) {
+	b := mapped(t, testSettings)
+	udp := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	tcp := b.open(ipfix.TCP, "other", "198.51.100.2:999")
+	b.add(acct.EntryMessage, udp, b.message(false, b.flow("192.0.2.1", outside)))
+	first := b.j.entries[len(b.j.entries)-1].Position
+	b.after(10 * time.Second)
+	late := b.message(false, b.flow("192.0.2.1", outside))
+	b.add(acct.EntryMessage, udp, late)
+	b.add(acct.EntryMessage, udp, late) // a duplicate
+	b.add(acct.EntryMessage, tcp, late)
+	sum := b.checkpoint()
+	if sum.UndecodedMessages != 4 || sum.UndecodedOctets != 4*uint64(testTemplate.MinLength()) || !sum.Received.IsZero() {
+		t.Errorf("undecoded: %d messages, %d octets; received %+v", sum.UndecodedMessages, sum.UndecodedOctets, sum.Received)
+	}
+	if b.s.needed != first {
+		t.Errorf("needed from %d, want %d", b.s.needed, first)
+	}
+
+	b.restart()
+	b.add(acct.EntryClose, 0, nil) // the Collecting Process began anew
+	udp = b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	b.after(2 * time.Minute)
+	b.send(udp, b.flow("192.0.2.1", outside))
+	sum = b.checkpoint()
+	if sum.UndecodedMessages != 1 || sum.Received != count(4, 400, 8) || sum.Duplicate != count(1, 100, 2) || sum.Accounted != count(3, 300, 6) {
+		t.Errorf("%+v", sum)
+	}
+	key := acct.LedgerKey{Exporter: "router", Domain: 1, Interval: epoch.Unix()}
+	if got := b.s.ledger[key].Received; got != count(3, 300, 6) {
+		t.Errorf("received in the interval of arrival: %+v", got)
+	}
+	if b.s.needed != b.s.position+1 {
+		t.Errorf("needed from %d at %d", b.s.needed, b.s.position)
+	}
+}
+
+func TestEarlyBounds(t *testing.T) {
+	settings := testSettings
+	settings.EarlySets, settings.EarlyWait = 3, time.Hour
+	b := mapped(t, settings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	for i := range 5 {
+		b.clock = b.clock.Add(time.Second)
+		f := b.flow("192.0.2.1", outside)
+		f.fromPort = i
+		b.add(acct.EntryMessage, s, b.message(false, f))
+	}
+	b.send(s, b.flow("192.0.2.1", outside))
+	if sum := b.checkpoint(); sum.UndecodedMessages != 2 || sum.Accounted.Records != 4 || b.m.Stats().EarlyDropped != 2 {
+		t.Errorf("%+v, %+v", sum, b.m.Stats())
+	}
+
+	// The bound is free again. What waits too long is given up.
+	s = b.open(ipfix.UDP, "router", "198.51.100.1:1000")
+	b.add(acct.EntryMessage, s, b.message(false, b.flow("192.0.2.1", outside)))
+	b.after(2 * time.Hour)
+	if sum := b.checkpoint(); sum.UndecodedMessages != 3 || b.s.needed != b.s.position+1 {
+		t.Errorf("undecoded %d, needed from %d at %d", sum.UndecodedMessages, b.s.needed, b.s.position)
+	}
+}
+
+// Templates of a UDP session hold when the Collecting Process begins anew, as
+// the exporter knows nothing of that (RFC 7011, Section 8.4); those of a TCP
+// session end with it.
+func TestTemplatesSurvive(t *testing.T) {
+	for _, c := range []struct {
+		transport ipfix.Transport
+		accounted uint64
+	}{{ipfix.UDP, 2}, {ipfix.TCP, 1}} {
+		t.Run(c.transport.String(), func(t *testing.T) {
+			b := mapped(t, testSettings)
+			s := b.open(c.transport, "router", "198.51.100.1:999")
+			b.send(s, b.flow("192.0.2.1", outside))
+			b.checkpoint()
+			b.restart()
+			s = b.open(c.transport, "router", "198.51.100.1:999")
+			b.clock = b.clock.Add(time.Second)
+			b.add(acct.EntryMessage, s, b.message(false, b.flow("192.0.2.1", outside)))
+			if sum := b.checkpoint(); sum.Accounted.Records != c.accounted {
+				t.Errorf("accounted %d records, want %d", sum.Accounted.Records, c.accounted)
+			}
+			if n := len(b.m.transports.open); n != 1 {
+				t.Errorf("%d transport sessions are open", n)
+			}
+		})
+	}
+}
+
+// Entries that can't be applied are counted, and the pipeline goes on.
+func TestBrokenEntries(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	good := b.message(true, b.flow("192.0.2.1", outside))
+	for _, e := range []struct {
+		kind    acct.EntryKind
+		session uint64
+		data    []byte
+	}{
+		{acct.EntryMessage, 99, good},
+		{acct.EntryMessage, s, nil},
+		{acct.EntryMessage, s, good[:len(good)-1]},
+		{acct.EntryMessage, s, append([]byte{0, 9}, good[2:]...)},
+		{acct.EntryOpen, 0, []byte("nonsense")},
+		{acct.EntryUsers, 0, []byte("nonsense")},
+		{acct.EntryConfig, 0, []byte(`{"interval":-1}`)},
+		{acct.EntryKind(77), 0, nil},
+	} {
+		b.add(e.kind, e.session, e.data)
+	}
+	b.add(acct.EntryClose, 99, nil) // as of an entry that was not there: nothing to do
+	if n := b.m.Stats().Broken; n != 8 {
+		t.Errorf("%d broken entries, want 8", n)
+	}
+	b.add(acct.EntryMessage, s, good)
+	if sum := b.checkpoint(); sum.Accounted != count(1, 100, 2) || sum.UndecodedMessages != 1 {
+		t.Errorf("accounted %+v, undecoded %d", sum.Accounted, sum.UndecodedMessages)
+	}
+}
+
+func TestLost(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	b.send(s, b.flow("192.0.2.1", outside))
+	lost := b.message(true, b.flow("192.0.2.1", outside), b.flow("192.0.2.1", outside))
+	b.send(s, b.flow("192.0.2.1", outside))
+	if sum := b.checkpoint(); sum.Lost != 2 {
+		t.Errorf("lost %d, want 2", sum.Lost)
+	}
+	b.add(acct.EntryMessage, s, lost)
+	b.checkpoint()
+	for _, l := range b.s.ledger {
+		if l.LostFound != 2 {
+			t.Errorf("found %d, want 2", l.LostFound)
+		}
+	}
+}
+
+// An entry must follow the one before.
+func TestGap(t *testing.T) {
+	b := mapped(t, testSettings)
+	if err := b.m.Apply(t.Context(), acct.Entry{Position: 99, Kind: acct.EntryTick}); err == nil {
+		t.Error("a gap in the journal is no error")
+	}
+}
