@@ -209,22 +209,6 @@ func TestExportersAreBounded(t *testing.T) {
 	}
 }
 
-func TestLogDue(t *testing.T) {
-	var lines, total uint64
-	for n := uint64(1); n <= 12345; n++ {
-		if standsFor, due := logDue(n); due {
-			lines++
-			total += standsFor
-		}
-	}
-	if lines != 5 || total != 10000 {
-		t.Errorf("%d lines for %d events, want 5 for 10000", lines, total)
-	}
-	if _, due := logDue(1<<64 - 1); due {
-		t.Error("the largest count is logged")
-	}
-}
-
 func wantMalformed(t *testing.T, got, want map[Cause]uint64) {
 	t.Helper()
 	if !maps.Equal(got, want) {

@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tollbridge/ipfix"
@@ -328,4 +330,39 @@ func TestTCPBackPressure(t *testing.T) {
 	if s := p.Stats(); s.Messages != want || len(s.Malformed) != 0 {
 		t.Errorf("%d messages, want %d: %+v", s.Messages, want, s)
 	}
+}
+
+// A tiredListener fails with each of its errors, then is closed.
+type tiredListener struct {
+	net.Listener
+	errs []error
+}
+
+func (l *tiredListener) Accept() (net.Conn, error) {
+	if len(l.errs) == 0 {
+		return nil, net.ErrClosed
+	}
+	err := l.errs[0]
+	l.errs = l.errs[1:]
+	return nil, err
+}
+
+func (l *tiredListener) Close() error   { return nil }
+func (l *tiredListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// A lack of descriptors passes; a listener that fails otherwise ends serving.
+func TestTCPAcceptFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProcess(t, Config{Journal: newMemory()})
+		began := time.Now()
+		if err := p.ServeTCP(t.Context(), &tiredListener{errs: []error{syscall.EMFILE, syscall.ECONNABORTED, syscall.ENFILE}}); err != nil {
+			t.Error(err)
+		}
+		if got := time.Since(began); got != 2*acceptPause {
+			t.Errorf("it paused for %v, want %v", got, 2*acceptPause)
+		}
+		if err := p.ServeTCP(t.Context(), &tiredListener{errs: []error{syscall.EINVAL}}); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("serving ended with %v", err)
+		}
+	})
 }

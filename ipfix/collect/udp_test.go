@@ -316,3 +316,14 @@ func TestUDPAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations per batch", allocs)
 	}
 }
+
+// Link-local addresses are told apart by their interface.
+func TestUDPPeerScope(t *testing.T) {
+	addr := netip.MustParseAddrPort("[fe80::1]:4739")
+	if got := (udpPeer{addr, 0}).remote(); got != addr {
+		t.Errorf("without scope: %v", got)
+	}
+	if got, want := (udpPeer{addr, 3}).remote(), netip.MustParseAddrPort("[fe80::1%3]:4739"); got != want {
+		t.Errorf("with scope: %v, want %v", got, want)
+	}
+}

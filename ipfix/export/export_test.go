@@ -454,6 +454,44 @@ func TestUDPTemplateRefreshByMessages(t *testing.T) {
 	})
 }
 
+// Templates that one Message can't hold are sent in several, Options Templates
+// among them.
+func TestTemplatesFillSeveralMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		session := ipfix.NewSession(ipfix.UDP)
+		var messages, unknown int
+		p := runUDP(t, export.Config{MaxMessage: 100}, func(b []byte) error {
+			r, err := session.Decode(b, func(ipfix.DataSet) {})
+			messages++
+			unknown += r.Unknown
+			return err
+		})
+		const n = 20
+		for i := range uint16(n) {
+			fields := []ipfix.FieldSpecifier{{ID: ipfix.OctetDeltaCount, Length: 8}, {ID: ipfix.PacketDeltaCount, Length: 8}}
+			tmpl := template(256+i, fields...)
+			if i%2 == 1 {
+				var err error
+				if tmpl, err = ipfix.NewOptionsTemplate(256+i, 1, fields...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Export(t.Context(), tmpl, make([]byte, 16)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(session.Templates()); got != n || unknown != 0 {
+			t.Errorf("%d templates, want %d; %d sets without template", got, n, unknown)
+		}
+		if s := p.Stats(); s.Records != n || s.LostMessages != 0 || int(s.Messages+s.TemplateMessages) != messages || s.TemplateMessages < 2 {
+			t.Errorf("%d messages, stats %+v", messages, s)
+		}
+	})
+}
+
 // A datagram that the kernel refuses is lost, counted, and shows in the
 // sequence numbers.
 func TestUDPRefusedDatagramsAreCounted(t *testing.T) {
