@@ -42,7 +42,33 @@ func (t *hosts) get(k host) *Holder {
 	if t.n == 0 {
 		return nil
 	}
-	for i := t.home(k); ; {
+	return t.search(k, t.home(k))
+}
+
+// getBatch stores the chains of up to batch addresses in chains. It reads the
+// slots where the searches begin before it searches, so that it waits for
+// memory once and not for each.
+func (t *hosts) getBatch(addrs []netip.Addr, chains []*Holder) {
+	var at [batch]int
+	var keys [batch]host
+	var first [batch]*Holder
+	for i, a := range addrs {
+		if chains[i] = nil; t.n > 0 && a.IsValid() {
+			keys[i] = hostOf(a)
+			at[i] = t.home(keys[i])
+			first[i] = t.slots[at[i]].head
+		}
+	}
+	for i := range addrs {
+		if first[i] != nil {
+			chains[i] = t.search(keys[i], at[i])
+		}
+	}
+}
+
+// search returns the chain of k, whose home is slot i.
+func (t *hosts) search(k host, i int) *Holder {
+	for {
 		s := &t.slots[i]
 		if s.host == k || s.head == nil {
 			return s.head

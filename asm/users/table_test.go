@@ -287,6 +287,16 @@ func TestTableAgainstScan(t *testing.T) {
 				table = restored
 			},
 			"": func(t *rapid.T) {
+				n := rapid.IntRange(0, 40).Draw(t, "batch")
+				addrs := rapid.SliceOfN(addr, n, n).Draw(t, "addrs")
+				ats := rapid.SliceOfN(rapid.Int64Range(0, 10), n, n).Draw(t, "ats")
+				holders := make([]*Holder, n)
+				table.LookupBatch(addrs, ats, holders)
+				for i, h := range holders {
+					if want := table.Lookup(addrs[i], ats[i]); h != want {
+						t.Fatalf("%s at %d in a batch is held by %s, want %s", addrs[i], ats[i], who(h), who(want))
+					}
+				}
 				for range 10 {
 					a, at := addr.Draw(t, "addr"), rapid.Int64Range(0, 10).Draw(t, "at")
 					got := "nobody"
@@ -421,14 +431,25 @@ func BenchmarkLookup(b *testing.B) {
 				addrs[i] = bs[rng.Uint64N(1<<20)].Prefix.Addr()
 			}
 			at := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
-			i := 0
-			b.ReportAllocs()
-			for b.Loop() {
-				if table.Lookup(addrs[i%len(addrs)], at) == nil {
-					b.Fatal("nobody")
+			b.Run("one by one", func(b *testing.B) {
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					if table.Lookup(addrs[i%len(addrs)], at) == nil {
+						b.Fatal("nobody")
+					}
 				}
-				i++
-			}
+			})
+			b.Run("batches of 24", func(b *testing.B) {
+				const n = 24 // one op is still one lookup
+				ats, holders := slices.Repeat([]int64{at}, n), make([]*Holder, n)
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					if i%n == 0 {
+						first := i % (len(addrs) - n)
+						table.LookupBatch(addrs[first:first+n], ats, holders)
+					}
+				}
+			})
 		})
 	}
 }
