@@ -131,10 +131,7 @@ func (d *delivery) round(now time.Time) {
 			l.count.inFlight.Store(uint64(l.window.Len()))
 		}
 		if len(d.targets) == 0 && d.held > 0 {
-			select {
-			case l.wanted <- struct{}{}:
-			default:
-			}
+			poke(l.wanted)
 		}
 	}
 }

@@ -95,7 +95,13 @@ func (l *link) run(ctx context.Context, events chan<- event, changed chan<- stru
 		var left *peer.DisconnectError
 		if errors.As(err, &left) && left.Cause != avp.Rebooting {
 			// RFC 6733, Section 5.4: no periodic attempts; only when
-			// there is something to send and nobody else to take it.
+			// there is something to send and nobody else to take it. What
+			// was wanted before is old; delivery says so again if it is not.
+			select {
+			case <-l.wanted:
+			default:
+			}
+			poke(changed)
 			select {
 			case <-ctx.Done():
 			case <-l.wanted:
@@ -229,9 +235,12 @@ func (h *handler) Flush() {
 	}
 }
 
-func (h *handler) Changed() {
+func (h *handler) Changed() { poke(h.changed) }
+
+// poke sends to a channel with room for one, unless that is taken.
+func poke(c chan<- struct{}) {
 	select {
-	case h.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
