@@ -137,7 +137,7 @@ func (s *Spool) Audit(ctx context.Context) (Books, error) {
 		})
 	})
 	if err != nil {
-		return Books{}, fmt.Errorf("spool: audit: %w", explain(state, err))
+		return Books{}, doing(explain(state, err), "audit")
 	}
 
 	out := Books{Problems: problems, Rows: []Row{}}

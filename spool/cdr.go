@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -133,7 +132,7 @@ func (c *CDRs) commit(group []*storing) {
 			metaDuplicates, duplicates)
 	})
 	if err != nil {
-		err = fmt.Errorf("spool: store CDRs: %w", err)
+		err = doing(err, "store CDRs")
 	}
 	for _, s := range group {
 		if err != nil {

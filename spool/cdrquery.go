@@ -3,7 +3,6 @@ package spool
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -140,7 +139,7 @@ func (c *CDRs) Totals(ctx context.Context) ([]UserTotal, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("spool: totals: %w", explain(c.file, err))
+		return nil, doing(explain(c.file, err), "totals")
 	}
 	for _, l := range sessions {
 		u := user(l.user)

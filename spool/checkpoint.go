@@ -116,7 +116,7 @@ func (s *Spool) Commit(ctx context.Context, b acct.Batch) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("spool: commit position %d: %w", b.Position, err)
+		return doing(err, "commit position %d", b.Position)
 	}
 	crashpoint.At(crashpoint.CheckpointCommitted)
 	*c = checkpoint{b.Position, b.Needed, nextRecord, nextSuspended, identities}
@@ -246,7 +246,7 @@ func (s *Spool) Load(ctx context.Context) (acct.Checkpoint, error) {
 		})
 	})
 	if err != nil {
-		return acct.Checkpoint{}, fmt.Errorf("spool: load: %w", explain(state, err))
+		return acct.Checkpoint{}, doing(explain(state, err), "load")
 	}
 	return cp, nil
 }

@@ -9,57 +9,12 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
 )
-
-// What callers may branch on.
-var (
-	ErrFull        = errors.New("disk is full")                       // free space; what waits is kept and tried again
-	ErrNotDatabase = errors.New("not a database of this program")     // another file bears the name
-	ErrDamaged     = errors.New("damaged")                            // stored octets fail their check
-	ErrNewer       = errors.New("written by a newer version")         // of this program
-	ErrReadOnly    = errors.New("the spool is open for reading only") // by OpenReadOnly
-	ErrClosed      = errors.New("closed")
-)
-
-// explain says in err's text which file it is about and what to do. The cause
-// stays reachable.
-func explain(file string, err error) error {
-	if err == nil {
-		return nil
-	}
-	dir := filepath.Dir(file)
-	var se sqlite3.Error
-	switch {
-	case errors.As(err, &se):
-		switch se.Code {
-		case sqlite3.ErrFull:
-			return fmt.Errorf("spool: %s: %w: free some space on its file system (%w)", file, ErrFull, err)
-		case sqlite3.ErrNotADB:
-			return fmt.Errorf("spool: %s: %w: move it away, or name another directory (%w)", file, ErrNotDatabase, err)
-		case sqlite3.ErrCorrupt:
-			return fmt.Errorf("spool: %s: %w: stop the daemon, keep a copy of %s, and restore it from a backup (%w)", file, ErrDamaged, dir, err)
-		case sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrPerm, sqlite3.ErrAuth:
-			return fmt.Errorf("spool: %s can't be opened or written: check owner and permissions of %s (%w)", file, dir, err)
-		case sqlite3.ErrBusy, sqlite3.ErrLocked:
-			return fmt.Errorf("spool: %s is locked by another program: end that program (%w)", file, err)
-		case sqlite3.ErrIoErr:
-			if se.SystemErrno != 0 {
-				return fmt.Errorf("spool: %s: %w: %w", file, err, se.SystemErrno)
-			}
-		}
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("spool: check owner and permissions of %s: %w", dir, err)
-	case errors.Is(err, sql.ErrConnDone), err.Error() == "sql: database is closed":
-		return fmt.Errorf("spool: %s: %w", file, ErrClosed)
-	}
-	return fmt.Errorf("spool: %s: %w", file, err)
-}
 
 // A connector opens connections to one database file with this package's
 // settings, whoever opens them.
@@ -299,7 +254,7 @@ func (i *inserter) flush() error {
 func openReader(file string, schema schema) (*sql.DB, error) {
 	if _, err := os.Stat(file); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("spool: %s: no spool there (a daemon makes one): %w", file, err)
+			return nil, &fileError{file: file, advice: "no spool is there; a daemon makes one", err: err}
 		}
 		return nil, explain(file, err)
 	}
@@ -339,8 +294,7 @@ func quickCheck(db *sql.DB, file string, limit time.Duration) (whole bool, err e
 	case err != nil:
 		return false, explain(file, err)
 	case verdict != "ok":
-		return false, fmt.Errorf("spool: %s: %w: %s: keep a copy of %s, and restore it from a backup",
-			file, ErrDamaged, verdict, filepath.Dir(file))
+		return false, &fileError{file: file, is: ErrDamaged, advice: restore(file), err: errors.New(verdict)}
 	}
 	return true, nil
 }

@@ -372,7 +372,7 @@ func (j *Journal) commit(groups []*group) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("spool: commit journal positions %d to %d: %w", groups[0].first, groups[len(groups)-1].last(), err)
+		return doing(err, "commit journal positions %d to %d", groups[0].first, groups[len(groups)-1].last())
 	}
 	crashpoint.At(crashpoint.JournalCommitted)
 

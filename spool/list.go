@@ -126,7 +126,7 @@ func (s *Spool) eachListed(ctx context.Context, from uint64, f func(*Listed) (bo
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("spool: list: %w", explain(state, err))
+		return doing(explain(state, err), "list")
 	}
 	return nil
 }
@@ -216,7 +216,7 @@ func (s *Spool) Sessions(ctx context.Context, after uint64, limit int) ([]acct.S
 		})
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil, fmt.Errorf("spool: sessions: %w", explain(state, err))
+		return nil, doing(explain(state, err), "sessions")
 	}
 	return out, nil
 }

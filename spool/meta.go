@@ -105,7 +105,7 @@ func loadMeta(ctx context.Context, q querier, file string) (Meta, error) {
 	}
 	m = Meta{Created: time.Unix(created, 0).UTC(), Epoch: uint32(epoch), OriginStateID: uint32(state)}
 	if copy(m.HashKey[:], key) != len(m.HashKey) {
-		return m, fmt.Errorf("spool: %s: hash key of %d octets: %w", file, len(key), ErrDamaged)
+		return m, explain(file, fmt.Errorf("hash key of %d octets: %w", len(key), ErrDamaged))
 	}
 	return m, nil
 }

@@ -72,10 +72,9 @@ func version(q querier, file string, s schema) (int, error) {
 	case v == 0 && objects == 0:
 		return 0, nil
 	case int32(id) != s.id:
-		return 0, fmt.Errorf("spool: %s: %w: move it away, or name another directory", file, ErrNotDatabase)
+		return 0, &fileError{file: file, advice: elsewhere, err: ErrNotDatabase}
 	case v > len(s.steps):
-		return 0, fmt.Errorf("spool: %s has schema version %d, this program knows up to %d: %w: install that version again",
-			file, v, len(s.steps), ErrNewer)
+		return 0, &fileError{file: file, advice: fmt.Sprintf("schema version %d, this program knows up to %d: install the newer one again", v, len(s.steps)), err: ErrNewer}
 	}
 	return v, nil
 }
@@ -88,8 +87,7 @@ func known(q querier, file string, s schema) error {
 		return err
 	}
 	if v < len(s.steps) {
-		return fmt.Errorf("spool: %s has schema version %d, this program wants %d: start the daemon once, which migrates it",
-			file, v, len(s.steps))
+		return explain(file, fmt.Errorf("schema version %d, this program wants %d: start the daemon once, which migrates it", v, len(s.steps)))
 	}
 	return nil
 }

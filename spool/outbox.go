@@ -275,9 +275,6 @@ func (o *Outbox) pageLocked(id uint64) (*page, error) {
 		}
 	}
 	p, err := readPage(context.Background(), o.r, id)
-	if errors.Is(err, errNoRecord) {
-		return nil, err
-	}
 	if err != nil {
 		return nil, explain(o.file, err)
 	}
@@ -295,7 +292,7 @@ func readPage(ctx context.Context, q querier, id uint64) (*page, error) {
 	err := q.QueryRowContext(ctx, "SELECT first, last, data FROM record_page WHERE last >= ? ORDER BY last LIMIT 1",
 		integer(id)).Scan(&first, &last, &data)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, fmt.Errorf("spool: outbox record %d: %w", id, errNoRecord)
+		return nil, fmt.Errorf("outbox record %d: %w", id, errNoRecord)
 	}
 	if err != nil {
 		return nil, err
@@ -378,7 +375,7 @@ func (o *Outbox) MarkSent(ctx context.Context, ids []uint64) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("spool: mark %d records sent: %w", len(ids), err)
+		return doing(err, "mark %d records sent", len(ids))
 	}
 
 	o.mu.Lock()

@@ -84,7 +84,7 @@ func (w *writer) addPages(pages []packed) error {
 // parsePage reads what appendItem wrote.
 func parsePage(first, last uint64, b []byte) (*page, error) {
 	bad := func() (*page, error) {
-		return nil, fmt.Errorf("spool: outbox records %d to %d: %w", first, last, ErrDamaged)
+		return nil, fmt.Errorf("outbox records %d to %d: %w", first, last, ErrDamaged)
 	}
 	if len(b) == 0 || b[0] != pageVersion {
 		return bad()

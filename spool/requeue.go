@@ -62,7 +62,7 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 		return o.w.setMeta(metaNextRecord, int64(next))
 	})
 	if err != nil {
-		return nil, fmt.Errorf("spool: requeue %d records: %w", len(ids), err)
+		return nil, doing(err, "requeue %d records", len(ids))
 	}
 	c.nextRecord = next
 	o.mu.Lock()

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"tollbridge/asm/acct"
@@ -78,7 +77,7 @@ func (o *Outbox) TrimSettled(ctx context.Context, now time.Time, r Retention) (u
 			return nil
 		})
 		if err != nil {
-			return removed, fmt.Errorf("spool: trim settled records: %w", err)
+			return removed, doing(err, "trim settled records")
 		}
 		removed += n
 	}

@@ -38,7 +38,7 @@ func parseSession(id uint64, b []byte) (acct.SessionState, error) {
 	c := cursor{b: b}
 	s := acct.SessionState{ID: id}
 	if v := c.octets(1); c.ok() && v[0] != sessionVersion {
-		return s, fmt.Errorf("spool: session %d: version %d: %w", id, v[0], ErrDamaged)
+		return s, fmt.Errorf("session %d: version %d: %w", id, v[0], ErrDamaged)
 	}
 	s.SessionID = string(c.octets(c.uvarint()))
 	s.User = string(c.octets(c.uvarint()))
@@ -50,11 +50,11 @@ func parseSession(id uint64, b []byte) (acct.SessionState, error) {
 	s.Number = uint32(c.uvarint())
 	s.Started = c.varint()
 	if !c.ok() {
-		return s, fmt.Errorf("spool: session %d: %w", id, ErrDamaged)
+		return s, fmt.Errorf("session %d: %w", id, ErrDamaged)
 	}
 	var err error
 	if s.Open, err = acct.ParseShares(c.b); err != nil {
-		return s, fmt.Errorf("spool: session %d: %w: %w", id, ErrDamaged, err)
+		return s, fmt.Errorf("session %d: %w: %w", id, ErrDamaged, err)
 	}
 	if len(s.Open) == 0 {
 		s.Open = nil

@@ -89,7 +89,7 @@ func (o *Outbox) Settle(ctx context.Context, settlements []acct.Settlement) erro
 		crashpoint.At(crashpoint.SettleWritten)
 		return nil
 	}); err != nil {
-		return fmt.Errorf("spool: settle %d records: %w", len(settlements), err)
+		return doing(err, "settle %d records", len(settlements))
 	}
 
 	o.mu.Lock()

@@ -78,11 +78,11 @@ func (s *Spool) Stats(ctx context.Context) (Stats, error) {
 		return err
 	})
 	if err != nil {
-		return Stats{}, fmt.Errorf("spool: stats: %w", explain(state, err))
+		return Stats{}, doing(explain(state, err), "stats")
 	}
 	st.First, st.Last, st.Damaged, err = s.journalRange(ctx)
 	if err != nil {
-		return Stats{}, fmt.Errorf("spool: stats: %w", explain(journal, err))
+		return Stats{}, doing(explain(journal, err), "stats")
 	}
 	return st, nil
 }

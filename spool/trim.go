@@ -47,7 +47,7 @@ func (j *Journal) Trim(ctx context.Context, below uint64) error {
 			return j.w.setMeta(metaTrimmed, last)
 		})
 		if err != nil {
-			return err
+			return doing(err, "trim the journal below %d", below)
 		}
 		if groups == 0 {
 			if begun {
