@@ -19,3 +19,8 @@ import (
 	_ "golang.org/x/term"
 	_ "pgregory.net/rapid"
 )
+
+import (
+	_ "github.com/ishidawataru/sctp"
+	_ "github.com/pion/dtls/v3"
+)
