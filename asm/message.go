@@ -3,6 +3,7 @@ package asm
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
@@ -22,8 +23,10 @@ type decoder struct {
 	ids      [chunk]dedup.Identity
 	ends     [chunk]int64
 	verdicts [chunk]dedup.Verdict
-	holders  [chunk][2]*users.Holder // of the source and of the destination
-	sink     int64                   // keeps touches from being optimized away
+	addrs    [2 * chunk]netip.Addr // source and destination of each
+	moments  [2 * chunk]int64
+	holders  [2 * chunk]*users.Holder
+	sink     int64 // keeps touches from being optimized away
 
 	// The Message at hand.
 	transport *transport
@@ -194,7 +197,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 				row.Accounted = row.Accounted.Plus(f.count())
 				continue
 			}
-			accounted, mirrored := m.account(f, c.holders[i][0], c.holders[i][1], key)
+			accounted, mirrored := m.account(f, c.holders[2*i], c.holders[2*i+1], key)
 			if accounted.IsZero() {
 				m.suspend(f, reasonUnmapped, row, key)
 				continue
@@ -206,28 +209,27 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	return n > 0
 }
 
-// lookup finds the holders of the first n flows. Their sessions are touched
-// one after another before any is used, so that the waits for memory overlap.
+// lookup finds the holders of the addresses of the first n flows. Their
+// sessions are touched one after another before any is used, so that the waits
+// for memory overlap.
 func (m *Module) lookup(n int) {
 	c := &m.decoder
 	for i := range n {
-		if c.verdicts[i] != dedup.New {
-			continue
-		}
 		f := &c.flows[i]
-		c.holders[i] = [2]*users.Holder{m.users.Lookup(f.source, f.end), m.users.Lookup(f.destination, f.end)}
+		if c.verdicts[i] == dedup.New {
+			c.addrs[2*i], c.addrs[2*i+1] = f.source, f.destination
+		} else {
+			c.addrs[2*i], c.addrs[2*i+1] = netip.Addr{}, netip.Addr{}
+		}
+		c.moments[2*i], c.moments[2*i+1] = f.end, f.end
 	}
-	for i := range n {
-		if c.verdicts[i] != dedup.New {
+	m.users.LookupBatch(c.addrs[:2*n], c.moments[:2*n], c.holders[:2*n])
+	for _, h := range c.holders[:2*n] {
+		if h == nil {
 			continue
 		}
-		for _, h := range c.holders[i] {
-			if h == nil {
-				continue
-			}
-			if s, _ := h.Session.(*session); s != nil {
-				c.sink += s.last + int64(s.room.open[0].Records)
-			}
+		if s, _ := h.Session.(*session); s != nil {
+			c.sink += s.last + int64(s.room.open[0].Records)
 		}
 	}
 }
