@@ -1,6 +1,8 @@
 package asm
 
 import (
+	"errors"
+
 	"tollbridge/asm/acct"
 )
 
@@ -16,12 +18,14 @@ func (m *Module) noteCrash(position uint64) { m.crashes[position]++ }
 // is booked as undecoded.
 func (m *Module) setAside(e acct.Entry) {
 	m.stats.SetAside++
-	key := acct.LedgerKey{Interval: m.interval}
-	if t := m.transports.open[e.Session]; t != nil && e.Kind == acct.EntryMessage {
-		key.Exporter = t.info.Exporter
-		row := m.ledger.row(key)
-		row.UndecodedMessages++
-		row.UndecodedOctets += uint64(len(e.Data))
+	err := errors.New("asm: the pipeline crashed at it")
+	if e.Kind != acct.EntryMessage {
+		m.broken(e, err)
+		return
 	}
-	m.logs.warn(m.log, "journal entry is set aside: the pipeline crashed at it", key, uint64(e.Kind), "position", e.Position, "kind", e.Kind)
+	key := acct.LedgerKey{}
+	if t := m.transports.open[e.Session]; t != nil {
+		key.Exporter = t.info.Exporter
+	}
+	m.undecodable(e, key, err)
 }

@@ -2,6 +2,7 @@ package asm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -68,13 +69,16 @@ func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipf
 			continue
 		}
 		entry, err := m.journal.Read(ctx, e.position)
-		if err != nil {
+		if err != nil && !errors.Is(err, acct.ErrNoEntry) {
 			return fmt.Errorf("asm: read data set at entry %d, which waited for template %d: %w", e.position, e.template, err)
 		}
 		m.transports.account(t).release(e)
-		set, err := t.decoder.DataSetAt(entry.Data, e.offset)
+		var set ipfix.DataSet
+		if err == nil {
+			set, err = t.decoder.DataSetAt(entry.Data, e.offset)
+		}
 		if err != nil || set.Template == nil {
-			// The Template does not fit the Data Set, which stays undecoded.
+			// It is lost, or the Template does not fit it. It stays undecoded.
 			m.stats.EarlyMisfits++
 			markPartial(early[i+1:], e.position)
 			markPartial(t.early, e.position)

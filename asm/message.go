@@ -40,12 +40,12 @@ type decoder struct {
 func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	t := m.transports.open[e.Session]
 	if t == nil {
-		m.broken(e, fmt.Errorf("asm: message of transport session %d, which is not open", e.Session))
+		m.undecodable(e, acct.LedgerKey{}, fmt.Errorf("asm: transport session %d is not open", e.Session))
 		return nil
 	}
 	h, err := ipfix.ParseHeader(e.Data)
 	if err != nil {
-		m.broken(e, err)
+		m.undecodable(e, acct.LedgerKey{Exporter: t.info.Exporter}, err)
 		return nil
 	}
 	m.stats.Messages++
@@ -59,15 +59,12 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 
 	m.transports.touch(t)
 	result, err := t.decoder.Decode(e.Data, m.visit)
-	row := m.row(d)
 	if err != nil {
-		// A malformed Message changes nothing (RFC 7011, Section 9.1), but
-		// that it came is in the books.
-		row.UndecodedMessages++
-		row.UndecodedOctets += uint64(len(e.Data))
-		m.broken(e, err)
+		// A malformed Message changes nothing (RFC 7011, Section 9.1).
+		m.undecodable(e, d.key, err)
 		return nil
 	}
+	row := m.row(d)
 	row.Lost += result.Lost
 	row.LostFound += result.Found
 	if m.decoder.early {
@@ -234,8 +231,17 @@ func (m *Module) lookup(n int) {
 	}
 }
 
-// broken notes an entry that can't be applied. It is lost to accounting, as
-// whoever wrote it should have refused it.
+// undecodable books a Message that can't be decoded, now or later.
+func (m *Module) undecodable(e acct.Entry, key acct.LedgerKey, err error) {
+	key.Interval = m.interval
+	row := m.ledger.row(key)
+	row.UndecodedMessages++
+	row.UndecodedOctets += uint64(len(e.Data))
+	m.broken(e, err)
+}
+
+// broken notes an entry that can't be applied; whoever wrote it should have
+// refused it.
 func (m *Module) broken(e acct.Entry, err error) {
 	m.stats.Broken++
 	key := acct.LedgerKey{}

@@ -2,6 +2,7 @@ package asm
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -205,7 +206,7 @@ func TestBrokenEntries(t *testing.T) {
 		t.Errorf("%d broken entries, want 8", n)
 	}
 	b.add(acct.EntryMessage, s, good)
-	if sum := b.checkpoint(); sum.Accounted != count(1, 100, 2) || sum.UndecodedMessages != 1 {
+	if sum := b.checkpoint(); sum.Accounted != count(1, 100, 2) || sum.UndecodedMessages != 4 {
 		t.Errorf("accounted %+v, undecoded %d", sum.Accounted, sum.UndecodedMessages)
 	}
 }
@@ -228,10 +229,19 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// An entry must follow the one before.
+// What the journal lost is counted, and the pipeline goes on.
 func TestGap(t *testing.T) {
 	b := mapped(t, testSettings)
-	if err := b.m.Apply(t.Context(), acct.Entry{Position: 99, Kind: acct.EntryTick}); err == nil {
-		t.Error("a gap in the journal is no error")
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	b.add(acct.EntryMessage, s, b.message(false, b.flow("192.0.2.1", outside)))
+	lost := b.j.entries[len(b.j.entries)-1].Position
+	b.j.add(acct.EntryTick, b.clock, 0, nil) // never applied
+	b.j.lost = lost
+	b.send(s, b.flow("192.0.2.1", outside))
+	if sum := b.checkpoint(); b.m.Stats().Missing != 1 || sum.UndecodedMessages != 1 || sum.Accounted.Records != 1 {
+		t.Errorf("%+v, %+v", b.m.Stats(), sum)
+	}
+	if err := b.m.Apply(t.Context(), acct.Entry{Position: lost, Kind: acct.EntryTick}); !errors.Is(err, ErrFailed) {
+		t.Errorf("going back in the journal: %v", err)
 	}
 }

@@ -29,6 +29,7 @@ type tb interface {
 type modelJournal struct {
 	entries []acct.Entry
 	trimmed uint64 // entries below are gone
+	lost    uint64 // this one is damaged; 0 for none
 }
 
 func (j *modelJournal) add(kind acct.EntryKind, at time.Time, session uint64, data []byte) acct.Entry {
@@ -41,6 +42,9 @@ func (j *modelJournal) add(kind acct.EntryKind, at time.Time, session uint64, da
 }
 
 func (j *modelJournal) Read(_ context.Context, position uint64) (acct.Entry, error) {
+	if position == j.lost {
+		return acct.Entry{}, acct.ErrNoEntry
+	}
 	if position < j.trimmed || position == 0 || position > uint64(len(j.entries)) {
 		return acct.Entry{}, fmt.Errorf("entry %d of %d, trimmed below %d, is not there", position, len(j.entries), j.trimmed)
 	}

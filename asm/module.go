@@ -106,8 +106,13 @@ func (m *Module) Apply(ctx context.Context, e acct.Entry) error {
 	if m.failed != nil {
 		return m.failed
 	}
-	if e.Position != m.position+1 {
+	if e.Position <= m.position {
 		return m.fail(fmt.Errorf("asm: entry %d follows entry %d", e.Position, m.position))
+	}
+	if missing := e.Position - m.position - 1; missing > 0 {
+		// Damaged and set aside by the journal, or trimmed by mistake.
+		m.stats.Missing += missing
+		m.log.Error("journal entries are missing", "after", m.position, "entries", missing)
 	}
 	if err := m.apply(ctx, e); err != nil {
 		return m.fail(fmt.Errorf("asm: entry %d (%v): %w", e.Position, e.Kind, err))

@@ -10,6 +10,7 @@ import (
 // the checkpoint that it began at is not in it.
 type Stats struct {
 	Entries           uint64 // of the journal
+	Missing           uint64 // entries that the journal lost
 	Broken            uint64 // of these, could not be applied
 	SetAside          uint64 // of these, passed over as the pipeline had crashed at them
 	Messages          uint64
@@ -24,7 +25,7 @@ type Stats struct {
 	EarlySets    uint64 // Data Sets before their Template
 	EarlyDropped uint64 // of these, beyond the bounds of number, octets or time
 	EarlyDecoded uint64 // of these, decoded later
-	EarlyMisfits uint64 // of these, not fitting the Template that came
+	EarlyMisfits uint64 // of these, not fitting the Template that came, or lost by the journal
 
 	Checkpoints       uint64
 	AccountingRecords uint64 // committed

@@ -1,6 +1,13 @@
 package acct
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrNoEntry is matched by the error of reading a journal entry that is not
+// there and never will be: it was dropped, or damaged and set aside.
+var ErrNoEntry = errors.New("no such journal entry")
 
 // An EntryKind says what a journal entry holds. The numbers are stored.
 type EntryKind uint8
