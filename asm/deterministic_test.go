@@ -190,9 +190,8 @@ func same(t tb, a, b *modelStore) {
 
 func never() (checkpoint, crash, fail bool) { return false, false, false }
 
-// The same journal gives the same records, to Session-Id and number, however
-// often the pipeline stopped, and the books balance after every checkpoint.
-func TestCrashes(t *testing.T) {
+// anything draws a journal of whatever may happen.
+func anything(rt *rapid.T) *traffic {
 	variants := []Settings{testSettings, testSettings, testSettings, testSettings}
 	variants[1].Interval = 30 * time.Second
 	variants[1].Classes = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}}
@@ -201,28 +200,35 @@ func TestCrashes(t *testing.T) {
 	variants[2].DedupWindow = 10 * time.Minute
 	variants[3].Mode = ModeAAAClient
 	variants[3].EarlySets = 2
-	rapid.Check(t, func(rt *rapid.T) {
-		x := newTraffic(rt)
-		x.settings(testSettings)
-		x.connect()
-		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			switch rapid.IntRange(0, 11).Draw(rt, "what") {
-			case 0, 1, 2, 3:
-				x.message(rapid.IntRange(0, 2).Draw(rt, "template") > 0)
-			case 4:
-				x.resend()
-			case 5, 6, 7:
-				x.wait()
-			case 8:
-				x.rebind()
-			case 9:
-				x.connect()
-			case 10:
-				x.settings(rapid.SampledFrom(variants).Draw(rt, "settings"))
-			case 11:
-				x.entry(acct.EntryClose, rapid.SampledFrom(append(x.open, 0)).Draw(rt, "close"), nil)
-			}
+	x := newTraffic(rt)
+	x.settings(testSettings)
+	x.connect()
+	for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+		switch rapid.IntRange(0, 11).Draw(rt, "what") {
+		case 0, 1, 2, 3:
+			x.message(rapid.IntRange(0, 2).Draw(rt, "template") > 0)
+		case 4:
+			x.resend()
+		case 5, 6, 7:
+			x.wait()
+		case 8:
+			x.rebind()
+		case 9:
+			x.connect()
+		case 10:
+			x.settings(rapid.SampledFrom(variants).Draw(rt, "settings"))
+		case 11:
+			x.entry(acct.EntryClose, rapid.SampledFrom(append(x.open, 0)).Draw(rt, "close"), nil)
 		}
+	}
+	return x
+}
+
+// The same journal gives the same records, to Session-Id and number, however
+// often the pipeline stopped, and the books balance after every checkpoint.
+func TestCrashes(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		x := anything(rt)
 		straight := replay(rt, x.j, never)
 		broken := replay(rt, x.j, func() (checkpoint, crash, fail bool) {
 			n := rapid.IntRange(0, 9).Draw(rt, "interrupt")
