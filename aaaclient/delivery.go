@@ -39,6 +39,7 @@ type delivery struct {
 
 	settle  []acct.Settlement
 	settled []*session // beside settle
+	marks   []*session // to be marked
 	busy    bool       // the clerk has a job
 	retry   time.Time  // no job before; after a failure of the outbox
 	held    int        // records in memory
@@ -121,6 +122,7 @@ func (d *delivery) round(now time.Time) {
 		}
 	}
 	d.aim()
+	d.admit()
 	d.send()
 	for _, l := range d.links {
 		if len(l.requests) > 0 {

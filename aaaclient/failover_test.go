@@ -94,9 +94,6 @@ func drained(t *testing.T, o *outboxModel) {
 	case <-time.After(24 * time.Hour):
 		t.Fatal("records are still pending after a day")
 	}
-	o.mu.Lock()
-	o.finished = make(chan struct{})
-	o.mu.Unlock()
 }
 
 // TestFailover: the primary's connection breaks, the backup takes over; the

@@ -20,7 +20,7 @@ type outboxModel struct {
 	fresh    uint32 // End-to-End Identifiers of new requests, with the top bit
 	pending  int
 	wake     chan struct{}
-	finished chan struct{} // closed when nothing is pending
+	finished chan struct{} // receives when nothing is pending any more
 	faults   []string
 	fail     func(call string) error // nil never fails
 }
@@ -33,7 +33,7 @@ type row struct {
 }
 
 func newOutbox() *outboxModel {
-	return &outboxModel{wake: make(chan struct{}, 1), finished: make(chan struct{})}
+	return &outboxModel{wake: make(chan struct{}, 1), finished: make(chan struct{}, 1)}
 }
 
 func (o *outboxModel) add(records ...acct.Record) {
@@ -108,7 +108,10 @@ func (o *outboxModel) Settle(_ context.Context, settlements []acct.Settlement) e
 			r.EndToEnd, r.marked, r.MaySent = 1<<31|o.fresh, false, false
 			r.Attempts++
 		} else if o.pending--; o.pending == 0 {
-			close(o.finished)
+			select {
+			case o.finished <- struct{}{}:
+			default:
+			}
 		}
 	}
 	return nil

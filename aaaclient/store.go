@@ -18,17 +18,20 @@ func (d *delivery) job() (job, bool) {
 	j.settle, j.settled = d.settle, d.settled
 	d.settle, d.settled = nil, nil
 	if !d.stopping {
-		d.mark(&j)
+		j.marked, d.marks = d.marks, nil
+		for _, s := range j.marked {
+			j.mark = append(j.mark, s.head().ID)
+		}
 		j.fetch = d.fetch()
 	}
 	d.busy = len(j.settle) > 0 || len(j.mark) > 0 || j.fetch.max > 0
 	return j, d.busy
 }
 
-// mark takes as many records as will have room. Those marked in an earlier
-// life need no mark.
-func (d *delivery) mark(j *job) {
-	if len(d.targets) == 0 {
+// admit takes as many records as will have room: to be marked, or to be sent
+// if they were marked in an earlier life.
+func (d *delivery) admit() {
+	if len(d.targets) == 0 || d.stopping {
 		return
 	}
 	for room := d.targets[0].window.Free() - d.stages[marking] - d.stages[sendable]; room > 0; room-- {
@@ -38,11 +41,10 @@ func (d *delivery) mark(j *job) {
 		}
 		if s.marked {
 			d.move(s, sendable)
-			continue
+		} else {
+			d.move(s, marking)
+			d.marks = append(d.marks, s)
 		}
-		d.move(s, marking)
-		j.mark = append(j.mark, s.head().ID)
-		j.marked = append(j.marked, s)
 	}
 }
 
