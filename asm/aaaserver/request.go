@@ -17,6 +17,7 @@ type request struct {
 	result  uint32 // Result-Code; 0 until it is decided
 	text    string // Error-Message
 	failed  []byte // a whole Failed-AVP
+	proxied bool   // it carries Proxy-Info
 	cdr     acct.CDR
 }
 
@@ -48,7 +49,9 @@ func (s *Server) read(r *request) {
 			r.cdr.OriginHost = string(a.Data)
 		case a.Is(avp.OriginRealm, 0):
 			r.cdr.OriginRealm = string(a.Data)
-		case a.Mandatory() && !s.known[avpName{a.Code, a.Vendor}]:
+		case a.Is(avp.ProxyInfo, 0):
+			r.proxied = true
+		case a.Mandatory() && !s.known.has(a):
 			r.refuse(avp.ResultAVPUnsupported, "an AVP with the M bit is not known here", a)
 			return
 		}
@@ -83,6 +86,9 @@ func (s *Server) appendAnswer(b []byte, r *request, node peer.Node) []byte {
 	if r.result/1000 == 3 {
 		return node.AppendError(b, r.message, r.result, r.text, nil)
 	}
+	if r.result == avp.ResultSuccess {
+		return s.appendSuccess(b, r, node)
+	}
 	start := len(b)
 	b = peer.AppendAnswerHeader(b, r.message, r.result)
 	avps := r.message.AVPs()
@@ -106,6 +112,28 @@ func (s *Server) appendAnswer(b []byte, r *request, node peer.Node) []byte {
 		b = avp.AppendUint32(b, avp.OriginStateID, 0, m, node.StateID)
 	}
 	b = peer.AppendProxyInfo(b, avps)
+	avp.SetLength(b[start:])
+	return b
+}
+
+// appendSuccess appends the answer to a request that has been read whole.
+func (s *Server) appendSuccess(b []byte, r *request, node peer.Node) []byte {
+	const m = avp.FlagMandatory
+	start := len(b)
+	b = peer.AppendAnswerHeader(b, r.message, r.result)
+	b = avp.AppendString(b, avp.SessionID, 0, m, r.cdr.SessionID)
+	b = avp.AppendUint32(b, avp.ResultCodeAVP, 0, m, r.result)
+	b = avp.AppendString(b, avp.OriginHost, 0, m, node.OriginHost)
+	b = avp.AppendString(b, avp.OriginRealm, 0, m, node.OriginRealm)
+	b = avp.AppendUint32(b, avp.AccountingRecordType, 0, m, uint32(r.cdr.Type))
+	b = avp.AppendUint32(b, avp.AccountingRecordNumber, 0, m, r.cdr.Number)
+	b = avp.AppendUint32(b, avp.AcctApplicationID, 0, m, r.message.Application)
+	if node.StateID != 0 {
+		b = avp.AppendUint32(b, avp.OriginStateID, 0, m, node.StateID)
+	}
+	if r.proxied {
+		b = peer.AppendProxyInfo(b, r.message.AVPs())
+	}
 	avp.SetLength(b[start:])
 	return b
 }

@@ -52,14 +52,12 @@ type Config struct {
 // A Server takes Accounting-Requests.
 type Server struct {
 	cfg   Config
-	known map[avpName]bool
+	known *known
 	count counters
 
 	mu    sync.Mutex
 	conns map[*connection]struct{} // in service
 }
-
-type avpName struct{ code, vendor uint32 }
 
 // New returns a Server that does nothing until Serve.
 func New(cfg Config) (*Server, error) {
@@ -90,29 +88,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConnections < 1 || cfg.Batch < 1 {
 		return nil, errors.New("aaaserver: Config: a limit is below 1")
 	}
-	s.known = knownAVPs(cfg.Dictionary)
+	s.known = newKnown(cfg.Dictionary)
 	return s, nil
-}
-
-// knownAVPs returns the AVPs that a request may carry with the M bit set: all
-// of the dictionary, and what RFC 6733, Section 9.7.1 and RFC 7155 have in an
-// ACR beside them.
-func knownAVPs(d *dict.Dictionary) map[avpName]bool {
-	known := map[avpName]bool{}
-	for _, code := range []uint32{
-		avp.SessionID, avp.OriginHost, avp.OriginRealm, avp.DestinationRealm, avp.DestinationHost,
-		avp.AccountingRecordType, avp.AccountingRecordNumber, avp.AcctApplicationID, avp.VendorSpecificApplicationID,
-		avp.UserName, avp.AccountingSubSessionID, avp.AcctSessionID, avp.AcctMultiSessionID, avp.AcctInterimInterval,
-		avp.AccountingRealtimeRequired, avp.OriginStateID, avp.EventTimestamp, avp.ProxyInfo, avp.RouteRecord,
-		avp.Class, avp.TerminationCause, avp.NASPort, avp.NASPortID, avp.NASPortType, avp.ServiceType, avp.FilterID,
-		avp.AcctDelayTime, avp.FramedInterfaceID,
-	} {
-		known[avpName{code, 0}] = true
-	}
-	for row := range d.Rows() {
-		known[avpName{row.Code, row.Vendor}] = true
-	}
-	return known
 }
 
 func (s *Server) node() peer.Node {
