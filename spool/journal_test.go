@@ -181,7 +181,7 @@ func TestJournalTrim(t *testing.T) {
 	if err := j.Trim(t.Context(), 150); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := j.Read(t.Context(), 149); !errors.Is(err, ErrTrimmed) {
+	if _, err := j.Read(t.Context(), 149); !errors.Is(err, ErrTrimmed) || !errors.Is(err, acct.ErrNoEntry) {
 		t.Errorf("Read(149): %v, want ErrTrimmed", err)
 	}
 	if e, err := j.Read(t.Context(), 150); err != nil || string(e.Data) != "a somewhat longer entry 149" {
@@ -279,8 +279,8 @@ func TestJournalDamagedGroup(t *testing.T) {
 
 	s = open(t, dir, Config{GroupSize: 1, Log: testLog(&lines)})
 	j := s.Journal()
-	if _, err := j.Read(t.Context(), 2); !errors.Is(err, ErrDamaged) {
-		t.Errorf("Read(2): %v, want ErrDamaged", err)
+	if _, err := j.Read(t.Context(), 2); !errors.Is(err, ErrDamaged) || !errors.Is(err, acct.ErrNoEntry) {
+		t.Errorf("Read(2): %v, want ErrDamaged that matches acct.ErrNoEntry", err)
 	}
 	r = j.Reader(0)
 	equal(t, next(t, r), []string{"1 0"})
@@ -294,8 +294,8 @@ func TestJournalDamagedGroup(t *testing.T) {
 	if !strings.Contains(lines.String(), "journal group is damaged and set aside") || !strings.Contains(lines.String(), "first=2 last=2") {
 		t.Errorf("the log says %s", &lines)
 	}
-	if _, err := j.Read(t.Context(), 2); !errors.Is(err, ErrNoEntry) {
-		t.Errorf("Read(2) once set aside: %v, want ErrNoEntry", err)
+	if _, err := j.Read(t.Context(), 2); !errors.Is(err, acct.ErrNoEntry) || errors.Is(err, ErrDamaged) {
+		t.Errorf("Read(2) once set aside: %v, want acct.ErrNoEntry", err)
 	}
 	if p := appendOne(t, j, "5"); p != 6 {
 		t.Errorf("position %d, want 6: those of a group set aside are not given again", p)

@@ -42,7 +42,7 @@ func (r *Reader) Next(ctx context.Context) ([]acct.Entry, error) {
 			}
 			r.after = damaged.last
 			continue
-		case errors.Is(err, ErrNoEntry):
+		case errors.Is(err, acct.ErrNoEntry) && !errors.Is(err, ErrTrimmed):
 			r.after = r.j.Durable() // set aside, up to the end
 			continue
 		case err != nil:
@@ -58,7 +58,8 @@ func (r *Reader) Next(ctx context.Context) ([]acct.Entry, error) {
 }
 
 // Read returns the entry at a durable position. Its Data stays valid. The
-// error is ErrTrimmed or ErrNoEntry where the position can't be read any more.
+// error matches acct.ErrNoEntry where the position was trimmed, is damaged or
+// was never stored.
 func (j *Journal) Read(ctx context.Context, position uint64) (acct.Entry, error) {
 	j.mu.Lock()
 	g := j.cached
@@ -66,10 +67,14 @@ func (j *Journal) Read(ctx context.Context, position uint64) (acct.Entry, error)
 	if g == nil || position < g.first || position > g.last() {
 		var err error
 		if g, err = j.find(ctx, position); err != nil {
+			var damaged *damagedError
+			if errors.As(err, &damaged) {
+				err = errors.Join(err, j.setAside(damaged))
+			}
 			return acct.Entry{}, err
 		}
 		if position < g.first {
-			return acct.Entry{}, fmt.Errorf("spool: position %d: %w", position, ErrNoEntry)
+			return acct.Entry{}, fmt.Errorf("spool: position %d: %w", position, acct.ErrNoEntry)
 		}
 		j.mu.Lock()
 		j.cached = g
@@ -112,7 +117,7 @@ func (j *Journal) find(ctx context.Context, position uint64) (*group, error) {
 		int64(position)).Scan(&last, &first, &octets)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return nil, fmt.Errorf("spool: position %d: %w", position, ErrNoEntry)
+		return nil, fmt.Errorf("spool: position %d: %w", position, acct.ErrNoEntry)
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
@@ -144,7 +149,8 @@ func check(g *group) error {
 	return nil
 }
 
-// A damagedError is a group that failed its check.
+// A damagedError is a group that failed its check. It matches acct.ErrNoEntry
+// too: its entries can't be had.
 type damagedError struct {
 	first, last uint64
 	octets      []byte
@@ -155,7 +161,7 @@ func (e *damagedError) Error() string {
 	return fmt.Sprintf("spool: journal positions %d to %d: %v", e.first, e.last, e.err)
 }
 
-func (e *damagedError) Unwrap() []error { return []error{ErrDamaged, e.err} }
+func (e *damagedError) Unwrap() []error { return []error{ErrDamaged, acct.ErrNoEntry, e.err} }
 
 // setAside moves a damaged group to table damaged and says so. A reader
 // beside the daemon only passes over it.

@@ -12,6 +12,8 @@ package spool
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -106,8 +108,24 @@ func (s *Spool) open(cfg Config) error {
 	if s.journal, err = openJournal(s.jw, s.jr, journal, s.checkpoint.position, cfg); err != nil {
 		return err
 	}
-	s.outbox, err = openOutbox(s, state)
-	return err
+	if s.outbox, err = openOutbox(s, state); err != nil {
+		return err
+	}
+	// SQLite syncs what is in its files. That the files are there, and the
+	// directory, is for us to sync.
+	return errors.Join(syncDir(s.dir), syncDir(filepath.Dir(s.dir)))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil // a parent that may be searched but not read: not made by us
+		}
+		return explain(dir, err)
+	}
+	defer d.Close()
+	return explain(dir, d.Sync())
 }
 
 func (s *Spool) files() (state, journal string) {
@@ -139,7 +157,8 @@ func openBoth(file string, pageSize int, schema schema, cfg Config) (*writer, *s
 }
 
 // OpenReadOnly opens the spool in dir for looking at it, whether or not a
-// daemon has it open. Methods that write return ErrReadOnly.
+// daemon has it open. Methods that write return ErrReadOnly, and Outbox nil.
+// Its Journal ends where it ended then.
 func OpenReadOnly(dir string) (*Spool, error) {
 	cfg := Config{}.withDefaults()
 	s := &Spool{dir: dir, log: cfg.Log}

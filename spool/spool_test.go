@@ -320,6 +320,35 @@ func TestMigrate(t *testing.T) {
 	w.close()
 }
 
+func TestOpenBoundsCheck(t *testing.T) {
+	var lines bytes.Buffer
+	open(t, t.TempDir(), Config{CheckTime: 1, Log: testLog(&lines)})
+	if !strings.Contains(lines.String(), "too large to be checked whole") {
+		t.Errorf("the log says %q", &lines)
+	}
+}
+
+func TestCommitFullDisk(t *testing.T) {
+	s := open(t, t.TempDir(), Config{})
+	limit := func(pages int) {
+		// A bound on the file stands for the disk; SQLite says the same of both.
+		if err := s.w.exec(fmt.Sprintf("PRAGMA max_page_count = %d", pages)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(1)
+	b := acct.Batch{Position: 1, Needed: 1, State: []acct.State{{Kind: "big", Value: make([]byte, 1<<20)}}}
+	err := s.Commit(t.Context(), b)
+	if !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "commit position 1: "+s.dir) || !strings.Contains(err.Error(), "free some space") {
+		t.Errorf("Commit: %v", err)
+	}
+	if cp := load(t, s); cp.Position != 0 {
+		t.Errorf("loaded %+v", cp)
+	}
+	limit(1_000_000)
+	mustCommit(t, s, b)
+}
+
 func TestClosed(t *testing.T) {
 	s := open(t, t.TempDir(), Config{})
 	if err := s.Close(); err != nil {
