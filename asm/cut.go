@@ -152,7 +152,7 @@ func (m *Module) classUsage(s *session) []acct.ClassUsage {
 
 // room returns how many octets the classes of r, or its flow, may take.
 func (m *Module) room(r *acct.Record) int {
-	return m.settings.MaxRecord - baseSize - len(r.SessionID) - len(r.MultiSessionID) - len(r.User) - len(r.Realm)
+	return m.settings.MaxRecord - baseSize - 2*len(m.settings.OriginHost) - len(r.SessionID) - len(r.MultiSessionID) - len(r.User) - len(r.Realm)
 }
 
 // split divides classes into parts of at most room octets, at least one.

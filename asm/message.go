@@ -60,10 +60,16 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	m.transports.touch(t)
 	result, err := t.decoder.Decode(e.Data, m.visit)
 	if err != nil {
-		// A malformed Message changes nothing (RFC 7011, Section 9.1).
-		m.undecodable(e, d.key, err)
+		// A malformed Message changes nothing (RFC 7011, Section 9.1). What
+		// Observation Domain it claims is not believed: there are 2^32.
+		if !d.decoded {
+			t.forget(h.Domain)
+		}
+		key := acct.LedgerKey{Exporter: t.info.Exporter}
+		m.undecodable(e, key, err)
 		return nil
 	}
+	d.decoded = true
 	row := m.row(d)
 	row.Lost += result.Lost
 	row.LostFound += result.Found

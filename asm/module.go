@@ -338,6 +338,9 @@ func (m *Module) class(name string) classIndex {
 			return classIndex(i)
 		}
 	}
+	if len(m.classNames) == int(noClass) {
+		return 0 // more classes than anybody has
+	}
 	m.classNames = append(m.classNames, name)
 	return classIndex(len(m.classNames) - 1)
 }

@@ -36,7 +36,7 @@ type RunConfig struct {
 	CheckpointEvery   time.Duration // at least so often while entries come; 0 means 2s
 	CheckpointEntries int           // or after so many entries; 0 means 65536
 	CheckpointOctets  int           // or octets of entries; 0 means 64 MiB
-	CheckpointRecords int           // or accounting records cut; 0 means 50000
+	CheckpointRecords int           // or records cut, suspended or released; 0 means 50000
 }
 
 // A Runner drives a Module and, when that fails, one after another, each from
@@ -150,7 +150,7 @@ func (r *Runner) drive(ctx context.Context) (err error) {
 			}
 			entries++
 			octets += len(e.Data)
-			if entries >= r.cfg.CheckpointEntries || octets >= r.cfg.CheckpointOctets || len(m.records) >= r.cfg.CheckpointRecords {
+			if entries >= r.cfg.CheckpointEntries || octets >= r.cfg.CheckpointOctets || m.pending() >= r.cfg.CheckpointRecords {
 				if err := r.checkpoint(ctx, m); err != nil {
 					return err
 				}

@@ -67,6 +67,9 @@ type PortRange struct {
 	Last  uint16 `json:"last"`
 }
 
+// maxName is the most octets of a class's name.
+const maxName = 253
+
 // ErrSettings is matched by the errors of Settings that can't be used.
 var ErrSettings = errors.New("invalid settings")
 
@@ -125,8 +128,8 @@ func (s Settings) Validate() error {
 		return bad("classes: %d of them: want at most %d", len(s.Classes), maxClasses)
 	}
 	for i, c := range s.Classes {
-		if c.Name == "" {
-			return bad("classes[%d]: name: required", i)
+		if c.Name == "" || len(c.Name) > maxName {
+			return bad("classes[%d]: name %q: want 1 to %d octets", i, c.Name, maxName)
 		}
 		for _, p := range c.Prefixes {
 			if !p.IsValid() {

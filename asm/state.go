@@ -248,6 +248,12 @@ func (m *Module) Checkpoint(ctx context.Context) error {
 // of the last Checkpoint, entries before it can be dropped.
 func (m *Module) Needed() uint64 { return m.transports.oldest(m.position + 1) }
 
+// pending returns how many things the next checkpoint holds that each take
+// memory of their own.
+func (m *Module) pending() int {
+	return len(m.records) + len(m.suspense.added) + len(m.suspense.released)
+}
+
 // batch collects what changed.
 func (m *Module) batch() (acct.Batch, error) {
 	b := acct.Batch{

@@ -77,6 +77,7 @@ type domain struct {
 	prefix     dedup.Hash // exporter and domain, of record identities
 	messages   dedup.Hash // the same, of message identities
 	plans      map[*ipfix.Template]*plan
+	decoded    bool // some Message of it was well-formed
 }
 
 // domain returns the Observation Domain id of t.
@@ -96,6 +97,12 @@ func (t *transport) domain(id uint32, key dedup.Key) *domain {
 	}
 	t.last = d
 	return d
+}
+
+// forget drops what domain made for an Observation Domain.
+func (t *transport) forget(id uint32) {
+	delete(t.domains, id)
+	t.last = nil
 }
 
 // What identities begin with, so that those of records and of messages share
