@@ -78,12 +78,13 @@ func matches(r dict.Row, names []string) bool {
 }
 
 func newDictExport(vendor *uint32) *cobra.Command {
+	forms := []string{"go-diameter", "wireshark", "freediameter"}
 	return &cobra.Command{
 		Use:       "export {go-diameter | wireshark | freediameter}",
 		Short:     "Print the dictionary in another program's form",
 		Example:   "  tollbridge dict export wireshark > ~/.config/wireshark/diameter/tollbridge.xml",
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
-		ValidArgs: []string{"go-diameter", "wireshark", "freediameter"},
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: forms, // for completion
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d := dict.For(*vendor)
 			var text string
@@ -94,6 +95,8 @@ func newDictExport(vendor *uint32) *cobra.Command {
 				text = d.Wireshark()
 			case "freediameter":
 				text = d.FreeDiameter()
+			default:
+				return fmt.Errorf("%q is not one of %s", args[0], strings.Join(forms, ", "))
 			}
 			_, err := fmt.Fprint(cmd.OutOrStdout(), text)
 			return err

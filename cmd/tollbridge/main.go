@@ -64,5 +64,19 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 		newServe(), newMeter(), newDemo(), newCheck(),
 		newSpool(), newAudit(), newDict(), newVersion(),
 	)
+	for _, group := range root.Commands() {
+		if group.HasSubCommands() {
+			group.RunE = runGroup
+		}
+	}
 	return root
+}
+
+// runGroup is what a command does that is only the head of others: it shows
+// its help, and refuses a word that is none of them.
+func runGroup(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+	}
+	return cmd.Help()
 }
