@@ -11,6 +11,7 @@ import (
 	"tollbridge/aaaclient/peer"
 	"tollbridge/dict"
 	"tollbridge/dict/avp"
+	"tollbridge/internal/crashpoint"
 )
 
 // A link is the way to one peer: it connects, again and again, and hands what
@@ -172,7 +173,7 @@ func (l *link) written() func([]byte) {
 					l.log.Debug("acr sent", "session_id", string(id.Data), "number", n,
 						"end_to_end", h.EndToEnd, "retransmitted", h.Flags&avp.FlagRetransmitted != 0)
 				}
-
+				crashpoint.At(crashpoint.RequestSent)
 			}
 			b = b[h.Length:]
 		}
