@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"tollbridge/meter/pcap"
+
 	"pgregory.net/rapid"
 )
 
@@ -71,7 +73,7 @@ func TestSweepInTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := Packet{Time: 1000 * second, Link: LinkRaw, Data: unhex(t, udp4+udp)}
+	p := Packet{Time: 1000 * second, Link: pcap.LinkRaw, Data: unhex(t, udp4+udp)}
 	for i := range flows {
 		p.Interface = uint32(i)
 		if err := m.Packets(t.Context(), []Packet{p}); err != nil {

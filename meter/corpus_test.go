@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tollbridge/meter"
+	"tollbridge/meter/pcap"
 )
 
 const corpus = "../../shared/corpus"
@@ -67,7 +68,7 @@ func TestCorpusFaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.ReadFile(t.Context(), bytes.NewReader(file), nil); err != nil && !errors.Is(err, meter.ErrFormat) {
+		if err := m.ReadFile(t.Context(), bytes.NewReader(file), nil); err != nil && !errors.Is(err, pcap.ErrFormat) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := m.Flush(t.Context()); err != nil {

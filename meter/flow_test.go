@@ -14,6 +14,7 @@ import (
 
 	"tollbridge/ipfix"
 	"tollbridge/meter"
+	"tollbridge/meter/pcap"
 )
 
 const (
@@ -28,7 +29,7 @@ func segment(at int64, host byte, flags byte, octets int) meter.Packet {
 	b := []byte{0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, host, 198, 51, 100, 10,
 		4, 0, 1, 187, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0}
 	binary.BigEndian.PutUint16(b[2:], uint16(octets))
-	return meter.Packet{Time: at, Link: meter.LinkRaw, Length: octets, Data: b}
+	return meter.Packet{Time: at, Link: pcap.LinkRaw, Length: octets, Data: b}
 }
 
 const (

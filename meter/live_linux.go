@@ -10,6 +10,8 @@ import (
 	"time"
 	"unsafe"
 
+	"tollbridge/meter/pcap"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -99,7 +101,7 @@ func (m *Meter) lost(l *live, name string) {
 type live struct {
 	fd       int
 	event    int // an eventfd that ends a wait
-	link     LinkType
+	link     pcap.LinkType
 	index    uint32
 	loopback bool // each packet passes twice, sent and received
 	ring     []byte
@@ -164,7 +166,7 @@ func openLive(name string) (l *live, err error) {
 // socket that has them so: Ethernet frames whole, since kernels differ in what
 // SOCK_DGRAM makes of two VLAN tags; packets of any other interface, a tunnel,
 // without their link-layer header.
-func linkOf(name string) (LinkType, int, error) {
+func linkOf(name string) (pcap.LinkType, int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, 0, fmt.Errorf("socket: %w", err)
@@ -179,9 +181,9 @@ func linkOf(name string) (LinkType, int, error) {
 	}
 	switch request.Uint16() {
 	case unix.ARPHRD_ETHER, unix.ARPHRD_LOOPBACK:
-		return LinkEthernet, unix.SOCK_RAW, nil
+		return pcap.LinkEthernet, unix.SOCK_RAW, nil
 	}
-	return LinkRaw, unix.SOCK_DGRAM, nil
+	return pcap.LinkRaw, unix.SOCK_DGRAM, nil
 }
 
 func (l *live) close() {

@@ -127,7 +127,7 @@ func TestLive(t *testing.T) {
 		}
 		// One more in two VLANs, of which the kernel takes off the outer.
 		udp := []byte{0x45, 0, 0, 32, 0, 1, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 11, 198, 51, 100, 10, 4, 0, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4}
-		frame := binary.BigEndian.AppendUint16(make([]byte, 12), etherQinQ)
+		frame := binary.BigEndian.AppendUint16(make([]byte, 12), 0x88a8)
 		frame = append(frame, 0, 1, 0x81, 0, 0, 100, 8, 0)
 		_, err := unix.Write(wire, append(frame, udp...))
 		sent <- err

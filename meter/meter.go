@@ -140,7 +140,7 @@ func (m *Meter) meter(ctx context.Context, ps []Packet) error {
 	n := 0
 	for i := range ps {
 		o := &m.seen[n]
-		v := ps[i].observe(o)
+		v := o.observe(&ps[i])
 		m.verdicts[v]++
 		if v == ok {
 			o.hash = uint32(maphash.Bytes(m.seed, o.key[:]))

@@ -1,15 +1,14 @@
 package meter
 
-import "encoding/binary"
+import (
+	"encoding/binary"
 
-// A Packet is one captured packet.
-type Packet struct {
-	Time      int64 // when it was observed, Unix nanoseconds
-	Link      LinkType
-	Interface uint32 // ingressInterface of its flow; 0 for unknown
-	Length    int    // octets on the wire, from the link-layer header on; at least len(Data)
-	Data      []byte // as many of them as were captured, from the first
-}
+	"tollbridge/meter/pcap"
+)
+
+// A Packet is one captured packet. Its Interface is the ingressInterface of its
+// flow.
+type Packet = pcap.Packet
 
 // A verdict is what became of a packet that was parsed.
 type verdict uint8
@@ -61,20 +60,32 @@ type observation struct {
 	hash   uint32 // of key
 }
 
+// linkVerdict is the verdict on a packet without a network layer.
+func linkVerdict(err error) verdict {
+	switch err {
+	case pcap.ErrTruncated:
+		return truncated
+	case pcap.ErrVersion:
+		return badVersion
+	}
+	return unknownLink
+}
+
 // observe parses p into o. All but o.hash is set if the verdict is ok.
-func (p *Packet) observe(o *observation) verdict {
-	etherType, offset, v := p.Link.network(p.Data)
-	if v != ok {
-		return v
+func (o *observation) observe(p *Packet) verdict {
+	etherType, offset, err := p.Link.Network(p.Data)
+	if err != nil {
+		return linkVerdict(err)
 	}
 	o.key = key{}
 	o.flags = 0
 	o.at = min(max(p.Time, 0), maxTime)
 	length := max(p.Length, len(p.Data)) - offset
+	var v verdict
 	switch etherType {
-	case etherIPv4:
+	case pcap.EtherTypeIPv4:
 		v = o.ipv4(p.Data[offset:], length)
-	case etherIPv6:
+	case pcap.EtherTypeIPv6:
 		v = o.ipv6(p.Data[offset:], length)
 	default:
 		return notIP

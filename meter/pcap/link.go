@@ -1,7 +1,8 @@
-package meter
+package pcap
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/bits"
 )
 
@@ -9,8 +10,7 @@ import (
 // numbers are those of the link-layer header type field of pcap files.
 type LinkType uint16
 
-// Link types that the meter knows. Packets of others are counted in
-// Stats.UnknownLink.
+// Link types whose network layer Network finds.
 const (
 	LinkNull      LinkType = 0   // BSD loopback: address family in the capturing host's byte order
 	LinkEthernet  LinkType = 1   // IEEE 802.3, with 802.1Q and 802.1ad tags
@@ -26,62 +26,69 @@ const (
 
 // EtherTypes (IEEE 802).
 const (
-	etherIPv4 = 0x0800
-	etherIPv6 = 0x86dd
-	etherVLAN = 0x8100 // 802.1Q
-	etherQinQ = 0x88a8 // 802.1ad
-	etherOld  = 0x9100 // QinQ before 802.1ad
+	EtherTypeIPv4 = 0x0800
+	EtherTypeIPv6 = 0x86dd
+	etherTypeVLAN = 0x8100 // 802.1Q
+	etherTypeQinQ = 0x88a8 // 802.1ad
+	etherTypeOld  = 0x9100 // QinQ before 802.1ad
 )
 
-// network finds the network layer of b: its EtherType and where it begins. The
-// verdict is ok, or says why there is none.
-func (l LinkType) network(b []byte) (etherType uint16, offset int, v verdict) {
+// Reasons why Network finds no network layer.
+var (
+	ErrTruncated = errors.New("the octets captured end within the link layer")
+	ErrLinkType  = errors.New("unknown link type")
+	ErrVersion   = errors.New("no IP version where an IP header should be")
+)
+
+// Network finds the network layer of a packet's octets: its EtherType, 0 for
+// what has none, and where it begins. The error is one of the above.
+func (l LinkType) Network(b []byte) (etherType uint16, offset int, err error) {
 	switch l {
 	case LinkEthernet:
 		if len(b) < 14 {
-			return 0, 0, truncated
+			return 0, 0, ErrTruncated
 		}
 		return untag(binary.BigEndian.Uint16(b[12:]), b, 14)
 	case LinkLinuxSLL:
 		if len(b) < 16 {
-			return 0, 0, truncated
+			return 0, 0, ErrTruncated
 		}
 		return untag(binary.BigEndian.Uint16(b[14:]), b, 16)
 	case LinkLinuxSLL2:
 		if len(b) < 20 {
-			return 0, 0, truncated
+			return 0, 0, ErrTruncated
 		}
 		return untag(binary.BigEndian.Uint16(b), b, 20)
 	case LinkNull, LinkLoop:
 		if len(b) < 4 {
-			return 0, 0, truncated
+			return 0, 0, ErrTruncated
 		}
-		return family(binary.LittleEndian.Uint32(b)), 4, ok
+		return family(binary.LittleEndian.Uint32(b)), 4, nil
 	case LinkRaw, LinkRaw12, LinkRaw14, LinkIPv4, LinkIPv6:
 		if len(b) < 1 {
-			return 0, 0, truncated
+			return 0, 0, ErrTruncated
 		}
 		switch b[0] >> 4 {
 		case 4:
-			return etherIPv4, 0, ok
+			return EtherTypeIPv4, 0, nil
 		case 6:
-			return etherIPv6, 0, ok
+			return EtherTypeIPv6, 0, nil
 		}
-		return 0, 0, badVersion
+		return 0, 0, ErrVersion
 	}
-	return 0, 0, unknownLink
+	return 0, 0, ErrLinkType
 }
 
 // untag skips the VLAN tags that begin at offset.
-func untag(etherType uint16, b []byte, offset int) (uint16, int, verdict) {
-	for etherType == etherVLAN || etherType == etherQinQ || etherType == etherOld {
+func untag(etherType uint16, b []byte, offset int) (uint16, int, error) {
+	for etherType == etherTypeVLAN || etherType == etherTypeQinQ || etherType == etherTypeOld {
 		if len(b) < offset+4 {
-			return 0, 0, truncated
+			return 0, 0, ErrTruncated
 		}
 		etherType = binary.BigEndian.Uint16(b[offset+2:])
 		offset += 4
 	}
-	return etherType, offset, ok
+	return etherType, offset, nil
 }
 
 // family returns the EtherType of an address family as a BSD loopback header has
@@ -92,9 +99,9 @@ func family(af uint32) uint16 {
 	}
 	switch af {
 	case 2:
-		return etherIPv4
+		return EtherTypeIPv4
 	case 24, 28, 30: // NetBSD and OpenBSD, FreeBSD, Darwin
-		return etherIPv6
+		return EtherTypeIPv6
 	}
 	return 0
 }

@@ -1,4 +1,4 @@
-package meter
+package pcap
 
 import (
 	"fmt"
@@ -67,7 +67,7 @@ func (i *captureInterface) nano(stamp uint64) int64 {
 		high, low := bits.Mul64(stamp%unit, 1e9)
 		fraction, _ = bits.Div64(high, low, unit)
 	}
-	const limit = maxTime / 1_000_000_000
+	const limit = math.MaxInt64 / 2 / 1_000_000_000
 	if seconds > limit || i.offset > limit || i.offset < -limit {
 		return math.MaxInt64
 	}
