@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// A report is docs/performance.md.
+type report struct {
+	machine string
+	peers   []string
+	results []result
+	runs    int
+	took    time.Duration
+}
+
+func (r report) write(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Performance
+
+<!-- Written by make bench. Change bench/report.go, not this file. -->
+
+CPU seconds (user and system, of the whole process) per million, which are
+microseconds each: median of %d runs, least and most in parentheses. The
+programs of a line ran in turn (A B A B), and a ratio is that of neighbours, so
+that a drift of the machine touches both. Below 1 we need less.
+
+Measured on %s; a small virtual
+machine that other work shared at times.
+Beside %s.
+
+| what | ours | aim | peer | theirs | ours / theirs |
+| --- | --- | --- | --- | --- | --- |
+`, r.runs, r.machine, strings.Join(r.peers, ", "))
+	for _, line := range r.results {
+		ours := line.samples[0]
+		aim := fmt.Sprintf("%.2f", line.aim)
+		if o := ours.spread(); o.median > line.aim {
+			aim += " (missed)"
+		}
+		cells := []string{line.what, ours.spread().String(), aim}
+		if len(line.samples) == 1 {
+			fmt.Fprintf(&b, "| %s | none does this | | |\n", strings.Join(cells, " | "))
+			continue
+		}
+		for _, peer := range line.samples[1:] {
+			if peer.err != nil {
+				fmt.Fprintf(&b, "| %s | %s | %v | |\n", strings.Join(cells, " | "), peer.name, peer.err)
+			} else {
+				fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", strings.Join(cells, " | "), peer.name, peer.spread(), ours.ratio(peer))
+			}
+			cells = []string{"", "", ""}
+		}
+	}
+	b.WriteString("\n" + lossLine(r.results) + "\n")
+	fmt.Fprintf(&b, notes, users, pipelineRate, journalRate, goflow2Rate, interimInterval, deliveries, deliverySessions, deliveryWindow, captureFlows, snapLength)
+	fmt.Fprintf(&b, "\n## How to repeat it\n\n    make bench\n\nIt took %s here. nfcapd and softflowd are Debian's packages `nfdump` and\n"+
+		"`softflowd`; without them their cells say so. goflow2 and go-diameter are built\nfrom bench/go.mod. `cd bench && go run . -only journal -runs 5` measures one line\n"+
+		"and prints it.\n", r.took.Round(time.Second))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// lossLine says what UDP lost while it was measured.
+func lossLine(results []result) string {
+	var worst float64
+	for _, r := range results {
+		for _, s := range r.samples {
+			worst = max(worst, s.lost())
+		}
+	}
+	if worst == 0 {
+		return "No record was lost."
+	}
+	return fmt.Sprintf("At most %.3f %% of a run's records were lost; a run that loses more than %.1f %% is\nrepeated slower.", 100*worst, 100*maxLoss)
+}
+
+func (s spread) String() string {
+	format := "%.3f (%.3f-%.3f)"
+	if s.median >= 1 {
+		format = "%.2f (%.2f-%.2f)"
+	}
+	return fmt.Sprintf(format, s.median, s.min, s.max)
+}
+
+const notes = `
+## What is measured
+
+- **Load.** Flow records of 13 fields and 55 octets, 24 per Message, all
+  different, with flow ends that rise with the clock. Half come from one of
+  %d users, half go to one.
+- **Decode.** Every field of every record becomes a number. goflow2's decoder
+  splits records into fields; the numbers would come after that.
+- **Journal.** Up to what is *received*: after it the record survives a power
+  cut. nfcapd and goflow2 decode and write to a file, without fsync.
+- **Pipeline.** ` + "`tollbridge serve`" + ` from its start to its end: users file read,
+  journal, decoding, duplicate elimination over an hour, user mapping,
+  aggregation, checkpoints every 2 s, %[5]s intervals; one START per user and all
+  open usage is in the outbox and the sessions at the end, and the books
+  balance. UDP comes at %[2]d records a second, TCP as fast as it is taken.
+- **Rates.** UDP to the journal and to nfcapd %[3]d records a second,
+  to goflow2 %[4]d, near the most that it takes here.
+- **Delivery.** %[6]d records of %[7]d sessions, window %[8]d, to a server
+  in another process that answers and keeps nothing. Ours marks each record as
+  perhaps sent before its first octet leaves and settles it after its answer,
+  both on disk. go-diameter's API builds requests of the same standard AVPs and
+  matches answers, and nothing is kept.
+- **Meter.** A capture of packets of %[9]d flows in random order, cut to
+  %[10]d octets, to IPFIX over UDP.
+`
