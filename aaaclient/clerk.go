@@ -22,6 +22,7 @@ type fetch struct {
 	max    int // 0 for nothing
 	after  uint64
 	refill *session // whose records were left before; nil for records never seen
+	wakes  uint64   // delivery.wakes when it was asked for
 }
 
 // A done is what came of a job. What has failed is to be tried again.

@@ -45,6 +45,8 @@ type delivery struct {
 	held    int        // records in memory
 	cursor  uint64     // the highest ID read in order
 	end     bool       // nothing was above cursor
+	wakes   uint64     // how often the outbox said that it has new records
+	rewind  bool       // some of them may be below cursor
 	failing bool       // the outbox's last call failed
 
 	stopping bool

@@ -297,3 +297,39 @@ func TestBackoff(t *testing.T) {
 		}
 	})
 }
+
+// TestWakeWhileReading: records that come while the outbox is being read are
+// not overlooked.
+func TestWakeWhileReading(t *testing.T) {
+	inBubble(t, &rogue{}, &rogue{host: "backup.home.example"}, func(t *testing.T, n *network, o *outboxModel, c *Client) {
+		o.add(records(1, 1)...)
+		drained(t, o)
+		synctest.Wait()
+		more := records(1, 3)[1:]
+		o.read = func() {
+			if len(more) > 0 {
+				o.add(more[0])
+				more = more[1:]
+				synctest.Wait() // the client has heard of it, and hears of no other
+			}
+		}
+		o.add(acct.Record{SessionID: "bridge.visited.example;1;9", Type: acct.Event})
+		drained(t, o)
+		if s := c.Stats(); s.Settled != 4 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestRequeue: a record that an operator requeues is found, though the client
+// has read beyond it.
+func TestRequeue(t *testing.T) {
+	inBubble(t, &rogue{}, &rogue{host: "backup.home.example"}, func(t *testing.T, n *network, o *outboxModel, c *Client) {
+		o.add(records(3, 3)...)
+		drained(t, o)
+		synctest.Wait()
+		o.requeue(4)
+		drained(t, o)
+		o.check(t, acct.Acknowledged)
+	})
+}

@@ -23,6 +23,7 @@ type outboxModel struct {
 	finished chan struct{} // receives when nothing is pending any more
 	faults   []string
 	fail     func(call string) error // nil never fails
+	read     func()                  // called behind each reading; nil for nothing
 }
 
 type row struct {
@@ -60,6 +61,9 @@ func (o *outboxModel) failing(call string) error {
 }
 
 func (o *outboxModel) Pending(_ context.Context, after uint64, max int) ([]acct.Delivery, error) {
+	if o.read != nil {
+		defer o.read()
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err := o.failing("pending"); err != nil {
@@ -168,4 +172,13 @@ func records(sessions, perSession int) []acct.Record {
 		}
 	}
 	return out
+}
+
+// requeue makes a settled record pending again, as an operator does.
+func (o *outboxModel) requeue(id uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rows[id-1].state = acct.Pending
+	o.pending++
+	o.wake <- struct{}{}
 }

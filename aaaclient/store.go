@@ -68,19 +68,20 @@ func (d *delivery) fetch() fetch {
 		}
 		// When it is settled, stored puts it back.
 	}
+	if d.rewind && len(d.sessions) == 0 {
+		d.rewind, d.end, d.cursor = false, false, 0
+	}
 	if d.end || d.stages[ready] > 2*d.cfg.Window {
 		return fetch{}
 	}
-	return fetch{max: min(fetchMax, room), after: d.cursor}
+	return fetch{max: min(fetchMax, room), after: d.cursor, wakes: d.wakes}
 }
 
-// woken says that the outbox has new records. An idle client looks from the
-// beginning, for records that were requeued.
+// woken says that the outbox has new records. Once nothing is left to do, the
+// client looks from the beginning, for records that were requeued.
 func (d *delivery) woken() {
-	d.end = false
-	if len(d.sessions) == 0 {
-		d.cursor = 0
-	}
+	d.wakes++
+	d.end, d.rewind = false, true
 }
 
 // done takes what came of a job.
@@ -198,7 +199,7 @@ func (d *delivery) fetched(f fetch, records []acct.Delivery) {
 	}
 	if f.refill == nil {
 		d.cursor = max(d.cursor, through)
-		d.end = !whole
+		d.end = !whole && f.wakes == d.wakes
 		return
 	}
 	// Between the end of a refill and cursor there may be more of them.
