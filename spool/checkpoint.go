@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
-	"tollbridge/spool/crashpoint"
+	"tollbridge/internal/crashpoint"
 )
 
 // A checkpoint is what of the stored one has to be known to write the next.

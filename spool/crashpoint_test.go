@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"tollbridge/spool/crashpoint"
+	"tollbridge/internal/crashpoint"
 )
 
 // TestCrashPoints has a process kill itself at each crash point in turn, on

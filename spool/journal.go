@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
-	"tollbridge/spool/crashpoint"
+	"tollbridge/internal/crashpoint"
 )
 
 // Crash argument.
@@ -124,6 +124,10 @@ func (j *Journal) Append(kind acct.EntryKind, at int64, session uint64, data []b
 	need := len(data) + entryOverhead
 	j.mu.Lock()
 	for j.err == nil && j.held > 0 && j.held+need > j.cfg.Memory {
+		if j.open != nil { // nobody can add to it: it need not wait for company
+			j.sealLocked()
+			j.wake()
+		}
 		j.room.Wait()
 	}
 	if err := j.err; err != nil {

@@ -116,7 +116,8 @@ func TestJournalGroups(t *testing.T) {
 
 func TestJournalHoldsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := open(t, t.TempDir(), Config{GroupSize: 1000, Memory: 3000}).Journal()
+		j := open(t, t.TempDir(), Config{MaxDelay: time.Hour, Memory: 3000}).Journal()
+		begun := time.Now()
 		data := make([]byte, 900)
 		appended := make(chan error, 4)
 		go func() {
@@ -134,6 +135,9 @@ func TestJournalHoldsUp(t *testing.T) {
 			if err := <-appended; err != nil {
 				t.Error(err)
 			}
+		}
+		if waited := time.Since(begun); waited >= time.Hour {
+			t.Errorf("held up for %v, as if company could come", waited)
 		}
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"tollbridge/asm/acct"
-	"tollbridge/spool/crashpoint"
+	"tollbridge/internal/crashpoint"
 )
 
 // An answer is what ranges of table settled have in common.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"database/sql"
 
-	"tollbridge/spool/crashpoint"
+	"tollbridge/internal/crashpoint"
 )
 
 // trimStep is how many groups one transaction of a trim deletes, so that a

@@ -5,11 +5,12 @@
 // survives there.
 package crashpoint
 
-// The points that package spool passes.
+// The points that there are.
 const (
 	JournalCommitted    = "journal committed"    // a group is durable, nobody has been told
 	CheckpointWritten   = "checkpoint written"   // inside the transaction, before its COMMIT
 	CheckpointCommitted = "checkpoint committed" // durable, nobody has been told
 	Trimming            = "trimming"             // between two steps of a trim of the journal
 	SettleWritten       = "settle written"       // inside the transaction, before its COMMIT
+	RequestSent         = "acr sent"             // an Accounting-Request has left, its answer has not come
 )
