@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"aaaclient":      {"asm/acct", "dict", "dict/avp", "aaaclient/peer", "internal/crashpoint"},
 	"asm/aaaserver":  {"asm/acct", "dict", "dict/avp", "aaaclient/peer"},
 
+	"internal/certtest":   {},
 	"internal/crashpoint": {},
 	"internal/iegen":      {},
 
@@ -40,6 +41,7 @@ var home = map[string][]string{
 	"github.com/fiorix/go-diameter":  {"dict", "aaaclient", "aaaclient/peer", "asm/aaaserver"},
 	"github.com/gaissmai/bart":       {"asm/users"},
 	"github.com/goccy/go-yaml":       {"cmd/tollbridge/internal/config", "asm/users"},
+	"github.com/pion/dtls":           {"ipfix/collect", "ipfix/export"},
 	"github.com/prometheus":          {"cmd/tollbridge"},
 	"github.com/spf13/cobra":         {"cmd/tollbridge"},
 	"github.com/schollz/progressbar": {"cmd/tollbridge"},

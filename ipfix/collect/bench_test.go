@@ -115,7 +115,7 @@ func BenchmarkTCP(b *testing.B) {
 		}
 		sent += messages * writes
 		clock.start()
-		err = p.serveConn(conn)
+		err = p.serveTCP(conn)
 		clock.stop()
 		if err != nil {
 			b.Fatal(err)

@@ -1,4 +1,5 @@
-// Package collect is an IPFIX Collecting Process (RFC 7011) over UDP and TCP.
+// Package collect is an IPFIX Collecting Process (RFC 7011) over UDP, TCP and
+// TLS.
 //
 // A Process checks what needs no state, that every Message is well formed,
 // and hands it raw to a Journal. Templates, sequence numbers and records are
@@ -39,19 +40,29 @@ type Journal interface {
 // A Session is what identifies a Transport Session (RFC 7011, Section 2).
 type Session struct {
 	Transport ipfix.Transport
-	Exporter  string // the configured name, or the address without port
+	Exporter  string // the configured name, or the address without port, or the certificate's first name
 	Remote    netip.AddrPort
-	Local     netip.AddrPort // what the Process listens on; for TCP, the connection's own
+	Local     netip.AddrPort // what the Process listens on; for TCP and TLS, the connection's own
 }
 
 // A Config says how a Process collects.
 type Config struct {
 	Journal Journal // required
 
-	// Exporters are who may export. The longest prefix that holds an address
-	// names it. Where there are none everyone may, and an exporter is its
-	// address.
+	// Exporters are who may export. Over UDP and TCP the longest prefix that
+	// holds an address names it; over TLS and DTLS a name in its certificate
+	// does. Where there are none everyone may, and an exporter is its address
+	// or the first name of its certificate.
 	Exporters []Exporter
+
+	// TLS is required to serve TLS or DTLS.
+	TLS *TLS
+
+	// MaxHandshakes bounds the handshakes of TLS and DTLS under way, and
+	// HandshakeTimeout each. The oldest gives way to a new one. 0 means 64,
+	// and 10 seconds.
+	MaxHandshakes    int
+	HandshakeTimeout time.Duration
 
 	// MaxExporters bounds the exporters remembered where none are configured.
 	// One without a session makes room for a new one. 0 means 4096.
@@ -63,8 +74,8 @@ type Config struct {
 	MaxSessions         int
 	MaxExporterSessions int
 
-	// MaxConnections and MaxExporterConnections bound the TCP connections, in
-	// all and per exporter. One too many is refused. 0 means 1024 and 16.
+	// MaxConnections and MaxExporterConnections bound the TCP connections, with
+	// TLS or without, in all and per exporter. One too many is refused. 0 means 1024 and 16.
 	MaxConnections         int
 	MaxExporterConnections int
 
@@ -91,10 +102,12 @@ type Config struct {
 
 // A Process is a Collecting Process. All its methods may be called at once.
 type Process struct {
-	cfg       Config
-	exporters *exporters
-	dropped   atomic.Uint64 // by the kernel, at all UDP sockets
-	refusals  atomic.Uint64 // for the log
+	cfg        Config
+	exporters  *exporters
+	handshakes handshakes
+	dropped    atomic.Uint64 // by the kernel, at all UDP sockets
+	failures   atomic.Uint64 // of handshakes
+	refusals   atomic.Uint64 // for the log
 }
 
 // New checks cfg and returns a Process that serves nothing yet.
@@ -105,6 +118,13 @@ func New(cfg Config) (*Process, error) {
 	if cfg.MaxDatagram < 0 || cfg.MaxDatagram > ipfix.MaxMessage {
 		return nil, fmt.Errorf("collect: Config.MaxDatagram: %d is not within 0 and %d", cfg.MaxDatagram, ipfix.MaxMessage)
 	}
+	if cfg.TLS != nil {
+		if err := cfg.TLS.check(); err != nil {
+			return nil, err
+		}
+	}
+	orDefault(&cfg.MaxHandshakes, 64)
+	orDefault(&cfg.HandshakeTimeout, 10*time.Second)
 	orDefault(&cfg.MaxExporters, 4096)
 	orDefault(&cfg.MaxSessions, 4096)
 	orDefault(&cfg.MaxExporterSessions, 256)
@@ -124,7 +144,7 @@ func New(cfg Config) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Process{cfg: cfg, exporters: exporters}, nil
+	return &Process{cfg: cfg, exporters: exporters, handshakes: handshakes{max: cfg.MaxHandshakes}}, nil
 }
 
 func orDefault[T int | time.Duration](v *T, d T) {

@@ -148,9 +148,9 @@ func TestNewRefuses(t *testing.T) {
 		{"a datagram longer than a Message can be", Config{Journal: newMemory(), MaxDatagram: 65536}},
 		{"an exporter without a name", Config{Journal: newMemory(), Exporters: []Exporter{{Prefixes: prefix}}}},
 		{"an exporter without a prefix", Config{Journal: newMemory(), Exporters: []Exporter{{Name: "a"}}}},
-		{"an invalid prefix", Config{Journal: newMemory(), Exporters: []Exporter{{"a", make([]netip.Prefix, 1)}}}},
-		{"a name twice", Config{Journal: newMemory(), Exporters: []Exporter{{"a", prefix}, {"a", prefix}}}},
-		{"a prefix twice", Config{Journal: newMemory(), Exporters: []Exporter{{"a", prefix}, {"b", prefix}}}},
+		{"an invalid prefix", Config{Journal: newMemory(), Exporters: []Exporter{{Name: "a", Prefixes: make([]netip.Prefix, 1)}}}},
+		{"a name twice", Config{Journal: newMemory(), Exporters: []Exporter{{Name: "a", Prefixes: prefix}, {Name: "a", Prefixes: prefix}}}},
+		{"a prefix twice", Config{Journal: newMemory(), Exporters: []Exporter{{Name: "a", Prefixes: prefix}, {Name: "b", Prefixes: prefix}}}},
 	} {
 		if _, err := New(tt.cfg); err == nil {
 			t.Errorf("%s: accepted", tt.name)
@@ -160,9 +160,9 @@ func TestNewRefuses(t *testing.T) {
 
 func TestExporterIsTheLongestPrefix(t *testing.T) {
 	p := newProcess(t, Config{Journal: newMemory(), Exporters: []Exporter{
-		{"net", []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
-		{"host", []netip.Prefix{netip.MustParsePrefix("::ffff:192.0.2.7/128")}},
-		{"site", []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/48")}},
+		{Name: "net", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
+		{Name: "host", Prefixes: []netip.Prefix{netip.MustParsePrefix("::ffff:192.0.2.7/128")}},
+		{Name: "site", Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/48")}},
 	}})
 	for addr, want := range map[string]string{
 		"192.0.2.1":          "net",

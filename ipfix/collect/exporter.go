@@ -12,7 +12,12 @@ import (
 // and ports it sends from.
 type Exporter struct {
 	Name     string
-	Prefixes []netip.Prefix
+	Prefixes []netip.Prefix // of the addresses that it uses over UDP and TCP
+
+	// CertificateNames are the DNS names, or the common name where there is
+	// none, that its certificate for TLS and DTLS may have. A wildcard is a
+	// name like any other.
+	CertificateNames []string
 }
 
 // An exporter is what a Process keeps of one: its counters, and how many
@@ -26,14 +31,15 @@ type exporter struct {
 	connections int
 }
 
-// exporters finds the exporter of an address.
+// exporters finds the exporter of an address or a certificate.
 type exporters struct {
 	maxExporters, maxConnections, maxExporterConnections int
 
 	mu          sync.Mutex
-	prefixes    []exporterPrefix // the longest first; empty where everyone may export
-	named       []*exporter
-	addresses   map[netip.Addr]*exporter
+	prefixes    []exporterPrefix     // the longest first
+	certified   map[string]*exporter // by certificate name
+	named       []*exporter          // empty where everyone may export
+	remembered  map[string]*exporter // by address or certificate name, where everyone may
 	connections int
 	others      counters // of strangers, and of exporters that were forgotten
 }
@@ -48,7 +54,8 @@ func newExporters(cfg Config) (*exporters, error) {
 		maxExporters:           cfg.MaxExporters,
 		maxConnections:         cfg.MaxConnections,
 		maxExporterConnections: cfg.MaxExporterConnections,
-		addresses:              make(map[netip.Addr]*exporter),
+		certified:              make(map[string]*exporter),
+		remembered:             make(map[string]*exporter),
 	}
 	names := make(map[string]bool)
 	owners := make(map[netip.Prefix]string)
@@ -58,8 +65,8 @@ func newExporters(cfg Config) (*exporters, error) {
 			return nil, fmt.Errorf("collect: Config.Exporters[%d]: a name is required", i)
 		case names[c.Name]:
 			return nil, fmt.Errorf("collect: Config.Exporters[%d]: the name %q is taken", i, c.Name)
-		case len(c.Prefixes) == 0:
-			return nil, fmt.Errorf("collect: Config.Exporters[%d]: %s has no prefix", i, c.Name)
+		case len(c.Prefixes) == 0 && len(c.CertificateNames) == 0:
+			return nil, fmt.Errorf("collect: Config.Exporters[%d]: %s has no prefix and no certificate name", i, c.Name)
 		}
 		names[c.Name] = true
 		e := &exporter{name: c.Name}
@@ -74,6 +81,16 @@ func newExporters(cfg Config) (*exporters, error) {
 			}
 			owners[p] = c.Name
 			x.prefixes = append(x.prefixes, exporterPrefix{p, e})
+		}
+		for _, n := range c.CertificateNames {
+			n = canonicalName(n)
+			if n == "" {
+				return nil, fmt.Errorf("collect: Config.Exporters[%d]: %s has an empty certificate name", i, c.Name)
+			}
+			if owner, taken := x.certified[n]; taken {
+				return nil, fmt.Errorf("collect: Config.Exporters[%d]: %s: certificate name %s belongs to %s", i, c.Name, n, owner.name)
+			}
+			x.certified[n] = e
 		}
 	}
 	slices.SortStableFunc(x.prefixes, func(a, b exporterPrefix) int { return cmp.Compare(b.Bits(), a.Bits()) })
@@ -93,11 +110,12 @@ func unmapPrefix(p netip.Prefix) netip.Prefix {
 func (x *exporters) acquire(addr netip.Addr) *exporter {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.acquireLocked(addr)
+	return x.holdLocked(x.ofAddrLocked(addr))
 }
 
-func (x *exporters) acquireLocked(addr netip.Addr) *exporter {
-	e := x.findLocked(addr.Unmap().WithZone(""))
+// holdLocked keeps e from being forgotten, or counts a refusal where there is
+// none.
+func (x *exporters) holdLocked(e *exporter) *exporter {
 	if e == nil {
 		x.others.refused.Add(1)
 		return nil
@@ -106,30 +124,58 @@ func (x *exporters) acquireLocked(addr netip.Addr) *exporter {
 	return e
 }
 
-func (x *exporters) findLocked(addr netip.Addr) *exporter {
-	if len(x.named) > 0 {
-		for _, p := range x.prefixes {
-			if p.Contains(addr) {
-				return p.exporter
-			}
-		}
-		return nil
+func (x *exporters) ofAddrLocked(addr netip.Addr) *exporter {
+	addr = addr.Unmap().WithZone("")
+	if len(x.named) == 0 {
+		return x.rememberLocked(addr.String())
 	}
-	e := x.addresses[addr]
-	if e == nil && (len(x.addresses) < x.maxExporters || x.forgetLocked()) {
-		e = &exporter{name: addr.String()}
-		x.addresses[addr] = e
+	for _, p := range x.prefixes {
+		if p.Contains(addr) {
+			return p.exporter
+		}
+	}
+	return nil
+}
+
+// ofNamesLocked returns the exporter of a certificate with such names, the
+// first that is known.
+func (x *exporters) ofNamesLocked(names []string) *exporter {
+	if len(x.named) == 0 {
+		return x.rememberLocked(names[0])
+	}
+	for _, n := range names {
+		if e := x.certified[n]; e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// rememberLocked returns an exporter that is not configured, or nil where
+// there is no room for it.
+func (x *exporters) rememberLocked(name string) *exporter {
+	e := x.remembered[name]
+	if e == nil && (len(x.remembered) < x.maxExporters || x.forgetLocked()) {
+		e = &exporter{name: name}
+		x.remembered[name] = e
 	}
 	return e
+}
+
+// known reports whether a certificate with such names is of an exporter.
+func (x *exporters) known(names []string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.ofNamesLocked(names) != nil
 }
 
 // forgetLocked makes room by forgetting an exporter without a session, any
 // one: who floods the table with false addresses fills it with such.
 func (x *exporters) forgetLocked() bool {
-	for addr, e := range x.addresses {
+	for name, e := range x.remembered {
 		if e.refs == 0 {
 			x.others.add(&e.counters)
-			delete(x.addresses, addr)
+			delete(x.remembered, name)
 			return true
 		}
 	}
@@ -142,12 +188,22 @@ func (x *exporters) release(e *exporter) {
 	e.refs--
 }
 
-// connect is acquire for a TCP connection, within its limits.
+// connect is acquire for a connection, within its limits.
 func (x *exporters) connect(addr netip.Addr) *exporter {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	e := x.acquireLocked(addr)
-	if e == nil {
+	return x.connectLocked(x.ofAddrLocked(addr))
+}
+
+// connectNames is connect for a connection known by a certificate.
+func (x *exporters) connectNames(names []string) *exporter {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.connectLocked(x.ofNamesLocked(names))
+}
+
+func (x *exporters) connectLocked(e *exporter) *exporter {
+	if x.holdLocked(e) == nil {
 		return nil
 	}
 	if x.connections >= x.maxConnections || e.connections >= x.maxExporterConnections {

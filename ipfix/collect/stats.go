@@ -22,6 +22,11 @@ type Stats struct {
 	// for want of buffer space above all. Whose they were it does not tell.
 	Dropped uint64
 
+	// Handshakes counts those of TLS and DTLS that failed: without a
+	// certificate, with one that nobody vouches for or that has expired, with
+	// garbage, or too slowly. Strangers whose certificate is good are Refused.
+	Handshakes uint64
+
 	// Exporters has the counts of every exporter that is configured or, where
 	// none are, remembered.
 	Exporters map[string]Counts
@@ -32,14 +37,14 @@ func (p *Process) Stats() Stats {
 	x := p.exporters
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s := Stats{Exporters: make(map[string]Counts, len(x.named)+len(x.addresses)), Dropped: p.dropped.Load()}
+	s := Stats{Exporters: make(map[string]Counts, len(x.named)+len(x.remembered)), Dropped: p.dropped.Load(), Handshakes: p.failures.Load()}
 	var total counters
 	total.add(&x.others)
 	for _, e := range x.named {
 		s.Exporters[e.name] = e.snapshot()
 		total.add(&e.counters)
 	}
-	for _, e := range x.addresses {
+	for _, e := range x.remembered {
 		s.Exporters[e.name] = e.snapshot()
 		total.add(&e.counters)
 	}

@@ -28,8 +28,8 @@ const acceptPause = 100 * time.Millisecond
 // 7011, Section 10.4). Everything that was read is journaled. A connection
 // that the kernel completed and ServeTCP had not accepted yet is reset.
 //
-//	accept ──┬─► serveConn ── reads, frames, validates ──► Journal
-//	   ▲     ├─► serveConn ──────────────────────────────► Journal
+//	accept ──┬─► serveTCP ── reads, frames, validates ──► Journal
+//	   ▲     ├─► serveTCP ──────────────────────────────► Journal
 //	   │     └─► ...
 //	   │           ▲ half-closes conn, sets its read deadline
 //	   │           │
@@ -37,6 +37,11 @@ const acceptPause = 100 * time.Millisecond
 //	   │ closes ln
 //	AfterFunc(ctx)
 func (p *Process) ServeTCP(ctx context.Context, ln net.Listener) error {
+	return p.serveListener(ctx, ln, p.serveTCP)
+}
+
+// serveListener is ServeTCP with the serving of one connection left to serve.
+func (p *Process) serveListener(ctx context.Context, ln net.Listener, serve func(net.Conn) error) error {
 	g, serving := errgroup.WithContext(ctx)
 	closed := make(chan struct{})
 	stop := context.AfterFunc(serving, func() {
@@ -60,7 +65,7 @@ func (p *Process) ServeTCP(ctx context.Context, ln net.Listener) error {
 			g.Go(func() error {
 				stop := context.AfterFunc(serving, func() { end(conn) })
 				defer stop()
-				return p.serveConn(conn)
+				return serve(conn)
 			})
 		})
 	})
@@ -91,9 +96,7 @@ func (p *Process) accept(ctx context.Context, ln net.Listener, serve func(net.Co
 	}
 }
 
-// serveConn collects from one connection. Only a failing Journal is an error;
-// what the exporter does wrong ends its own connection and no other.
-func (p *Process) serveConn(conn net.Conn) error {
+func (p *Process) serveTCP(conn net.Conn) error {
 	defer conn.Close()
 	remote := unmap(conn.RemoteAddr())
 	e := p.exporters.connect(remote.Addr())
@@ -101,13 +104,19 @@ func (p *Process) serveConn(conn net.Conn) error {
 		p.logRefused(remote)
 		return nil
 	}
-	defer p.exporters.disconnect(e)
+	return p.serveExporter(ipfix.TCP, conn, newGatherer(conn), e)
+}
 
+// serveExporter collects from one connection, which it reads through r, and
+// lets go of its exporter. Only a failing Journal is an error; what the
+// exporter does wrong ends its own connection and no other.
+func (p *Process) serveExporter(t ipfix.Transport, conn net.Conn, r io.Reader, e *exporter) error {
+	defer p.exporters.disconnect(e)
 	c := tcpSession{
 		Process:  p,
 		exporter: e,
-		session:  Session{Transport: ipfix.TCP, Exporter: e.name, Remote: remote, Local: unmap(conn.LocalAddr())},
-		stream:   newStream(newGatherer(conn), p.cfg.Now),
+		session:  Session{Transport: t, Exporter: e.name, Remote: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())},
+		stream:   newStream(r, p.cfg.Now),
 	}
 	err := c.collect()
 	if c.opened {
@@ -123,7 +132,7 @@ func (p *Process) halfClose(conn net.Conn) bool {
 	return ok && half.CloseWrite() == nil && conn.SetReadDeadline(time.Now().Add(p.cfg.StopTimeout)) == nil
 }
 
-// A tcpSession is a Transport Session over TCP. It opens with its first
+// A tcpSession is a Transport Session over TCP, or TLS over it. It opens with its first
 // well-formed Message, so that a mere port scan leaves no trace in the Journal.
 type tcpSession struct {
 	*Process

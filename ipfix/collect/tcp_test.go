@@ -260,7 +260,7 @@ func TestTCPConnectionsAreBounded(t *testing.T) {
 
 func TestTCPStrangersAreRefused(t *testing.T) {
 	p := newProcess(t, Config{Journal: newMemory(), Exporters: []Exporter{
-		{"edge", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}},
+		{Name: "edge", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}},
 	}})
 	ln := listenTCP(t, "127.0.0.1")
 	stop := serve(t, func(ctx context.Context) error { return p.ServeTCP(ctx, ln) })

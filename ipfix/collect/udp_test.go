@@ -94,7 +94,7 @@ func TestUDPMalformed(t *testing.T) {
 func TestUDPStrangersAreRefused(t *testing.T) {
 	journal := newMemory()
 	p := newProcess(t, Config{Journal: journal, Exporters: []Exporter{
-		{"edge", []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}},
+		{Name: "edge", Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}},
 	}})
 	conn := listenUDP(t, "127.0.0.1")
 	stop := serve(t, func(ctx context.Context) error { return p.ServeUDP(ctx, conn) })

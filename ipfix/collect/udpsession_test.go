@@ -75,7 +75,7 @@ func TestUDPSessionsModel(t *testing.T) {
 			}
 		}
 		table.release()
-		for _, e := range p.exporters.addresses {
+		for _, e := range p.exporters.remembered {
 			if e.refs != 0 {
 				t.Fatalf("%s is held %d times after release", e.name, e.refs)
 			}
