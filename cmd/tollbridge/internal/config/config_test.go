@@ -125,3 +125,16 @@ func TestTheExampleIsTheDefault(t *testing.T) {
 		t.Errorf("the example is\n%s\nthe default\n%s", got, want)
 	}
 }
+
+func TestTheExamplesAreValid(t *testing.T) {
+	t.Chdir(filepath.Join("..", "..", "..", ".."))
+	files, err := filepath.Glob("examples/a*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples (%v)", err)
+	}
+	for _, f := range files {
+		if _, err := config.Load(f); err != nil {
+			t.Error(err)
+		}
+	}
+}
