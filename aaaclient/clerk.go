@@ -32,23 +32,30 @@ type done struct {
 	records                      []acct.Delivery
 }
 
+// clerkTimeout bounds the work for one job.
+const clerkTimeout = 30 * time.Second
+
 // clerk works for the outbox, one job at a time, so that the writes of many
-// answers become one and delivery never waits for a disk.
+// answers become one and delivery never waits for a disk. A job that has begun
+// is finished even when ctx is done: what is answered is to be settled.
 func (c *Client) clerk(ctx context.Context, jobs <-chan job, results chan<- done) {
 	for j := range jobs {
-		d := done{job: j}
-		if len(j.settle) > 0 {
-			// What is answered is settled even when we are being stopped.
-			within, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-			d.settleErr = c.cfg.Outbox.Settle(within, j.settle)
-			cancel()
-		}
-		if len(j.mark) > 0 {
-			d.markErr = c.cfg.Outbox.MarkSent(ctx, j.mark)
-		}
-		if j.fetch.max > 0 {
-			d.records, d.fetchErr = c.cfg.Outbox.Pending(ctx, j.fetch.after, j.fetch.max)
-		}
-		results <- d
+		results <- c.work(ctx, j)
 	}
+}
+
+func (c *Client) work(ctx context.Context, j job) done {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clerkTimeout)
+	defer cancel()
+	d := done{job: j}
+	if len(j.settle) > 0 {
+		d.settleErr = c.cfg.Outbox.Settle(ctx, j.settle)
+	}
+	if len(j.mark) > 0 {
+		d.markErr = c.cfg.Outbox.MarkSent(ctx, j.mark)
+	}
+	if j.fetch.max > 0 {
+		d.records, d.fetchErr = c.cfg.Outbox.Pending(ctx, j.fetch.after, j.fetch.max)
+	}
+	return d
 }
