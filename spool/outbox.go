@@ -188,10 +188,14 @@ func (o *Outbox) Pending(ctx context.Context, after uint64, max int) ([]acct.Del
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	var out []acct.Delivery
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for id := o.done.next(after + 1); id < o.next && len(out) < max; {
+	id := o.done.next(after + 1)
+	if id >= o.next || max <= 0 {
+		return nil, nil
+	}
+	out := make([]acct.Delivery, 0, min(uint64(max), o.next-id))
+	for id < o.next && len(out) < max {
 		p, err := o.pageLocked(id)
 		if errors.Is(err, errNoRecord) {
 			o.done.add(id, o.next-1) // requeued, the last of them

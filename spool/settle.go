@@ -111,7 +111,7 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 		acknowledged: make(map[acct.LedgerKey]acct.Count),
 		counter:      o.counter,
 	}
-	seen := make(map[uint64]bool, len(settlements))
+	var seen idSet
 	var memo acct.LedgerKey // the sum of one row is kept out of the map while shares are of that row
 	var sum acct.Count
 	book := func(shares []byte, id uint64) error {
@@ -135,7 +135,7 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 		if s.ID == 0 || s.ID >= o.next {
 			return nil, fmt.Errorf("spool: settle outbox record %d: %w", s.ID, errNoRecord)
 		}
-		if seen[s.ID] || o.done.has(s.ID) {
+		if seen.has(s.ID) || o.done.has(s.ID) {
 			t.stats.Late++
 			continue
 		}
@@ -196,7 +196,7 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 		default:
 			return nil, fmt.Errorf("spool: settle outbox record %d: state %v is not an answer's", s.ID, s.State)
 		}
-		seen[s.ID] = true
+		seen.add(s.ID, s.ID)
 		delete(t.retries, s.ID)
 		t.settled = append(t.settled, settledID{s.ID, a})
 	}
