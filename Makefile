@@ -19,6 +19,7 @@ demo: build
 
 test:
 	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
+	$(GO) tool gotestsum --format pkgname -- -tags crashpoints -run CrashPoint ./spool
 
 lint:
 	$(GO) vet ./...
