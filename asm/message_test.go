@@ -128,6 +128,50 @@ func TestEarlyDataSets(t *testing.T) {
 	}
 }
 
+// Of an early Message that came twice, the copy is a duplicate, even if its
+// records have no identity.
+func TestEarlyDuplicateWithoutTime(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	tmpl := must(ipfix.NewTemplate(256, field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4)))
+	e := ipfix.NewEncoder(1, 0)
+	if err := e.AddRecord(tmpl, netip.MustParseAddr("192.0.2.1"), 10); err != nil {
+		t.Fatal(err)
+	}
+	msg := bytes.Clone(e.Flush(uint32(b.clock.Unix())))
+	b.add(acct.EntryMessage, s, msg)
+	b.add(acct.EntryMessage, s, msg)
+	b.checkpoint()
+	b.restart()
+	if err := e.AddTemplate(tmpl); err != nil {
+		t.Fatal(err)
+	}
+	b.add(acct.EntryMessage, s, e.Flush(uint32(b.clock.Unix())))
+	if sum := b.checkpoint(); sum.Received != count(2, 20, 0) || sum.Duplicate != count(1, 10, 0) || sum.UndecodedMessages != 0 {
+		t.Errorf("%+v", sum)
+	}
+}
+
+// A binding that was dropped for its age stays dropped after a restart.
+func TestTrimmedBindings(t *testing.T) {
+	settings := testSettings
+	settings.Late, settings.DedupWindow = time.Minute, 3*time.Hour
+	b := mapped(t, settings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	old := b.flow("192.0.2.1", outside)
+	b.after(time.Second)
+	b.users("file")
+	b.after(time.Hour)
+	b.checkpoint()
+	b.users("another", bind("192.0.2.9", "bob")) // and now it is dropped
+	b.checkpoint()
+	b.restart()
+	b.send(s, old)
+	if sum := b.checkpoint(); sum.Suspended.Records != 1 {
+		t.Errorf("%+v", sum)
+	}
+}
+
 func TestEarlyBounds(t *testing.T) {
 	settings := testSettings
 	settings.EarlySets, settings.EarlyWait = 3, time.Hour

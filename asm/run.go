@@ -235,10 +235,14 @@ func (r *Runner) publish(m *Module) {
 
 // tick appends a tick to the journal whenever the pipeline waits for one.
 func (r *Runner) tick(ctx context.Context) {
-	const again = time.Second // for the same deadline, should the clock have gone back
+	const (
+		again   = time.Second            // for the same deadline, should the clock have gone back
+		spacing = 100 * time.Millisecond // while old entries are read, whose deadlines are long past
+	)
 	timer := time.NewTimer(again)
 	defer timer.Stop()
-	ticked := int64(0)
+	var ticked int64 // the deadline of the last tick
+	var last time.Time
 	for {
 		due := r.deadline.Load()
 		switch {
@@ -247,14 +251,14 @@ func (r *Runner) tick(ctx context.Context) {
 		case due == ticked:
 			timer.Reset(again)
 		default:
-			timer.Reset(time.Until(time.Unix(0, due)))
+			timer.Reset(max(time.Until(time.Unix(0, due)), time.Until(last.Add(spacing))))
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.changed:
 		case now := <-timer.C:
-			ticked = due
+			ticked, last = due, now
 			if err := r.cfg.Tick(now); err != nil {
 				r.cfg.Log.Error("journal takes no tick", "error", err)
 			}
