@@ -35,7 +35,7 @@ func (m *Module) keepEarly(set ipfix.DataSet, row *acct.LedgerRow) {
 	c.transport.early = append(early, earlySet{
 		position: c.position, time: c.time, interval: row.Interval, offset: set.Offset,
 		domain: set.Header.Domain, template: set.ID, octets: n,
-		duplicate: c.duplicate, partial: m.dropped == c.position,
+		duplicate: m.repeated(), partial: m.dropped == c.position,
 	})
 }
 
@@ -93,7 +93,8 @@ func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipf
 			row.DecodedMessages++
 		}
 		c := &m.decoder
-		c.transport, c.position, c.time, c.duplicate = t, e.position, e.time, e.duplicate
+		c.transport, c.position, c.time = t, e.position, e.time
+		c.compared, c.duplicate = true, e.duplicate
 		m.stats.EarlyDecoded++
 		m.dataRecords(&set, d, row, key)
 	}

@@ -32,8 +32,14 @@ type decoder struct {
 	transport *transport
 	position  uint64
 	time      int64 // arrival, Unix nanoseconds
-	duplicate bool  // an equal Message came before
 	early     bool  // some Data Set waits for its Template
+
+	// Whether an equal Message came before. It is asked only where records
+	// have no identity that says more, as the hash of all octets costs time.
+	domain    *domain
+	message   []byte
+	compared  bool
+	duplicate bool
 }
 
 // message applies an EntryMessage.
@@ -51,11 +57,8 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	m.stats.Messages++
 	d := t.domain(h.Domain, m.hashKey)
 	m.decoder.transport, m.decoder.position, m.decoder.time = t, e.Position, e.Time
-	m.decoder.duplicate = m.messages.Add(d.messages.Sum(e.Data), m.millis()) == dedup.Duplicate
-	m.decoder.early = false
-	if m.decoder.duplicate {
-		m.stats.DuplicateMessages++
-	}
+	m.decoder.domain, m.decoder.message = d, e.Data
+	m.decoder.compared, m.decoder.duplicate, m.decoder.early = false, false, false
 
 	m.transports.touch(t)
 	result, err := t.decoder.Decode(e.Data, m.visit)
@@ -178,7 +181,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		}
 		// The identity of a record says more than that of its Message, whose
 		// first copy may have been one that could not be decoded.
-		if c.duplicate && (!p.timed || *v != dedup.New) {
+		if (!p.timed || *v == dedup.BelowFloor || *v == dedup.AheadOfClock) && m.repeated() {
 			*v = dedup.Duplicate
 		}
 	}
@@ -210,6 +213,20 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		}
 	}
 	return n > 0
+}
+
+// repeated reports whether a Message equal to the one at hand came before, at
+// a time when that was asked too: for the same Templates it always is.
+func (m *Module) repeated() bool {
+	c := &m.decoder
+	if !c.compared {
+		c.compared = true
+		c.duplicate = m.messages.Add(c.domain.messages.Sum(c.message), m.millis()) == dedup.Duplicate
+		if c.duplicate {
+			m.stats.DuplicateMessages++
+		}
+	}
+	return c.duplicate
 }
 
 // lookup finds the holders of the addresses of the first n flows. Their

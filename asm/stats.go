@@ -14,7 +14,7 @@ type Stats struct {
 	Broken            uint64 // of these, could not be applied
 	SetAside          uint64 // of these, passed over as the pipeline had crashed at them
 	Messages          uint64
-	DuplicateMessages uint64
+	DuplicateMessages uint64 // of those whose records have no identity, or came early
 
 	Records        uint64 // Data Records of usage, received
 	OptionsRecords uint64 // Data Records of Options Templates; not in the books
