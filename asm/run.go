@@ -95,6 +95,9 @@ func (r *Runner) Run(ctx context.Context) error {
 		was := r.Committed()
 		err := r.drive(ctx)
 		if ctx.Err() != nil {
+			if errors.Is(err, context.Canceled) {
+				return nil // it ended before there was anything to store
+			}
 			return err
 		}
 		r.failures.Add(1)

@@ -164,6 +164,24 @@ func TestRunner(t *testing.T) {
 	})
 }
 
+// A Runner that is ended before it began has nothing to say.
+func TestRunnerEndsAtOnce(t *testing.T) {
+	f, s := newFeed(), &lockedStore{modelStore: newModelStore()}
+	r, err := NewRunner(RunConfig{
+		Config: Config{Store: s, Journal: f},
+		Feed:   func(after uint64) Feed { return &feedReader{feed: f, after: after} },
+		Tick:   func(time.Time) error { return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRunnerOutlivesStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, s := newFeed(), &lockedStore{modelStore: newModelStore()}
