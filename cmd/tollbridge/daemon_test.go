@@ -1,0 +1,480 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/spool"
+)
+
+// patience bounds every wait for a daemon. What is waited for takes moments;
+// a loaded machine may take long over it.
+const patience = 60 * time.Second
+
+// lookEvery is the time between two looks at what a daemon has on its disk.
+const lookEvery = 100 * time.Millisecond
+
+// A setup is a configuration file in the making. Zero fields stay out of it.
+type setup struct {
+	data     string   // required
+	udp, tcp string   // addresses to collect on
+	users    string   // file
+	mode     string   // of accounting
+	peers    []string // delivery.peers, as YAML flow mappings
+	realm    string   // destination
+	server   string   // address
+	origin   string   // Origin-Host of the bridge; "" means bridge.isp.example
+	timeout  string   // of delivery; "" means 2s
+}
+
+// write writes the configuration beside the state directory and returns the
+// file's name.
+func (s setup) write(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	list := func(item string) string {
+		if item == "" {
+			return "[]"
+		}
+		return "[" + strconv.Quote(item) + "]"
+	}
+	fmt.Fprintf(&b, "data: %s\n", s.data)
+	fmt.Fprintf(&b, "identity: {originHost: %s, originRealm: isp.example}\n", cmp.Or(s.origin, "bridge.isp.example"))
+	fmt.Fprintf(&b, "collectingProcess: {udpCollectors: %s, tcpCollectors: %s}\n", list(s.udp), list(s.tcp))
+	fmt.Fprintf(&b, "users: {files: %s, reload: 100ms}\n", list(s.users))
+	fmt.Fprintf(&b, "accounting: {mode: %s, interimInterval: 1s, linger: 1500ms}\n", cmp.Or(s.mode, "asm"))
+	fmt.Fprintf(&b, "delivery: {destinationRealm: %s, peers: %s, timeout: %s, reconnect: 200ms}\n",
+		cmp.Or(s.realm, "aaa.example"), "["+strings.Join(s.peers, ", ")+"]", cmp.Or(s.timeout, "2s"))
+	fmt.Fprintf(&b, "server: {listen: %s, originHost: server.aaa.example}\n", list(s.server))
+	fmt.Fprintf(&b, "spool: {checkpoint: 100ms}\nstatus: {listen: 127.0.0.1:0}\nlog: {level: debug}\n")
+	file := s.data + ".yaml"
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// peerAt is a peer of a setup.
+func peerAt(address, host string) string {
+	return fmt.Sprintf("{address: %q, host: %q}", address, host)
+}
+
+// A daemon is a "tollbridge serve" of its own process.
+type daemon struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	data string
+	log  lines
+	done chan struct{} // closed when the process has ended
+	err  error         // of its end
+}
+
+// start starts the daemon and waits until it listens. Its process does not
+// outlive the test.
+func start(t *testing.T, s setup, env ...string) *daemon {
+	t.Helper()
+	d := launch(t, plainProgram, s, env...)
+	d.waitLog(`msg=started`)
+	return d
+}
+
+// launch starts the daemon of one of the programs, which may well refuse.
+func launch(t *testing.T, program func() (string, error), s setup, env ...string) *daemon {
+	t.Helper()
+	file, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{t: t, data: s.data, done: make(chan struct{})}
+	d.cmd = exec.Command(file, "serve", "-c", s.write(t))
+	d.cmd.Env = append(os.Environ(), env...)
+	stderr, err := d.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(d.done)
+		d.log.read(stderr)
+		d.err = d.cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		d.cmd.Process.Kill()
+		<-d.done
+		if t.Failed() {
+			t.Logf("%s\n%s", filepath.Base(d.data), d.log.tail(40))
+		}
+	})
+	return d
+}
+
+// waitLog waits for a line of the daemon's log and returns the submatches.
+func (d *daemon) waitLog(pattern string) []string {
+	d.t.Helper()
+	re := regexp.MustCompile(pattern)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	defer cancel()
+	match := d.log.wait(ctx, re)
+	if match == nil {
+		d.t.Fatalf("%s never said %q:\n%s", filepath.Base(d.data), pattern, d.log.tail(30))
+	}
+	return match
+}
+
+// address returns what the daemon listens on for a key of the configuration.
+func (d *daemon) address(key string) string {
+	d.t.Helper()
+	return d.waitLog(`msg=listening what=` + regexp.QuoteMeta(key) + ` address=(\S+)`)[1]
+}
+
+func (d *daemon) udp() string    { return d.address("collectingProcess.udpCollectors") }
+func (d *daemon) tcp() string    { return d.address("collectingProcess.tcpCollectors") }
+func (d *daemon) server() string { return d.address("server.listen") }
+
+// stop asks the daemon to end, which it does with status 0.
+func (d *daemon) stop() {
+	d.t.Helper()
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	d.wait()
+	if d.err != nil {
+		d.t.Fatalf("%s ended with %v:\n%s", filepath.Base(d.data), d.err, d.log.tail(30))
+	}
+}
+
+// kill is kill -9.
+func (d *daemon) kill() {
+	d.cmd.Process.Kill()
+	<-d.done
+}
+
+// wait waits until the process has ended.
+func (d *daemon) wait() {
+	d.t.Helper()
+	select {
+	case <-d.done:
+	case <-time.After(patience):
+		d.t.Fatalf("%s does not end:\n%s", filepath.Base(d.data), d.log.tail(30))
+	}
+}
+
+// refuses waits until a daemon that can't start has said why, with status 1.
+func (d *daemon) refuses(pattern string) {
+	d.t.Helper()
+	d.wait()
+	if code := d.cmd.ProcessState.ExitCode(); code != 1 {
+		d.t.Errorf("exit status %d", code)
+	}
+	d.waitLog(pattern)
+}
+
+// metric returns a value of /metrics, 0 where it has none; name holds the
+// labels.
+func (d *daemon) metric(name string) float64 {
+	d.t.Helper()
+	r, err := http.Get("http://" + d.address("status.listen") + "/metrics")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		d.t.Fatalf("metrics: %s, %v", r.Status, err)
+	}
+	for line := range strings.Lines(string(body)) {
+		if value, ok := strings.CutPrefix(line, "tollbridge_"+name+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			return v
+		}
+	}
+	return 0
+}
+
+// waitMetric waits until a metric is what it should be.
+func (d *daemon) waitMetric(name string, is func(float64) bool) {
+	d.t.Helper()
+	var v float64
+	if !until(d.t, func() bool { v = d.metric(name); return is(v) }) {
+		d.t.Fatalf("%s stays %v", name, v)
+	}
+}
+
+func atLeast(n float64) func(float64) bool { return func(v float64) bool { return v >= n } }
+
+// until asks is again and again until it says yes, and gives up at last.
+func until(t *testing.T, is func() bool) bool {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for !is() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-look.C:
+		}
+	}
+	return true
+}
+
+// cli runs a command of the plain program and returns what it printed.
+func cli(t *testing.T, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	file, err := plainProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(file, args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errOut.String(), cmd.ProcessState.ExitCode()
+}
+
+// show runs a listing as JSON into v.
+func show(t *testing.T, v any, args ...string) {
+	t.Helper()
+	out, errOut, _ := cli(t, append(args, "-o", "json")...)
+	if err := json.Unmarshal([]byte(out), v); err != nil {
+		t.Fatalf("tollbridge %s: %v\n%s", strings.Join(args, " "), err, errOut)
+	}
+}
+
+// audit returns the books of a state directory, which balance at any moment.
+func audit(t *testing.T, data string) spool.Sums {
+	t.Helper()
+	var books spool.Books
+	show(t, &books, "audit", "--data", data)
+	if !books.Balanced {
+		t.Fatalf("the books do not balance: %v", books.Problems)
+	}
+	return books.Total
+}
+
+// waitBooks waits until the books are as they should be and nothing is open
+// or pending.
+func waitBooks(t *testing.T, data string, are func(spool.Sums) bool) spool.Sums {
+	t.Helper()
+	var s spool.Sums
+	if !until(t, func() bool { s = audit(t, data); return are(s) && s.Open.IsZero() && s.Pending.IsZero() }) {
+		t.Fatalf("the books stay %+v", s)
+	}
+	return s
+}
+
+// A charge is an accounting record as an AAA server has stored it.
+type charge struct {
+	SessionID string `json:"session_id"`
+	Number    uint32 `json:"number"`
+	Type      string `json:"type"`
+	User      string `json:"user"`
+	acct.Usage
+}
+
+// charges are those of our own accounting application. None contradicts
+// another, and none is there twice.
+func charges(t *testing.T, data string) []charge {
+	t.Helper()
+	var conflicts, all []charge
+	show(t, &conflicts, "spool", "cdrs", "--conflicts", "--data", data)
+	if len(conflicts) > 0 {
+		t.Errorf("%d CDRs contradict others, the first %+v", len(conflicts), conflicts[0])
+	}
+	show(t, &all, "spool", "cdrs", "--limit", "0", "--data", data)
+	type key struct {
+		session string
+		number  uint32
+	}
+	seen := map[key]bool{}
+	for _, c := range all {
+		k := key{c.SessionID, c.Number}
+		if seen[k] {
+			t.Errorf("%+v is stored twice", k)
+		}
+		seen[k] = true
+	}
+	return all
+}
+
+// bill is what each user's charges come to. Records of a session are
+// cumulative, so the one with the highest number counts; an EVENT_RECORD has
+// its own usage.
+func bill(all []charge) map[string]acct.Usage {
+	last := map[string]charge{}
+	users := map[string]acct.Usage{}
+	for _, c := range all {
+		if c.Type == "EVENT" {
+			users[c.User] = users[c.User].Plus(c.Usage)
+		} else if l, ok := last[c.SessionID]; !ok || c.Number > l.Number {
+			last[c.SessionID] = c
+		}
+	}
+	for _, c := range last {
+		users[c.User] = users[c.User].Plus(c.Usage)
+	}
+	return users
+}
+
+// checkBill compares a bill with what tshark counted in the bundled capture.
+func checkBill(t *testing.T, got map[string]acct.Usage) {
+	t.Helper()
+	truth := captureTruth(t)
+	for user, want := range truth {
+		if user != nobody && got[user] != want {
+			t.Errorf("%s is billed %+v, but tshark counted %+v", user, got[user], want)
+		}
+	}
+	for user := range got {
+		if _, known := truth[user]; !known {
+			t.Errorf("%q is billed %+v, but the capture has nothing of that user", user, got[user])
+		}
+	}
+}
+
+func captureTruth(t *testing.T) map[string]acct.Usage {
+	t.Helper()
+	truth, err := parseTruth(demodata.Truth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return truth
+}
+
+// captureOctets are those of all packets of the capture, each once, and how
+// many of them are nobody's.
+func captureOctets(t *testing.T) (octets, nobodys uint64) {
+	t.Helper()
+	nobodys = captureTruth(t)[nobody].InputOctets
+	return 6363670, nobodys
+}
+
+// files writes the bundled capture and users file into dir.
+func files(t *testing.T, dir string) (capture, users string) {
+	t.Helper()
+	capture, users = filepath.Join(dir, "capture.pcap"), filepath.Join(dir, "users.csv")
+	for name, content := range map[string][]byte{capture: demodata.Capture, users: demodata.Users} {
+		if err := os.WriteFile(name, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return capture, users
+}
+
+// need skips a test in one line where a program is absent, or fails it where
+// the environment requires all of them.
+func need(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			unavailable(t, p+" is not installed")
+		}
+	}
+}
+
+func unavailable(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
+		t.Fatalf("%s, and TOLLBRIDGE_REQUIRE_PEERS=1", why)
+	}
+	t.Skipf("skipped: %s", why)
+}
+
+// lines are what a process has written, and still writes.
+type lines struct {
+	mu      sync.Mutex
+	all     []string
+	ended   bool
+	changed chan struct{} // closed, and made anew, with each line
+}
+
+func (l *lines) read(r io.Reader) {
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadString('\n')
+		l.mu.Lock()
+		if line != "" {
+			l.all = append(l.all, strings.TrimSuffix(line, "\n"))
+		}
+		l.ended = err != nil
+		if l.changed != nil {
+			close(l.changed)
+			l.changed = nil
+		}
+		l.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// wait returns the submatches of the first line that matches, nil if none does
+// before ctx or the lines end.
+func (l *lines) wait(ctx context.Context, re *regexp.Regexp) []string {
+	for next := 0; ; {
+		l.mu.Lock()
+		fresh, ended := l.all[next:], l.ended
+		next = len(l.all)
+		if l.changed == nil && !ended {
+			l.changed = make(chan struct{})
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		for _, line := range fresh {
+			if m := re.FindStringSubmatch(line); m != nil {
+				return m
+			}
+		}
+		if ended {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// has reports whether a line so far matches.
+func (l *lines) has(pattern string) bool {
+	re := regexp.MustCompile(pattern)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.all {
+		if re.MatchString(line) {
+			return true
+		}
+	}
+	return false
+}
+
+// tail returns the last n lines.
+func (l *lines) tail(n int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.all[max(0, len(l.all)-n):], "\n")
+}
