@@ -1,14 +1,17 @@
-// Package export is an IPFIX Exporting Process (RFC 7011) over UDP and TCP,
-// for one Observation Domain and one Collecting Process.
+// Package export is an IPFIX Exporting Process (RFC 7011) over UDP, TCP, TLS
+// and DTLS, for one Observation Domain. It exports to one Collecting Process
+// at a time, and to another while that can't be reached; a Duplicate exports
+// to several at once.
 //
-// Over TCP a Process keeps what it could not hand to the kernel and sends it
+// Over TCP, with TLS or without, a Process keeps what it could not hand to the kernel and sends it
 // on the next connection; where its buffer is full, Export blocks. What the
 // kernel took but could not deliver when a connection broke is lost, as TCP
 // does not tell how far the Collecting Process got. An orderly end, by
-// whichever side, loses nothing. Over UDP anything may be lost.
+// whichever side, loses nothing. Over UDP and DTLS anything may be lost.
 package export
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,24 +33,36 @@ var (
 
 // A Config says how a Process exports.
 type Config struct {
-	Transport ipfix.Transport // required: ipfix.UDP or ipfix.TCP
+	Transport ipfix.Transport // required
 	Address   string          // required: host and port of the Collecting Process
 	Domain    uint32          // Observation Domain ID
 
-	// MaxMessage is the longest Message, in octets. Over UDP it must fit the
-	// path's MTU less 28 octets of headers for IPv4, 48 for IPv6 (RFC 7011,
-	// Section 10.3.3). 0 means 8192 over TCP and 1400 over UDP, but 1232, what
-	// every IPv6 path carries, unless Address is an IPv4 address.
+	// Backups are other Collecting Processes, the preferred first. One is
+	// exported to while Address and those before it can't be reached. A plain
+	// UDP exporter can't know of that and has none.
+	Backups []string
+
+	// TLS is required for TLS and DTLS.
+	TLS *TLS
+
+	// MaxMessage is the longest Message, in octets. 0 means 8192 over TCP and
+	// TLS. Over UDP 0 means 1400, but 1232, what every IPv6 path carries, unless
+	// Address is an IPv4 address; over DTLS it is 37 less. Over both a Message
+	// is never longer than the path's MTU allows, as far as the kernel knows it
+	// (RFC 7011, Section 10.3.3).
 	MaxMessage int
 
 	// TemplateRefresh and TemplateRefreshMessages say when Templates are sent
-	// again over UDP: after so long, or after so many Messages if that comes
-	// first. 0 means 10 minutes (RFC 7011, Section 8.4) and 1000 Messages.
+	// again over UDP and DTLS: after so long, or after so many Messages if that
+	// comes first. 0 means 10 minutes (RFC 7011, Section 8.4) and 1000 Messages.
+	// A DTLS association lasts no longer than TemplateRefresh, as a Collecting
+	// Process that lost its end can't tell.
 	TemplateRefresh         time.Duration
 	TemplateRefreshMessages int
 
-	// Reconnect is the least time between two attempts to connect. 0 means
-	// the 1 minute of RFC 7011, Section 10.4. The first comes at once.
+	// Reconnect is the least time between two attempts to connect to one
+	// Collecting Process. 0 means the 1 minute of RFC 7011, Section 10.4. The
+	// first comes at once.
 	Reconnect time.Duration
 
 	// Linger is how long a record waits, at most, for others to fill its
@@ -58,7 +73,11 @@ type Config struct {
 	// blocks. It may be exceeded by one Message. 0 means 8 MiB.
 	Buffer int
 
-	// Dial connects; nil means a net.Dialer's DialContext.
+	// DropWhenFull lets Export drop a record where it would block. It is
+	// counted as lost, and missing by the sequence numbers.
+	DropWhenFull bool
+
+	// Dial connects over "udp" or "tcp"; nil means a net.Dialer's DialContext.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	Log *slog.Logger // nil discards
@@ -77,6 +96,7 @@ type Process struct {
 	templates []*ipfix.Template // in the order of their first use
 	last      *ipfix.Template   // the one used last; records come in runs
 	queue     queue
+	skipped   int           // records dropped since the latest Message was cut
 	progress  chan struct{} // closed, and nil again, when the queue gets shorter
 	cancel    func()        // ends Run; nil before it
 	closing   bool
@@ -85,24 +105,24 @@ type Process struct {
 
 // New checks cfg and returns a Process that connects to nobody yet.
 func New(cfg Config) (*Process, error) {
-	if cfg.Transport != ipfix.UDP && cfg.Transport != ipfix.TCP {
-		return nil, fmt.Errorf("export: Config.Transport: %v can't be exported over", cfg.Transport)
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
-	host, _, err := net.SplitHostPort(cfg.Address)
-	if err != nil {
-		return nil, fmt.Errorf("export: Config.Address: %w", err)
-	}
-	orDefault(&cfg.MaxMessage, defaultMaxMessage(cfg.Transport, host))
+	orDefault(&cfg.MaxMessage, cfg.defaultMaxMessage())
 	orDefault(&cfg.TemplateRefresh, 10*time.Minute)
 	orDefault(&cfg.TemplateRefreshMessages, 1000)
 	orDefault(&cfg.Reconnect, time.Minute)
 	orDefault(&cfg.Linger, time.Second)
 	orDefault(&cfg.Buffer, 8<<20)
-	if cfg.MaxMessage < minMessage || cfg.MaxMessage > ipfix.MaxMessage {
-		return nil, fmt.Errorf("export: Config.MaxMessage: %d is not within %d and %d", cfg.MaxMessage, minMessage, ipfix.MaxMessage)
+	longest := ipfix.MaxMessage
+	if cfg.Transport == ipfix.DTLS {
+		longest = maxDTLSMessage
+	}
+	if cfg.MaxMessage < minMessage || cfg.MaxMessage > longest {
+		return nil, fmt.Errorf("export: Config.MaxMessage: %d is not within %d and %d", cfg.MaxMessage, minMessage, longest)
 	}
 	if cfg.Dial == nil {
-		cfg.Dial = new(net.Dialer).DialContext
+		cfg.Dial = newDialer().DialContext
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -118,14 +138,58 @@ func New(cfg Config) (*Process, error) {
 // minMessage is what a Message of one small Template or record needs.
 const minMessage = 64
 
-func defaultMaxMessage(t ipfix.Transport, host string) int {
-	if t == ipfix.TCP {
+// check reports what is missing or impossible.
+func (c *Config) check() error {
+	switch c.Transport {
+	case ipfix.UDP:
+		if len(c.Backups) > 0 {
+			return errors.New("export: Config.Backups: over UDP nobody learns that a Collecting Process is gone")
+		}
+	case ipfix.TCP:
+	case ipfix.TLS, ipfix.DTLS:
+		if c.TLS == nil {
+			return fmt.Errorf("export: Config.TLS is required for %v", c.Transport)
+		}
+		if err := c.TLS.check(); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("export: Config.Transport: %v can't be exported over", c.Transport)
+	}
+	for i, a := range c.collectors() {
+		host, _, err := net.SplitHostPort(a)
+		if err == nil && c.TLS != nil && cmp.Or(c.TLS.ServerName, host) == "" {
+			err = errors.New("whom the certificate must be of is not said")
+		}
+		if err != nil {
+			if i == 0 {
+				return fmt.Errorf("export: Config.Address: %w", err)
+			}
+			return fmt.Errorf("export: Config.Backups[%d]: %w", i-1, err)
+		}
+	}
+	return nil
+}
+
+// collectors returns the addresses of all Collecting Processes, the preferred
+// first.
+func (c *Config) collectors() []string { return append([]string{c.Address}, c.Backups...) }
+
+func (c *Config) defaultMaxMessage() int {
+	if c.Transport.Reliable() {
 		return 8192
 	}
-	if addr, err := netip.ParseAddr(host); err == nil && addr.Unmap().Is4() {
-		return 1400
+	n := 1400
+	for _, a := range c.collectors() {
+		host, _, _ := net.SplitHostPort(a)
+		if addr, err := netip.ParseAddr(host); err != nil || !addr.Unmap().Is4() {
+			n = 1232
+		}
 	}
-	return 1232
+	if c.Transport == ipfix.DTLS {
+		n -= dtlsOverhead
+	}
+	return n
 }
 
 func orDefault[T int | time.Duration](v *T, d T) {
@@ -135,7 +199,7 @@ func orDefault[T int | time.Duration](v *T, d T) {
 }
 
 // Export adds one Data Record of t, or one record of options data, and copies
-// it. It blocks while the buffer is full. The error is ErrClosed, ErrTemplate,
+// it. It blocks while the buffer is full, unless DropWhenFull is set. The error is ErrClosed, ErrTemplate,
 // that of ctx, or ipfix.ErrLength where the octets are no record of t or too
 // many for a Message.
 func (p *Process) Export(ctx context.Context, t *ipfix.Template, record []byte) error {
@@ -159,6 +223,10 @@ func (p *Process) Export(ctx context.Context, t *ipfix.Template, record []byte) 
 		}
 		if p.queue.octets < p.cfg.Buffer {
 			p.cutLocked()
+		} else if p.cfg.DropWhenFull {
+			p.skipped++
+			p.counts.LostRecords++
+			return nil
 		} else if err := p.waitLocked(ctx); err != nil {
 			return fmt.Errorf("export: buffer is full: %w", err)
 		}
@@ -186,7 +254,8 @@ func (p *Process) cutLocked() {
 		return
 	}
 	records := p.encoder.Records()
-	p.queue.push(p.encoder.Flush(0), records, len(p.templates))
+	p.queue.push(p.encoder.Flush(0), records, len(p.templates), p.skipped)
+	p.skipped = 0
 	p.wake()
 }
 
@@ -231,7 +300,7 @@ func (p *Process) Flush(ctx context.Context) error {
 }
 
 // Close flushes and ends Run, which must have been called or be about to be.
-// Over TCP it then closes its end of the connection and waits for the
+// Over TCP and TLS it then closes its end of the connection and waits for the
 // Collecting Process to close the other, so that nil means that all was read,
 // unless that was being stopped itself. When ctx ends it gives up; the error
 // then says what was not sent. Export fails from here on.

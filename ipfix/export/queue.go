@@ -6,6 +6,7 @@ type message struct {
 	octets    []byte
 	records   int
 	templates int // how many of Process.templates its records may be of
+	skipped   int // records dropped before it
 }
 
 // A queue holds Messages until they were handed to the kernel, in order.
@@ -23,12 +24,12 @@ type queue struct {
 const maxFree = 2 * batchMessages
 
 // push adds a copy of a Message.
-func (q *queue) push(octets []byte, records, templates int) {
+func (q *queue) push(octets []byte, records, templates, skipped int) {
 	var b []byte
 	if n := len(q.free); n > 0 {
 		b, q.free = q.free[n-1], q.free[:n-1]
 	}
-	q.messages = append(q.messages, message{append(b[:0], octets...), records, templates})
+	q.messages = append(q.messages, message{append(b[:0], octets...), records, templates, skipped})
 	q.octets += len(octets)
 	q.records += records
 	q.pushed++

@@ -17,14 +17,15 @@ const connectTimeout = 30 * time.Second
 const batchMessages = 64
 
 // Run connects, sends what is exported, and connects again when a connection
-// ends. It returns the error of ctx when that ends, and nil after a Close,
+// ends, to the preferred of the Collecting Processes that can be reached. It returns the error of ctx when that ends, and nil after a Close,
 // which reports its own. It may be called once.
 //
 //	Export ──► encoder ──► queue ──► Run ── writes ──► Collecting Process
 //	   ▲                     │        ▲                        │
-//	   └── blocks while full ┘        └─ gone ◄── watch ◄── closes (TCP)
+//	   └── blocks while full ┘        └─ gone ◄── watch ◄── closes
 //
-// watch is one goroutine per TCP connection.
+// watch is one goroutine per connection other than UDP's. While a backup is
+// exported to, another tries those that are preferred.
 func (p *Process) Run(ctx context.Context) error {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -42,22 +43,27 @@ func (p *Process) Run(ctx context.Context) error {
 }
 
 func (p *Process) run(ctx context.Context) error {
-	var next time.Time // no attempt to connect before it
+	r := newRoute(p.cfg.collectors())
+	var now link // what to serve; none where conn is nil
 	for {
-		if err := p.pause(ctx, next); err != nil {
+		if now.conn == nil {
+			next := r.next(len(r.collectors))
+			if err := p.pause(ctx, next.due); err != nil {
+				return err
+			}
+			if p.drained() {
+				return nil
+			}
+			var err error
+			if now, err = p.connect(ctx, next); err != nil {
+				continue // a ctx that has ended ends the pause
+			}
+		}
+		next, err := p.serve(ctx, r, now)
+		if !errors.Is(err, errEnded) {
 			return err
 		}
-		if p.drained() {
-			return nil
-		}
-		next = time.Now().Add(p.cfg.Reconnect)
-		conn, err := p.connect(ctx)
-		if err != nil {
-			continue // a ctx that has ended ends the pause
-		}
-		if err := p.serve(ctx, conn); !errors.Is(err, errEnded) {
-			return err
-		}
+		now = next
 	}
 }
 
@@ -84,21 +90,34 @@ func (p *Process) drained() bool {
 	return p.closing && len(p.queue.messages) == 0
 }
 
-func (p *Process) connect(ctx context.Context) (net.Conn, error) {
+// connect connects to one Collecting Process.
+func (p *Process) connect(ctx context.Context, to *collector) (link, error) {
+	to.due = time.Now().Add(p.cfg.Reconnect)
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := p.cfg.Dial(ctx, p.cfg.Transport.String(), p.cfg.Address)
+	conn, err := p.dial(ctx, to.address)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
 		p.counts.Failures++
-		p.cfg.Log.Warn("connecting failed", "transport", p.cfg.Transport, "collector", p.cfg.Address,
+		p.cfg.Log.Warn("connecting failed", "transport", p.cfg.Transport, "collector", to.address,
 			"error", err, "retry", p.cfg.Reconnect, "messages_waiting", len(p.queue.messages))
-		return nil, err
+		return link{}, err
 	}
 	p.counts.Connections++
 	p.cfg.Log.Info("connected", "transport", p.cfg.Transport, "collector", conn.RemoteAddr(), "local", conn.LocalAddr())
-	return conn, nil
+	return link{conn, to}, nil
+}
+
+// dial connects and, over TLS and DTLS, makes sure who answered.
+func (p *Process) dial(ctx context.Context, address string) (net.Conn, error) {
+	switch p.cfg.Transport {
+	case ipfix.TLS:
+		return p.dialTLS(ctx, address)
+	case ipfix.DTLS:
+		return p.dialDTLS(ctx, address)
+	}
+	return p.cfg.Dial(ctx, p.cfg.Transport.String(), address)
 }
 
 // errEnded is why serve returns when a connection ended that another may
@@ -129,19 +148,43 @@ type carrier interface {
 }
 
 func (p *Process) carrier(conn net.Conn) carrier {
-	s := sender{conn: conn, cfg: p.cfg}
-	if p.cfg.Transport == ipfix.UDP {
-		return newUDP(s)
+	s := sender{conn: conn, cfg: p.cfg, limit: p.limit}
+	switch p.cfg.Transport {
+	case ipfix.UDP:
+		return newUDP(s, s.conn, 0)
+	case ipfix.DTLS:
+		return newDTLS(s)
 	}
 	return newTCP(s)
 }
 
-// serve sends over one connection until it ends. The error is nil after a
-// Close, and errEnded where Run is to connect again.
-func (p *Process) serve(ctx context.Context, conn net.Conn) error {
-	c := p.carrier(conn)
+// limit sets the length of the Messages from here on.
+func (p *Process) limit(maxMessage int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cutLocked()
+	p.encoder = ipfix.NewEncoder(p.cfg.Domain, maxMessage)
+}
+
+// serve sends over one connection until it ends, or one to a preferred
+// Collecting Process stands, which it returns. The error is nil after a Close,
+// and errEnded where Run is to go on.
+func (p *Process) serve(ctx context.Context, r *route, on link) (link, error) {
+	better := p.prefer(ctx, r, on)
+	err := p.send(ctx, on, better.found)
+	next := better.stop()
+	if next.conn != nil && !errors.Is(err, errEnded) {
+		next.conn.Close() // it came too late to be of use
+		next = link{}
+	}
+	return next, err
+}
+
+// send sends over one connection until it ends or a better one was found.
+func (p *Process) send(ctx context.Context, on link, found <-chan struct{}) error {
+	c := p.carrier(on.conn)
 	defer c.close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })() // ends a write that blocks
+	defer context.AfterFunc(ctx, func() { on.conn.Close() })() // ends a write that blocks
 
 	linger := time.NewTicker(p.cfg.Linger)
 	defer linger.Stop()
@@ -149,7 +192,9 @@ func (p *Process) serve(ctx context.Context, conn net.Conn) error {
 	for {
 		select {
 		case err := <-c.gone():
-			return p.ended(ctx, err)
+			return p.ended(ctx, on, err)
+		case <-found:
+			return p.moved(ctx, on, c)
 		default:
 		}
 		var closing bool
@@ -159,7 +204,7 @@ func (p *Process) serve(ctx context.Context, conn net.Conn) error {
 		p.sent(n, c.take())
 		switch {
 		case err != nil:
-			return p.ended(ctx, err)
+			return p.ended(ctx, on, err)
 		case len(batch) > 0:
 			continue // there may be more
 		case closing:
@@ -167,12 +212,14 @@ func (p *Process) serve(ctx context.Context, conn net.Conn) error {
 		}
 		select {
 		case err := <-c.gone():
-			return p.ended(ctx, err)
+			return p.ended(ctx, on, err)
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-found:
+			return p.moved(ctx, on, c)
 		case <-linger.C:
 			if err := c.refresh(templates); err != nil {
-				return p.ended(ctx, err)
+				return p.ended(ctx, on, err)
 			}
 			p.sent(0, c.take())
 			p.mu.Lock()
@@ -205,18 +252,39 @@ func (p *Process) sent(n int, counted Stats) {
 }
 
 // ended notes the end of a connection, and whether it was orderly.
-func (p *Process) ended(ctx context.Context, err error) error {
+func (p *Process) ended(ctx context.Context, on link, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // it was us
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err == nil {
-		p.cfg.Log.Info("collecting process closed the connection", "collector", p.cfg.Address)
+	switch {
+	case errors.Is(err, errRenew):
+		return errEnded
+	case err == nil:
+		p.cfg.Log.Info("collecting process closed the connection", "collector", on.to.address)
 		return errEnded
 	}
 	p.counts.Broken++
-	p.cfg.Log.Warn("connection broke, what was under way may be lost", "collector", p.cfg.Address,
+	p.cfg.Log.Warn("connection broke, what was under way may be lost", "collector", on.to.address,
 		"error", err, "messages_waiting", len(p.queue.messages))
 	return fmt.Errorf("%w: %w", errEnded, err)
+}
+
+// leaveTimeout bounds how long a Collecting Process may take to read what it
+// was sent, once a preferred one can be reached.
+const leaveTimeout = 10 * time.Second
+
+// moved ends a connection in an orderly way, as a better one stands.
+func (p *Process) moved(ctx context.Context, on link, c carrier) error {
+	leaving, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	if err := c.finish(leaving); err != nil {
+		return p.ended(ctx, on, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts.Moved++
+	p.cfg.Log.Info("moving to a preferred collecting process", "from", on.to.address)
+	return errEnded
 }

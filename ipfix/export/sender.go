@@ -15,7 +15,8 @@ import (
 // Session (RFC 7011, Section 3.1), so each begins at 0.
 type sender struct {
 	conn      net.Conn
-	cfg       Config
+	cfg       Config               // MaxMessage is what the path allows
+	limit     func(maxMessage int) // tells the Process of a new MaxMessage
 	sequence  uint32
 	announced int   // Templates that the Collecting Process was sent
 	counted   Stats // since take
@@ -56,10 +57,16 @@ func (s *sender) templateMessages(templates []*ipfix.Template, now time.Time) []
 			cut()
 			err = e.AddTemplate(t)
 		}
+		if errors.Is(err, ipfix.ErrLength) {
+			s.cfg.Log.Error("template does not fit the path's MTU", "template", t.ID, "octets", s.cfg.MaxMessage)
+			continue
+		}
 		if err != nil {
 			panic(fmt.Sprintf("export: internal error: template %d was accepted but %v", t.ID, err))
 		}
 	}
-	cut()
+	if e.Len() > 0 {
+		cut()
+	}
 	return messages
 }

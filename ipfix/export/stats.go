@@ -7,11 +7,12 @@ type Stats struct {
 	TemplateMessages uint64 // Messages with Templates, likewise
 	Octets           uint64 // of both
 
-	LostRecords  uint64 // that the kernel refused to send over UDP
-	LostMessages uint64
+	LostRecords  uint64 // that the kernel refused to send over UDP, or dropped with DropWhenFull
+	LostMessages uint64 // that the kernel refused
 
 	Connections uint64 // that were established; over UDP, sockets
 	Failures    uint64 // attempts to connect that failed
+	Moved       uint64 // connections left for one to a preferred Collecting Process
 	Broken      uint64 // connections that ended otherwise than by a close of either side
 
 	QueuedRecords  uint64 // that wait for the kernel now, or for their Message to fill

@@ -9,7 +9,7 @@ import (
 	"tollbridge/ipfix"
 )
 
-// tcp carries Messages over a TCP connection. A Template is sent once (RFC
+// tcp carries Messages over a TCP connection, with TLS or without. A Template is sent once (RFC
 // 7011, Section 8.1).
 type tcp struct {
 	sender
@@ -40,6 +40,7 @@ func (c *tcp) send(batch []message, templates []*ipfix.Template) (int, error) {
 	announcing := c.templateMessages(templates[c.announced:needed], now)
 	buffers := append(c.buffers[:0], announcing...)
 	for i := range batch {
+		c.sequence += uint32(batch[i].skipped)
 		c.stamp(batch[i].octets, now)
 		c.sequence += uint32(batch[i].records)
 		buffers = append(buffers, batch[i].octets)

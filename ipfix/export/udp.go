@@ -15,12 +15,31 @@ import (
 // Collecting Process may be a new one (RFC 7011, Section 8.4).
 type udp struct {
 	sender
+	socket    net.Conn  // what sends the datagrams
+	overhead  int       // octets that each holds beside its Message
+	wanted    int       // the configured MaxMessage
 	refreshed time.Time // when Templates were last sent
 	since     int       // Messages sent after that
 	failing   bool      // the latest datagram was refused
 }
 
-func newUDP(s sender) *udp { return &udp{sender: s} }
+func newUDP(s sender, socket net.Conn, overhead int) *udp {
+	c := &udp{sender: s, socket: socket, overhead: overhead, wanted: s.cfg.MaxMessage}
+	forbidFragments(socket)
+	c.fit()
+	return c
+}
+
+// fit makes Messages fit the path, and reports whether they are shorter now.
+func (c *udp) fit() (shorter bool) {
+	before := c.cfg.MaxMessage
+	c.cfg.MaxMessage = c.wanted
+	if octets := pathLimit(c.socket); octets > 0 {
+		c.cfg.MaxMessage = max(min(c.wanted, octets-c.overhead), minMessage)
+	}
+	c.limit(c.cfg.MaxMessage)
+	return c.cfg.MaxMessage < before
+}
 
 func (c *udp) send(batch []message, templates []*ipfix.Template) (int, error) {
 	if len(batch) == 0 {
@@ -33,21 +52,53 @@ func (c *udp) send(batch []message, templates []*ipfix.Template) (int, error) {
 				return i, err
 			}
 		}
-		c.stamp(m.octets, now)
-		c.sequence += uint32(m.records) // also of those lost: the gap tells
-		c.since++
-		switch sent, err := c.write(m.octets); {
-		case err != nil:
+		c.sequence += uint32(m.skipped)
+		if err := c.message(m, templates, now); err != nil {
 			return i, err
-		case sent:
-			c.counted.Messages++
-			c.counted.Records += uint64(m.records)
-		default:
-			c.counted.LostMessages++
-			c.counted.LostRecords += uint64(m.records)
 		}
 	}
 	return len(batch), nil
+}
+
+// message sends one Message, in several where the path asks for it. Only the
+// end of the socket is an error.
+func (c *udp) message(m message, templates []*ipfix.Template, now time.Time) error {
+	if len(m.octets) > c.cfg.MaxMessage {
+		return c.parts(m, templates, now)
+	}
+	c.stamp(m.octets, now)
+	err := c.write(m.octets)
+	if errors.Is(err, syscall.EMSGSIZE) && c.fit() {
+		return c.parts(m, templates, now)
+	}
+	c.sequence += uint32(m.records) // also of those lost: the gap tells
+	c.since++
+	c.note(len(m.octets), err)
+	if err != nil {
+		c.counted.LostMessages++
+		c.counted.LostRecords += uint64(m.records)
+		return ended(err)
+	}
+	c.counted.Messages++
+	c.counted.Records += uint64(m.records)
+	return nil
+}
+
+// parts sends a Message that does not fit the path as several that do.
+func (c *udp) parts(m message, templates []*ipfix.Template, now time.Time) error {
+	parts, lost := split(m, templates, c.cfg.MaxMessage)
+	for _, part := range parts {
+		if err := c.message(part, templates, now); err != nil {
+			return err
+		}
+	}
+	if lost > 0 {
+		c.sequence += uint32(lost)
+		c.counted.LostRecords += uint64(lost)
+		c.cfg.Log.Error("records do not fit the path's MTU", "collector", c.socket.RemoteAddr(),
+			"octets", c.cfg.MaxMessage, "records", lost)
+	}
+	return nil
 }
 
 func (c *udp) due(now time.Time) bool {
@@ -64,9 +115,13 @@ func (c *udp) refresh(templates []*ipfix.Template) error {
 // announce sends all Templates. If one can't be sent they are still due.
 func (c *udp) announce(templates []*ipfix.Template, now time.Time) error {
 	for _, msg := range c.templateMessages(templates, now) {
-		sent, err := c.write(msg)
-		if !sent {
-			return err
+		err := c.write(msg)
+		if errors.Is(err, syscall.EMSGSIZE) && c.fit() {
+			return c.announce(templates, now)
+		}
+		c.note(len(msg), err)
+		if err != nil {
+			return ended(err)
 		}
 		c.counted.TemplateMessages++
 	}
@@ -74,24 +129,33 @@ func (c *udp) announce(templates []*ipfix.Template, now time.Time) error {
 	return nil
 }
 
-// write sends one datagram and reports whether the kernel took it. That it
-// did not is no error: the next may do better. An error means that there is
-// no socket any more.
-func (c *udp) write(b []byte) (sent bool, err error) {
-	_, err = c.conn.Write(b)
+// write sends one datagram.
+func (c *udp) write(b []byte) error {
+	_, err := c.conn.Write(b)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		_, err = c.conn.Write(b) // the refusal was of an earlier datagram, this one was not sent
 	}
+	return err
+}
+
+// note counts and logs what became of a datagram.
+func (c *udp) note(octets int, err error) {
 	switch {
-	case errors.Is(err, net.ErrClosed):
-		return false, err
 	case err == nil:
-		c.counted.Octets += uint64(len(b))
-	case !c.failing:
-		c.cfg.Log.Warn("datagrams are lost", "collector", c.cfg.Address, "octets", len(b), "error", err)
+		c.counted.Octets += uint64(octets)
+	case !c.failing && ended(err) == nil:
+		c.cfg.Log.Warn("datagrams are lost", "collector", c.socket.RemoteAddr(), "octets", octets, "error", err)
 	}
 	c.failing = err != nil
-	return err == nil, nil
+}
+
+// ended returns err if it means that there is no socket any more. Otherwise a
+// datagram is lost, and the next may do better.
+func ended(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
 }
 
 // gone never receives.

@@ -1,0 +1,128 @@
+package export_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/export"
+)
+
+// ownNetwork moves the test, on a thread of its own, to a network of its own
+// whose loopback has an MTU. It returns how to change that.
+func ownNetwork(t *testing.T, mtu int) (setMTU func(int)) {
+	t.Helper()
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		t.Skipf("no network namespace can be made: %v", err)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	set := func(request uint, value uint32) {
+		ifr, err := unix.NewIfreq("lo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ifr.SetUint32(value)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(request), uintptr(unsafe.Pointer(ifr))); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	setMTU = func(mtu int) { set(unix.SIOCSIFMTU, uint32(mtu)) }
+	setMTU(mtu)
+	set(unix.SIOCSIFFLAGS, unix.IFF_UP|unix.IFF_LOOPBACK|unix.IFF_RUNNING)
+	return setMTU
+}
+
+// A Message is as long as the path's MTU allows (RFC 7011, Section 10.3.3),
+// also once that gets smaller while records wait.
+func TestMessagesFitThePath(t *testing.T) {
+	for _, tt := range []struct {
+		name, host    string
+		first, second int // MTU
+		headers       int
+	}{
+		{"IPv4", "127.0.0.1:0", 900, 600, 28},
+		{"IPv6", "[::1]:0", 1400, 1280, 48},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			setMTU := ownNetwork(t, tt.first)
+			collector := listenUDP(t, tt.host)
+			local := collector.LocalAddr().String()
+			socket, err := net.Dial("udp", local) // in this network, where Run's thread is not
+			if err != nil {
+				t.Skip(err)
+			}
+			d := newDecoder()
+			collectUDP(t, d, collector)
+			p := start(t, export.Config{
+				Transport: ipfix.UDP, Address: local, MaxMessage: 8000,
+				Dial: func(context.Context, string, string) (net.Conn, error) { return socket, nil },
+			})
+			const n = 1000
+			exportNumbers(t, p, 0, n)
+			if err := p.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			d.await(t, n)
+			nearly(t, d, tt.first-tt.headers)
+			setMTU(tt.second)
+			exportNumbers(t, p, n, 2*n)
+			if err := p.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			d.await(t, 2*n)
+			d.exactly(t, 2*n)
+			nearly(t, d, tt.second-tt.headers)
+			if s := p.Stats(); s.LostMessages != 0 || s.Records != 2*n {
+				t.Errorf("stats %+v", s)
+			}
+		})
+	}
+}
+
+// nearly checks that Messages were as long as they may be, and forgets them.
+func nearly(t *testing.T, d *decoder, most int) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.longest > most || d.longest < most-8 {
+		t.Errorf("longest message %d octets, want nearly %d", d.longest, most)
+	}
+	d.longest = 0
+}
+
+// A datagram that the kernel finds too long, without saying what would not be,
+// is lost and counted like any that it refuses.
+func TestTooLongForAnUnknownPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := runUDP(t, export.Config{MaxMessage: 1000}, func(b []byte) error {
+			if len(b) > 500 {
+				return syscall.EMSGSIZE
+			}
+			return nil
+		})
+		exportNumbers(t, p, 0, 200)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := p.Close(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if s := p.Stats(); s.LostMessages != 2 || s.LostRecords != 200 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
