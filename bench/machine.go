@@ -43,7 +43,7 @@ func peerVersions() []string {
 		if len(out) == 0 {
 			return fmt.Sprintf("%s is not installed (%v)", name, err)
 		}
-		return name + " " + cmp.Or(regexp.MustCompile(`\d+\.\d+[\w.]*`).FindString(string(out)), "of unknown version")
+		return name + " " + cmp.Or(regexp.MustCompile(`\d+(\.\d+)+`).FindString(string(out)), "of unknown version")
 	}
 	versions := []string{installed("nfcapd", "-V"), installed("softflowd", "-h")}
 	if info, ok := debug.ReadBuildInfo(); ok {

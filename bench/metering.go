@@ -28,8 +28,9 @@ func metering(l *lab) comparison {
 		}},
 		peers: []contender{{"softflowd", func(ctx context.Context) (sample, error) {
 			return l.meter(ctx, capture, func(dir, file, to string) []string {
+				// With a control socket it may wait at the file's end for somebody to connect.
 				return []string{"softflowd", "-r", file, "-n", to, "-v", "10", "-m", strconv.Itoa(2 * captureFlows), "-d",
-					"-p", filepath.Join(dir, "pid"), "-c", filepath.Join(dir, "ctl")}
+					"-p", filepath.Join(dir, "pid"), "-c", "none"}
 			})
 		}}},
 	}
