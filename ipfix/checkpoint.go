@@ -9,7 +9,7 @@ import (
 )
 
 // checkpointVersion is the first octet of an encoded Session.
-const checkpointVersion = 1
+const checkpointVersion = 2
 
 // ErrCorrupt says that an encoded Session can't be read.
 var ErrCorrupt = errors.New("corrupt encoding")
@@ -19,41 +19,88 @@ var ErrCorrupt = errors.New("corrupt encoding")
 // fails.
 func (s *Session) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, checkpointVersion, byte(s.transport))
+	for i := range s.shared {
+		b = s.shared[i].append(b)
+	}
 	b = binary.AppendUvarint(b, uint64(len(s.domains)))
-	for _, id := range slices.Sorted(maps.Keys(s.domains)) {
-		d := s.domains[id]
-		b = binary.BigEndian.AppendUint32(b, id)
+	for _, key := range slices.Sorted(maps.Keys(s.domains)) {
+		d := s.domains[key]
+		b = append(b, byte(key.version()))
+		b = binary.BigEndian.AppendUint32(b, key.id())
 		b = d.sequence.append(b)
-		b = binary.AppendUvarint(b, uint64(len(d.templates)))
-		for _, id := range slices.Sorted(maps.Keys(d.templates)) {
-			t := d.templates[id]
-			var options byte
-			if t.Scope > 0 {
-				options = 1
-			}
-			b = t.Append(append(b, options))
+		b = binary.AppendUvarint(b, uint64(len(d.streams)))
+		for _, stream := range slices.Sorted(maps.Keys(d.streams)) {
+			b = binary.BigEndian.AppendUint16(b, stream)
+			b = d.streams[stream].append(b)
 		}
+		b = d.appendTemplates(b)
 	}
 	return b, nil
 }
 
+// Bits that precede an encoded Template.
+const (
+	templateOptions = 1 << iota
+	templateLives
+)
+
+// appendTemplates appends the Templates that are not built in.
+func (d *domain) appendTemplates(b []byte) []byte {
+	ids := slices.Sorted(maps.Keys(d.templates))
+	ids = slices.DeleteFunc(ids, func(id uint16) bool { return id < minTemplateID })
+	b = binary.AppendUvarint(b, uint64(len(ids)))
+	for _, id := range ids {
+		t := d.templates[id].asSent()
+		var flags byte
+		if t.Scope > 0 {
+			flags |= templateOptions
+		}
+		defined, lives := d.defined[id]
+		if lives {
+			flags |= templateLives
+		}
+		b = t.Append(append(b, flags))
+		if lives {
+			b = binary.BigEndian.AppendUint32(b, defined)
+		}
+	}
+	return b
+}
+
 // UnmarshalBinary replaces the Session's state, Transport included, by what
 // AppendBinary wrote. Errors match ErrCorrupt and leave the Session as it was.
+// A Template whose definition had no time, as there was no TemplateLifetime,
+// holds until it is defined again.
 func (s *Session) UnmarshalBinary(b []byte) error {
 	if len(b) < 2 || b[0] != checkpointVersion {
 		return fmt.Errorf("ipfix: session of an unknown version: %w", ErrCorrupt)
 	}
 	out := NewSession(Transport(b[1]))
 	c := checkpoint{b: b[2:]}
-	var last uint32
-	for i := range c.uvarint() {
-		d := &domain{id: c.uint32(), sequence: c.sequence(), templates: make(map[uint16]*Template)}
-		if c.err != nil || i > 0 && d.id <= last {
+	for i := range out.shared {
+		c.shared(&out.shared[i])
+	}
+	var last domainKey
+	for range c.uvarint() {
+		key := domainKey(c.octet())<<32 | domainKey(c.uint32())
+		if c.err != nil || key <= last || !slices.Contains(versions[:], key.version()) {
 			c.fail()
 			break
 		}
-		last = d.id
-		out.domains[d.id] = d
+		last = key
+		d := newDomain(key)
+		out.domains[key] = d
+		c.sequence(&d.sequence)
+		lastStream := 0
+		for range c.uvarint() {
+			stream := c.uint16()
+			if int(stream) <= lastStream {
+				c.fail()
+				break
+			}
+			lastStream = int(stream)
+			c.sequence(out.newStream(d, stream))
+		}
 		c.templates(out, d)
 	}
 	if c.err == nil && len(c.b) != 0 {
@@ -62,7 +109,8 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 	if c.err != nil {
 		return fmt.Errorf("ipfix: session: %w", c.err)
 	}
-	s.transport, s.domains, s.templates, s.fields = out.transport, out.domains, out.templates, out.fields
+	s.transport, s.domains, s.shared = out.transport, out.domains, out.shared
+	s.templates, s.fields, s.streams = out.templates, out.fields, out.streams
 	return nil
 }
 
@@ -70,6 +118,8 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 const (
 	sequenceStarted = 1 << iota
 	sequenceOpen
+	sequenceLastOpen
+	sequenceFlags
 )
 
 func (q *sequence) append(b []byte) []byte {
@@ -80,15 +130,58 @@ func (q *sequence) append(b []byte) []byte {
 	if q.open {
 		flags |= sequenceOpen
 	}
-	b = append(b, flags)
-	b = binary.BigEndian.AppendUint32(b, q.next)
-	b = binary.BigEndian.AppendUint32(b, q.latest)
+	if q.lastOpen {
+		flags |= sequenceLastOpen
+	}
+	b = append(b, flags, byte(q.unit), q.quiet)
+	b = append(b, q.votes[:]...)
+	for _, v := range []uint32{q.next, q.latest, q.mean, q.last} {
+		b = binary.BigEndian.AppendUint32(b, v)
+	}
+	b = q.advance.append(b)
+	b = binary.BigEndian.AppendUint64(b, q.owed)
 	b = binary.AppendUvarint(b, uint64(len(q.gaps)))
 	for _, g := range q.gaps {
-		b = binary.BigEndian.AppendUint32(b, g.first)
-		b = binary.BigEndian.AppendUint32(b, g.end)
+		for _, v := range []uint32{g.first, g.end, g.each} {
+			b = binary.BigEndian.AppendUint32(b, v)
+		}
+		b = append(b, g.rivals)
 	}
 	return b
+}
+
+func (n *tally) append(b []byte) []byte {
+	for _, v := range n {
+		b = binary.BigEndian.AppendUint32(b, v)
+	}
+	return b
+}
+
+// Bits of an encoded shared.
+const (
+	sharedOn = 1 << iota
+	sharedStarted
+	sharedLastOpen
+	sharedFlags
+)
+
+func (s *shared) append(b []byte) []byte {
+	var flags byte
+	if s.on {
+		flags |= sharedOn
+	}
+	if s.lastOpen {
+		flags |= sharedLastOpen
+	}
+	if !s.started {
+		return append(b, flags)
+	}
+	b = append(b, flags|sharedStarted)
+	b = append(b, s.votes[:]...)
+	b = binary.BigEndian.AppendUint32(b, s.domain)
+	b = binary.BigEndian.AppendUint32(b, s.last)
+	b = s.advance.append(b)
+	return s.sequence.append(b)
 }
 
 // A checkpoint reads an encoded Session off the front of b. After the first
@@ -109,6 +202,8 @@ func (c *checkpoint) octet() byte {
 	c.b = c.b[1:]
 	return v
 }
+
+func (c *checkpoint) uint16() uint16 { return uint16(c.octet())<<8 | uint16(c.octet()) }
 
 func (c *checkpoint) uint32() uint32 {
 	if len(c.b) < 4 {
@@ -132,37 +227,79 @@ func (c *checkpoint) uvarint() uint64 {
 	return v
 }
 
-func (c *checkpoint) sequence() sequence {
-	flags := c.octet()
-	if flags > sequenceStarted|sequenceOpen {
+// flags reads an octet of flags below a bound.
+func (c *checkpoint) flags(bound byte) byte {
+	v := c.octet()
+	if v >= bound {
 		c.fail()
+		return 0
 	}
-	q := sequence{
-		started: flags&sequenceStarted != 0, open: flags&sequenceOpen != 0,
-		next: c.uint32(), latest: c.uint32(),
+	return v
+}
+
+func (c *checkpoint) tally(n *tally) {
+	for i := range n {
+		n[i] = c.uint32()
 	}
+}
+
+func (c *checkpoint) sequence(q *sequence) {
+	flags := c.flags(sequenceFlags)
+	*q = sequence{
+		started: flags&sequenceStarted != 0, open: flags&sequenceOpen != 0, lastOpen: flags&sequenceLastOpen != 0,
+		unit: Unit(c.flags(byte(units))), quiet: c.octet(),
+	}
+	for i := range q.votes {
+		q.votes[i] = c.flags(enoughVotes)
+	}
+	q.next, q.latest, q.mean, q.last = c.uint32(), c.uint32(), c.uint32(), c.uint32()
+	c.tally(&q.advance)
+	q.owed = uint64(c.uint32())<<32 | uint64(c.uint32())
 	n := c.uvarint()
 	if n > maxGaps {
 		c.fail()
-		return sequence{}
+		return
 	}
 	for range n {
-		q.gaps = append(q.gaps, gap{c.uint32(), c.uint32()})
+		q.gaps = append(q.gaps, gap{c.uint32(), c.uint32(), c.uint32(), c.octet()})
 	}
-	return q
+}
+
+func (c *checkpoint) shared(s *shared) {
+	flags := c.flags(sharedFlags)
+	if flags&sharedStarted == 0 {
+		if flags != 0 {
+			c.fail()
+		}
+		return
+	}
+	s.on, s.started, s.lastOpen = flags&sharedOn != 0, true, flags&sharedLastOpen != 0
+	for i := range s.votes {
+		s.votes[i] = c.flags(enoughVotes)
+	}
+	s.domain, s.last = c.uint32(), c.uint32()
+	c.tally(&s.advance)
+	c.sequence(&s.sequence)
 }
 
 func (c *checkpoint) templates(s *Session, d *domain) {
 	var last uint16
 	for range c.uvarint() {
-		options := c.octet()
-		def, n, err := parseDefinition(c.b, options == 1)
-		if err != nil || options > 1 || def.count == 0 || def.id <= last {
+		flags := c.flags(templateLives << 1)
+		def, n, err := parseDefinition(c.b, flags&templateOptions != 0)
+		if err != nil || def.count == 0 || def.id <= last {
 			c.fail()
 			return
 		}
 		last = def.id
 		c.b = c.b[n:]
-		s.put(d, def.id, def.template(d.id))
+		def.stamped = d.key.version() == NetFlow9 && def.wantsStamp()
+		s.put(d, def.id, def.template(d.key.id()), 0)
+		if flags&templateLives != 0 {
+			if d.defined == nil {
+				d.defined = make(map[uint16]uint32)
+			}
+			d.defined[def.id] = c.uint32()
+		}
 	}
 }

@@ -170,7 +170,7 @@ func (e *Encoder) Flush(exportTime uint32) []byte {
 	}
 	e.close()
 	msg := e.b
-	Header{uint16(len(msg)), exportTime, e.sequence, e.domain}.Append(msg[:0])
+	Header{Length: uint16(len(msg)), ExportTime: exportTime, Sequence: e.sequence, Domain: e.domain}.Append(msg[:0])
 	e.sequence += e.records
 	e.b, e.records = e.b[:0], 0
 	return msg

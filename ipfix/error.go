@@ -7,7 +7,7 @@ import (
 
 // Causes of a DecodeError. Callers count by them.
 var (
-	ErrVersion    = errors.New("version is not 10")
+	ErrVersion    = errors.New("version is none of 10, 9 and 5")
 	ErrLength     = errors.New("length is impossible")
 	ErrTemplateID = errors.New("template ID below 256")
 	ErrScope      = errors.New("scope field count is zero or above the field count")

@@ -8,17 +8,25 @@ const (
 	MaxMessage   = 65535 // the longest Message, in octets
 )
 
-// A Header is a Message Header (RFC 7011, Section 3.1).
+// A Header is a Message Header (RFC 7011, Section 3.1), or the header of a
+// NetFlow packet in the same terms.
 type Header struct {
 	Length     uint16 // of the Message, header included, in octets
 	ExportTime uint32 // Unix seconds
-	Sequence   uint32 // Data Records sent before this Message, modulo 2^32
-	Domain     uint32 // Observation Domain ID
+	Sequence   uint32 // Data Records sent before this Message, modulo 2^32; of NetFlow version 9, packets
+	Domain     uint32 // Observation Domain ID; Source ID of NetFlow version 9, engine type and ID of version 5
+	Version    uint16 // Version, NetFlow9 or NetFlow5
+
+	// Of NetFlow alone.
+	UpTime   uint32 // milliseconds from the exporter's start to the export
+	nanos    uint32 // of the export time beyond its second; version 5
+	sampling uint16 // mode and interval; version 5
 }
 
 // ParseHeader reads the Message Header at the start of b. It does not ask for
-// the rest of the Message, so it serves to find a Message's end in a stream.
-// Its errors are DecodeErrors of ErrVersion and ErrLength.
+// the rest of the Message, so it serves to find a Message's end in a stream,
+// where there is no NetFlow. Its errors are DecodeErrors of ErrVersion and
+// ErrLength.
 func ParseHeader(b []byte) (Header, error) {
 	if len(b) < HeaderLength {
 		return Header{}, &DecodeError{0, "Message Header", ErrLength}
@@ -31,6 +39,7 @@ func ParseHeader(b []byte) (Header, error) {
 		ExportTime: binary.BigEndian.Uint32(b[4:]),
 		Sequence:   binary.BigEndian.Uint32(b[8:]),
 		Domain:     binary.BigEndian.Uint32(b[12:]),
+		Version:    Version,
 	}
 	if h.Length < HeaderLength {
 		return Header{}, &DecodeError{2, "Message Header", ErrLength}
@@ -38,7 +47,8 @@ func ParseHeader(b []byte) (Header, error) {
 	return h, nil
 }
 
-// Append appends the header in wire form.
+// Append appends the header in wire form. It is always that of an IPFIX
+// Message.
 func (h Header) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, Version)
 	b = binary.BigEndian.AppendUint16(b, h.Length)
@@ -47,37 +57,81 @@ func (h Header) Append(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, h.Domain)
 }
 
-// parseMessage reads the header of a Message that must be all of b.
-func parseMessage(b []byte) (Header, error) {
-	h, err := ParseHeader(b)
-	if err == nil && int(h.Length) != len(b) {
+// MessageHeader reads the header of a Message that must be all of msg: an
+// IPFIX Message, or a NetFlow packet of version 9 or 5. Its errors are
+// DecodeErrors of ErrVersion and ErrLength.
+func MessageHeader(msg []byte) (Header, error) {
+	if len(msg) >= 2 && msg[0] == 0 {
+		switch msg[1] {
+		case NetFlow9:
+			return parseNetFlow9(msg)
+		case NetFlow5:
+			return parseNetFlow5(msg)
+		}
+	}
+	h, err := ParseHeader(msg)
+	if err == nil && int(h.Length) != len(msg) {
 		err = &DecodeError{2, "Message Header", ErrLength}
 	}
 	return h, err
 }
 
+// MessageLength returns the octets of the Message at the start of b, where
+// others may follow it end to end, as in files of raw payloads. A NetFlow
+// packet of version 9 does not say how long it is: it ends where a FlowSet
+// would begin whose ID is the version of another packet, or with b. Errors
+// are DecodeErrors of ErrVersion and ErrLength.
+func MessageLength(b []byte) (int, error) {
+	if len(b) >= 2 && b[0] == 0 {
+		switch b[1] {
+		case NetFlow9:
+			return netFlow9Length(b)
+		case NetFlow5:
+			return netFlow5Length(b)
+		}
+	}
+	h, err := ParseHeader(b)
+	if err == nil && int(h.Length) > len(b) {
+		err = &DecodeError{2, "Message Header", ErrLength}
+	}
+	return int(h.Length), err
+}
+
 // Validate checks all of a Message that needs no Template: version, lengths,
 // Sets, and the Template and Options Template Records in them. A Message that
 // fails is malformed and is to be discarded whole (RFC 7011, Section 9.1).
-// Errors are DecodeErrors. It may be called at once from many goroutines.
+// NetFlow packets are Messages too. Errors are DecodeErrors. It may be called
+// at once from many goroutines.
 func Validate(msg []byte) error {
-	if _, err := parseMessage(msg); err != nil {
+	h, err := MessageHeader(msg)
+	if err != nil || h.Version == NetFlow5 {
 		return err
 	}
-	for at := HeaderLength; at < len(msg); {
-		s, err := parseSet(msg, at)
+	for at := h.size(); at < len(msg); {
+		s, err := h.set(msg, at)
 		if err != nil {
 			return err
 		}
 		at = s.end
-		if s.id != templateSet && s.id != optionsTemplateSet {
+		if !s.templates() {
 			continue
 		}
-		for !s.done() {
-			if _, err := s.template(msg); err != nil {
+		for !s.done(msg) {
+			if _, err := s.template(msg, nil); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// size returns the octets of the header itself.
+func (h *Header) size() int {
+	switch h.Version {
+	case NetFlow9:
+		return netFlow9HeaderLength
+	case NetFlow5:
+		return netFlow5HeaderLength
+	}
+	return HeaderLength
 }

@@ -2,60 +2,194 @@ package ipfix
 
 // Bounds of what sequence numbers are believed (see Session.Decode).
 const (
-	maxRate    = 1 << 20 // Data Records an exporter may send in a second
-	maxSilence = 1 << 10 // seconds between Messages that are counted for maxRate
-	maxBehind  = 1 << 20 // Data Records that a Message may come late
-	maxGaps    = 32      // gaps remembered
+	maxRate        = 1 << 20 // Data Records an exporter may send in a second
+	maxMessageRate = 1 << 16 // Messages
+	maxSilence     = 1 << 10 // seconds between Messages that are counted for maxRate
+	maxBehind      = 1 << 20 // Data Records that a Message may come late
+	maxGaps        = 32      // gaps remembered
+
+	enoughVotes = 5   // that another Unit explains what the present one does not
+	calm        = 100 // Messages after which a vote is no reason for suspicion any more
 )
 
 // A gap is a run of sequence numbers that went missing: first up to, but not
 // including, end, modulo 2^32.
-type gap struct{ first, end uint32 }
+type gap struct {
+	first, end uint32
+	each       uint32 // Data Records that one number stands for
+	rivals     uint8  // Units, and shared, that would explain it without a loss
+}
 
-// A sequence is the sequence accounting of one Observation Domain. Zero knows
-// nothing yet.
+// sharedRival stands among Units for numbers that Observation Domains share.
+const sharedRival = 1 << units
+
+// A sequence is the sequence accounting of one series of numbers. Zero knows
+// nothing yet, and takes it that they count Data Records.
+//
+// What they count is found out so: where a number is not the expected one, but
+// is what another Unit would have expected from the Message that arrived
+// before, that Unit has a vote. A number that is as expected, where the other
+// Unit would have another, takes all its votes away. With enoughVotes the Unit
+// changes, and what was called lost for want of knowing better is taken back.
+// An exporter that counts right gives no such votes but by chance, when what
+// was lost happens to be just as much, several times and never otherwise.
 type sequence struct {
+	unit    Unit
 	started bool   // a Message has been seen
 	open    bool   // the latest Message held a Data Set that could not be counted, so next may be too low
 	next    uint32 // the number that the next Message should have
 	latest  uint32 // Export Time of the latest Message in sequence
+	mean    uint32 // Data Records of a Message, of late, in 256ths; only kept for UnitMessages
 	gaps    []gap  // oldest first
+
+	last     uint32 // the number of the Message that arrived before
+	advance  tally  // of that Message
+	lastOpen bool   // as open, of that Message
+	votes    [units]uint8
+	quiet    uint8  // Messages since the last vote, up to calm
+	owed     uint64 // Data Records to be taken back with the next Message
 }
 
-// account compares the header of a Message with what was expected, and notes
-// in r what that means.
-func (q *sequence) account(h Header, r *Result) {
-	end := h.Sequence + uint32(r.Records)
+// account compares the number of a Message with what was expected, and notes
+// in r what that means. n is what the Message advances numbers by, and rivals
+// are those that explain its number, beyond the Units.
+func (q *sequence) account(h *Header, n *tally, rivals uint8, r *Result) {
+	if q.owed > 0 {
+		r.Found += q.owed
+		q.owed = 0
+	}
+	rivals |= q.weigh(h, n, r)
+	q.follow(h, n, rivals, r)
+	q.last, q.advance, q.lastOpen = h.Sequence, *n, r.Unknown > 0
+	r.Counting.Unit = q.unit
+	switch {
+	case r.Restarted || q.unit == UnitNone:
+		r.Counting.Confidence = Unknown
+	case q.suspect():
+		r.Counting.Confidence = Suspect
+	case q.unit != UnitRecords:
+		r.Counting.Confidence = Estimated
+	}
+}
+
+// suspect reports whether another Unit has had a vote of late.
+func (q *sequence) suspect() bool { return q.quiet < calm && q.votes != [units]uint8{} }
+
+// weigh gives and takes votes, changes the Unit once there are enough, and
+// returns the Units that a vote went to.
+func (q *sequence) weigh(h *Header, n *tally, r *Result) uint8 {
+	hit := h.Sequence == q.next
+	if q.quiet < calm {
+		q.quiet++
+	}
+	if !q.started || hit && q.votes == [units]uint8{} || q.open && !hit {
+		return 0
+	}
+	var rivals uint8
+	for u := range units {
+		expected := q.last + q.advance[u]
+		switch {
+		case u == q.unit || expected == q.next:
+		case q.lastOpen && u != UnitMessages && u != UnitNone:
+		case hit:
+			q.acquit(u)
+		case u == UnitNone && (h.Sequence != expected || int32(h.ExportTime-q.latest) <= 0):
+		case h.Sequence == expected:
+			q.votes[u]++
+			q.quiet = 0
+			rivals |= 1 << u
+			if q.votes[u] == enoughVotes {
+				q.change(u, h, n, r)
+				return 0
+			}
+		}
+	}
+	return rivals
+}
+
+// acquit takes the votes of u away.
+func (q *sequence) acquit(u Unit) {
+	q.votes[u] = 0
+	for i := range q.gaps {
+		q.gaps[i].rivals &^= 1 << u
+	}
+}
+
+// change makes u the Unit, for which the number of the Message is right.
+func (q *sequence) change(u Unit, h *Header, n *tally, r *Result) {
+	r.Found += q.disputed(1 << u)
+	*q = sequence{unit: u, started: true, next: h.Sequence, latest: q.latest, mean: n[UnitRecords] << 8}
+}
+
+// disputed returns the Data Records of gaps that a rival explains.
+func (q *sequence) disputed(rival uint8) uint64 {
+	var records uint64
+	for _, g := range q.gaps {
+		if g.rivals&rival != 0 {
+			records += uint64(g.end-g.first) * uint64(g.each)
+		}
+	}
+	return records
+}
+
+// follow compares the number with the next one.
+func (q *sequence) follow(h *Header, n *tally, rivals uint8, r *Result) {
+	end := h.Sequence + n[q.unit]
 	ahead := int32(h.Sequence - q.next)
 	passed := int32(h.ExportTime - q.latest)
 	switch {
-	case !q.started || ahead == 0:
-	case ahead > 0 && int64(ahead) <= maxRate*(1+int64(min(max(passed, 0), maxSilence))):
+	case !q.started || ahead == 0 || q.unit == UnitNone:
+	case ahead > 0 && int64(ahead) <= q.rate()*(1+int64(min(max(passed, 0), maxSilence))):
 		if q.open {
 			break
 		}
-		r.Lost = uint64(ahead)
-		if len(q.gaps) == maxGaps {
-			q.gaps = append(q.gaps[:0], q.gaps[1:]...)
-		}
-		q.gaps = append(q.gaps, gap{q.next, h.Sequence})
+		q.lose(h.Sequence, rivals, r)
 	case ahead < 0 && ahead >= -maxBehind && q.fill(h.Sequence, end, r):
 		return
 	case ahead < 0 && ahead >= -maxBehind && passed <= 0:
 		return // seen before
-	case r.Records == 0 && r.Unknown == 0:
+	case n[UnitRecords] == 0 && r.Unknown == 0 && q.unit != UnitMessages:
 		return // some exporters number Messages of Templates alone as they like
 	default:
 		r.Restarted = true
 		q.gaps = q.gaps[:0]
 	}
-	q.started, q.open = true, r.Unknown > 0
+	q.started, q.open = true, r.Unknown > 0 && q.unit != UnitMessages
 	q.next, q.latest = end, h.ExportTime
+	if q.unit == UnitMessages && r.Records > 0 {
+		if q.mean == 0 {
+			q.mean = n[UnitRecords] << 8
+		}
+		q.mean = uint32(int64(q.mean) + (int64(n[UnitRecords])<<8-int64(q.mean))/8)
+	}
+}
+
+// rate returns the numbers that an exporter may use up in a second.
+func (q *sequence) rate() int64 {
+	if q.unit == UnitMessages {
+		return maxMessageRate
+	}
+	return maxRate
+}
+
+// lose notes that the numbers from next up to first are missing.
+func (q *sequence) lose(first uint32, rivals uint8, r *Result) {
+	g := gap{q.next, first, 1, rivals}
+	if q.unit == UnitMessages {
+		g.each = (q.mean + 128) >> 8
+		r.LostMessages += uint64(g.end - g.first)
+	}
+	r.Lost += uint64(g.end-g.first) * uint64(g.each)
+	if len(q.gaps) == maxGaps {
+		q.gaps = append(q.gaps[:0], q.gaps[1:]...)
+	}
+	q.gaps = append(q.gaps, g)
 }
 
 // fill takes the numbers from first up to end out of the gaps, and reports
 // whether any was in one.
 func (q *sequence) fill(first, end uint32, r *Result) bool {
+	filled := false
 	for i, g := range q.gaps {
 		// Distances from the gap's first number, which is the lowest.
 		size := g.end - g.first
@@ -64,10 +198,14 @@ func (q *sequence) fill(first, end uint32, r *Result) bool {
 		if lo >= hi {
 			continue
 		}
-		r.Found += uint64(hi - lo)
+		filled = true
+		r.Found += uint64(hi-lo) * uint64(g.each)
+		if q.unit == UnitMessages {
+			r.FoundMessages += uint64(hi - lo)
+		}
 		q.gaps[i].end = g.first + lo
 		if hi < size && len(q.gaps) < maxGaps {
-			q.gaps = append(q.gaps, gap{g.first + hi, g.end})
+			q.gaps = append(q.gaps, gap{g.first + hi, g.end, g.each, g.rivals})
 		}
 	}
 	kept := q.gaps[:0]
@@ -77,5 +215,5 @@ func (q *sequence) fill(first, end uint32, r *Result) bool {
 		}
 	}
 	q.gaps = kept
-	return r.Found > 0
+	return filled
 }

@@ -18,6 +18,12 @@ type sequenceStep struct {
 	restarted   bool
 }
 
+// accountRecords accounts a Message of r.Records, none of options.
+func (q *sequence) accountRecords(h Header, r *Result) {
+	n := uint32(r.Records)
+	q.account(&h, &tally{n, n, n, 1, 0}, 0, r)
+}
+
 func TestSequence(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -74,7 +80,7 @@ func TestSequence(t *testing.T) {
 			var q sequence
 			for i, step := range test.steps {
 				r := Result{Records: step.records, Unknown: step.unknown}
-				q.account(Header{Sequence: step.sequence, ExportTime: step.exportTime}, &r)
+				q.accountRecords(Header{Sequence: step.sequence, ExportTime: step.exportTime}, &r)
 				if r.Lost != step.lost || r.Found != step.found || r.Restarted != step.restarted {
 					t.Fatalf("message %d: lost %d, found %d, restarted %t", i, r.Lost, r.Found, r.Restarted)
 				}
@@ -90,7 +96,7 @@ func TestSequencePerObservationDomain(t *testing.T) {
 		domain, sequence uint32
 		lost             uint64
 	}{{1, 100, 0}, {2, 5000, 0}, {1, 103, 3}, {2, 5000, 0}, {2, 5001, 1}} {
-		r, err := s.Decode(Header{HeaderLength, 0, test.sequence, test.domain}.Append(nil), nil)
+		r, err := s.Decode(Header{Length: HeaderLength, Sequence: test.sequence, Domain: test.domain}.Append(nil), nil)
 		if err != nil || r.Lost != test.lost {
 			t.Errorf("message %d: lost %d, %v", i, r.Lost, err)
 		}
@@ -121,7 +127,7 @@ func TestSequenceModel(t *testing.T) {
 		last := sent[0].header.Sequence
 		for i, m := range arrivals {
 			r := Result{Records: m.records}
-			q.account(m.header, &r)
+			q.accountRecords(m.header, &r)
 			lost += r.Lost
 			found += r.Found
 			if r.Restarted {

@@ -14,14 +14,18 @@ const setHeaderLength = 4
 
 // A set is a Set's place in a Message.
 type set struct {
-	id    uint16
-	start int // of the Set Header
-	at    int // of what has not been read of the content
-	end   int
+	id      uint16 // that of IPFIX for Template Sets of NetFlow too
+	netFlow bool   // it is a FlowSet of NetFlow version 9
+	start   int    // of the Set Header
+	at      int    // of what has not been read of the content
+	end     int
 }
 
-// parseSet reads the Set Header at an offset of msg.
-func parseSet(msg []byte, at int) (set, error) {
+// set reads the Set Header at an offset of msg, whose header is h.
+func (h *Header) set(msg []byte, at int) (set, error) {
+	if h.Version == NetFlow9 {
+		return parseFlowSet(msg, at)
+	}
 	if len(msg)-at < setHeaderLength {
 		return set{}, &DecodeError{at, "Set Header", ErrLength}
 	}
@@ -29,16 +33,32 @@ func parseSet(msg []byte, at int) (set, error) {
 	if length < setHeaderLength || length > len(msg)-at {
 		return set{}, &DecodeError{at + 2, "Set Header", ErrLength}
 	}
-	return set{binary.BigEndian.Uint16(msg[at:]), at, at + setHeaderLength, at + length}, nil
+	return set{binary.BigEndian.Uint16(msg[at:]), false, at, at + setHeaderLength, at + length}, nil
 }
+
+// templates reports whether the Set is a Template Set or an Options Template
+// Set.
+func (s *set) templates() bool { return s.id == templateSet || s.id == optionsTemplateSet }
 
 // done reports whether what is left of a Template Set or Options Template Set
 // is too short for a record, so it is padding (RFC 7011, Section 3.3.1).
-func (s *set) done() bool { return s.end-s.at < withdrawalLength }
+// NetFlow is padded with more at times, but with zeros.
+func (s *set) done(msg []byte) bool {
+	return s.end-s.at < withdrawalLength || s.netFlow && zeros(msg[s.at:s.end])
+}
 
 // template reads the next record of a Template Set or Options Template Set.
-func (s *set) template(msg []byte) (definition, error) {
-	d, n, err := parseDefinition(msg[s.at:s.end], s.id == optionsTemplateSet)
+// One of NetFlow is written in the terms of IPFIX at the end of scratch, to
+// which the definition then refers.
+func (s *set) template(msg, scratch []byte) (definition, error) {
+	var d definition
+	var n int
+	var err error
+	if s.netFlow {
+		d, n, err = parseNetFlow9Definition(msg[s.at:s.end], s.id == optionsTemplateSet, scratch)
+	} else {
+		d, n, err = parseDefinition(msg[s.at:s.end], s.id == optionsTemplateSet)
+	}
 	if err != nil {
 		what := "Template Record"
 		if s.id == optionsTemplateSet {

@@ -28,7 +28,9 @@ type Template struct {
 	fingerprint uint64
 	minLength   int // of a record, in octets; its length if nothing is of variable length
 	places      []place
-	runs        []uint32 // octets of fixed length before each field of variable length, since the one before; then those after the last
+	sent        *Template // lays out the records as the exporter sends them, if they are stamped; nil for most
+	typeInfo    bool      // its records are type information (RFC 5610)
+	runs        []uint32  // octets of fixed length before each field of variable length, since the one before; then those after the last
 }
 
 // A place says where in a record a field lies, and how it is read.
@@ -128,9 +130,11 @@ func (t *Template) Index(enterprise uint32, id uint16) (int, bool) {
 type definition struct {
 	id        uint16
 	scope     int
-	count     int    // of fields; 0 for a withdrawal
-	fields    []byte // Field Specifiers
-	minLength int    // of a record
+	count     int              // of fields; 0 for a withdrawal
+	fields    []byte           // Field Specifiers
+	minLength int              // of a record
+	stamped   bool             // the Template is to have a stamp, which none of the above counts
+	stamp     []FieldSpecifier // of it, beyond stampFields
 }
 
 // parseDefinition reads the record at the start of b, which holds at least
@@ -181,7 +185,16 @@ func parseDefinition(b []byte, options bool) (d definition, n int, err error) {
 
 // defines reports whether t is what d defines.
 func (d *definition) defines(t *Template) bool {
+	t = t.asSent()
 	return d.scope == t.Scope && d.count == len(t.Fields) && bytes.Equal(d.fields, t.wire)
+}
+
+// asSent returns the Template without its stamp.
+func (t *Template) asSent() *Template {
+	if t.sent != nil {
+		return t.sent
+	}
+	return t
 }
 
 // template compiles the definition, which must not be a withdrawal, and keeps
@@ -216,5 +229,9 @@ func (d *definition) template(domain uint32) *Template {
 	}
 	sum := sha256.Sum256(binary.BigEndian.AppendUint16(bytes.Clone(t.wire), uint16(t.Scope)))
 	t.fingerprint = binary.BigEndian.Uint64(sum[:])
+	t.typeInfo = t.isTypeInfo()
+	if d.stamped {
+		return t.stamped(d.stamp)
+	}
 	return t
 }

@@ -128,7 +128,7 @@ var malformed = []struct {
 }{
 	{"nothing at all", nil, CauseLength},
 	{"shorter than a Message Header (9.1)", message(1)[:15], CauseLength},
-	{"reserved Version (9.1)", append([]byte{0, 9}, message(1)[2:]...), CauseVersion},
+	{"reserved Version (9.1)", append([]byte{0, 8}, message(1)[2:]...), CauseVersion},
 	{"garbage", []byte("GET / HTTP/1.1\r\nHost: collector\r\n\r\n"), CauseVersion},
 	{"Length below 16 (3.1)", append([]byte{0, 10, 0, 15}, message(1)[4:]...), CauseLength},
 	{"shorter than its Length (9.1)", message(1)[:23], CauseLength},

@@ -1,0 +1,109 @@
+package ipfix
+
+// A shared is the sequence accounting over all Observation Domains of a
+// Transport Session, for exporters that number Messages in one series for all
+// (which RFC 7011, Section 3.1, does not allow). It is found out as a Unit is
+// (see sequence), by the Messages that come after one of another domain, and
+// given up again in the same way.
+type shared struct {
+	on       bool // sequence is the one that holds
+	sequence sequence
+
+	started  bool
+	domain   uint32 // of the Message before
+	last     uint32 // its number
+	advance  tally
+	lastOpen bool
+	votes    [units]uint8 // for sharing while it is off; the first is for having an own series each while it is on
+}
+
+// account accounts a Message whose own series is q.
+func (s *shared) account(d *domain, q *sequence, h *Header, n *tally, r *Result, domains map[domainKey]*domain) {
+	other := s.started && s.domain != d.key.id()
+	switch {
+	case !other || !q.started || r.Unknown > 0 || s.lastOpen || q.lastOpen:
+		s.plain(q, h, n, 0, r)
+	case s.on:
+		s.weighOwn(q, h, domains)
+		s.plain(q, h, n, 0, r)
+	default:
+		rivals := s.weigh(q, h, domains)
+		s.plain(q, h, n, rivals, r)
+	}
+	s.started, s.domain, s.last, s.advance, s.lastOpen = true, d.key.id(), h.Sequence, *n, r.Unknown > 0
+}
+
+// plain accounts a Message in the series that holds.
+func (s *shared) plain(q *sequence, h *Header, n *tally, rivals uint8, r *Result) {
+	if !s.on {
+		q.account(h, n, rivals, r)
+		if s.votes != [units]uint8{} && q.quiet < calm && r.Counting.Confidence < Suspect {
+			r.Counting.Confidence = Suspect
+		}
+		return
+	}
+	if q.owed > 0 {
+		r.Found += q.owed
+	}
+	// The own series goes on, to tell when sharing ends.
+	unit := s.sequence.unit
+	*q = sequence{unit: unit, started: true, next: h.Sequence + n[unit], latest: h.ExportTime, last: h.Sequence, advance: *n, lastOpen: r.Unknown > 0}
+	s.sequence.account(h, n, 0, r)
+	r.Counting.Shared = true
+	if r.Counting.Confidence == Exact {
+		r.Counting.Confidence = Estimated
+	}
+}
+
+// weigh votes for sharing, and returns sharedRival if it would explain the
+// number of a Message after one of another domain.
+func (s *shared) weigh(q *sequence, h *Header, domains map[domainKey]*domain) (rivals uint8) {
+	for u := range UnitNone {
+		expected := s.last + s.advance[u]
+		switch {
+		case expected == q.next:
+		case h.Sequence == q.next:
+			s.votes[u] = 0
+		case h.Sequence == expected:
+			s.votes[u]++
+			q.quiet = 0
+			rivals = sharedRival
+			if s.votes[u] == enoughVotes {
+				s.turn(true, u, h, domains)
+				return 0
+			}
+		}
+	}
+	return rivals
+}
+
+// weighOwn votes for a series of each domain's own.
+func (s *shared) weighOwn(q *sequence, h *Header, domains map[domainKey]*domain) {
+	switch {
+	case q.next == s.sequence.next:
+	case h.Sequence == s.sequence.next:
+		s.votes[0] = 0
+	case h.Sequence == q.next:
+		s.votes[0]++
+		if s.votes[0] == enoughVotes {
+			s.turn(false, s.sequence.unit, h, domains)
+		}
+	}
+}
+
+// turn starts or ends sharing with the Message at hand, whose number is right.
+// What domains lost that sharing explains is taken back.
+func (s *shared) turn(on bool, u Unit, h *Header, domains map[domainKey]*domain) {
+	s.on, s.votes = on, [units]uint8{}
+	s.sequence = sequence{unit: u, started: true, next: h.Sequence, latest: h.ExportTime}
+	for key, d := range domains {
+		if key.version() != h.Version {
+			continue
+		}
+		owed := d.sequence.owed
+		if on {
+			owed += d.sequence.disputed(sharedRival)
+		}
+		d.sequence = sequence{unit: u, owed: owed}
+	}
+}
