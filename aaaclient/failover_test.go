@@ -315,6 +315,7 @@ func TestWakeWhileReading(t *testing.T) {
 		}
 		o.add(acct.Record{SessionID: "bridge.visited.example;1;9", Type: acct.Event})
 		drained(t, o)
+		synctest.Wait() // the client counts after the outbox has settled
 		if s := c.Stats(); s.Settled != 4 {
 			t.Errorf("stats %+v", s)
 		}
