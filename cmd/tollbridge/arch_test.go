@@ -14,6 +14,7 @@ var mayImport = map[string][]string{
 	"ipfix":          {},
 	"ipfix/collect":  {"ipfix"},
 	"ipfix/export":   {"ipfix"},
+	"ipfix/file":     {"ipfix"},
 	"dedup":          {},
 	"dict/avp":       {},
 	"dict":           {"ipfix", "asm/acct", "dict/avp"},
