@@ -14,12 +14,20 @@ import (
 
 const corpusDir = "../../shared/corpus"
 
+func skipWithoutCorpus(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(corpusDir); err != nil {
+		t.Skip("skipped: the corpus of captures is not here (", corpusDir, ")")
+	}
+}
+
 // Captures of real exporters decode to the counts that an independent parser
 // found in them.
 func TestCorpus(t *testing.T) {
+	skipWithoutCorpus(t)
 	f, err := os.Open(filepath.Join(corpusDir, "INDEX.csv"))
 	if err != nil {
-		t.Skip("skipped: the corpus of captures is not here (", corpusDir, ")")
+		t.Fatal(err)
 	}
 	defer f.Close()
 	rows, err := csv.NewReader(f).ReadAll()
@@ -51,9 +59,7 @@ func TestCorpus(t *testing.T) {
 
 // Files without Templates decode after the file that has them.
 func TestCorpusTemplatesFirst(t *testing.T) {
-	if _, err := os.Stat(corpusDir); err != nil {
-		t.Skip("skipped: the corpus of captures is not here (", corpusDir, ")")
-	}
+	skipWithoutCorpus(t)
 	for _, test := range corpusRuns {
 		t.Run(test.source+"/"+test.files[len(test.files)-1], func(t *testing.T) {
 			session := NewSession(UDP)

@@ -1,6 +1,7 @@
 package ipfix
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"strings"
@@ -18,6 +19,12 @@ type InformationElement struct {
 	Units      string // as registered: "octets", "milliseconds"; "" for none
 	Status     Status
 	Reversible bool // has a reverse element
+}
+
+// String returns the element's name: that of the registry, or its
+// numbers.
+func (e InformationElement) String() string {
+	return cmp.Or(e.Name, Element{e.Enterprise, e.ID}.String())
 }
 
 // Lookup returns an element of the registry: one of IANA's (enterprise 0) or
@@ -164,6 +171,9 @@ func (t Type) ValidLength(n uint16) bool {
 	}
 	return own == 0 || n == own
 }
+
+// structured reports whether values are lists (RFC 6313).
+func (t Type) structured() bool { return t >= TypeBasicList && t <= TypeSubTemplateMultiList }
 
 // Semantics say how the values of an element behave (RFC 7012, Section 3.2).
 type Semantics uint8

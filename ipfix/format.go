@@ -10,9 +10,12 @@ import (
 // FormatValue returns a value for people: numbers in decimal, addresses and
 // MAC addresses in their usual forms, times in RFC 3339, strings quoted where
 // they hold anything but printable characters, and octets in hexadecimal.
-// Octets that can't be a value of the type, and structured data (RFC 6313),
-// are shown in hexadecimal too.
+// Octets that can't be a value of the type are shown in hexadecimal too, and so
+// are lists of records: FormatList shows them.
 func FormatValue(t Type, b []byte) string {
+	if t.structured() {
+		return FormatList(t, b, nil)
+	}
 	if len(b) == 0 && t != TypeString {
 		return ""
 	}

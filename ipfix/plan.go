@@ -2,8 +2,10 @@ package ipfix
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"net/netip"
+	"strconv"
 )
 
 // A Form says what a Column holds.
@@ -27,6 +29,14 @@ const (
 type Element struct {
 	Enterprise uint32
 	ID         uint16
+}
+
+// String returns the numbers: "130", "6871/18".
+func (e Element) String() string {
+	if e.Enterprise == 0 {
+		return strconv.Itoa(int(e.ID))
+	}
+	return fmt.Sprintf("%d/%d", e.Enterprise, e.ID)
 }
 
 // A Column is a value wanted from records: the first of Elements that a

@@ -54,7 +54,7 @@ type Session struct {
 	templates int       // in all domains, but for built-in ones
 	fields    int       // of them
 	streams   int       // in all domains, but for stream 0
-	elements  map[Element]InformationElement
+	elements  map[Element]TypeInformation
 
 	// Scratch of one Decode.
 	sets       []dataSet

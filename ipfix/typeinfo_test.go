@@ -1,0 +1,89 @@
+package ipfix
+
+import (
+	"testing"
+)
+
+// typeInformation is an Options Template for type information (RFC 5610,
+// Section 3.9).
+func typeInformation(tb testing.TB) *Template {
+	tb.Helper()
+	t, err := NewOptionsTemplate(300, 2,
+		FieldSpecifier{ID: PrivateEnterpriseNumber, Length: 4},
+		FieldSpecifier{ID: InformationElementId, Length: 2},
+		FieldSpecifier{ID: InformationElementDataType, Length: 1},
+		FieldSpecifier{ID: InformationElementSemantics, Length: 1},
+		FieldSpecifier{ID: InformationElementUnits, Length: 2},
+		FieldSpecifier{ID: InformationElementRangeBegin, Length: 8},
+		FieldSpecifier{ID: InformationElementRangeEnd, Length: 8},
+		FieldSpecifier{ID: InformationElementName, Length: VariableLength},
+		FieldSpecifier{ID: InformationElementDescription, Length: VariableLength},
+	)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return t
+}
+
+func TestTypeInformation(t *testing.T) {
+	s := NewSession(TCP)
+	s.Limits.Elements = 2
+	info := typeInformation(t)
+	e := NewEncoder(1, 0)
+	if err := e.AddTemplate(info); err != nil {
+		t.Fatal(err)
+	}
+	for _, values := range [][]any{
+		{32473, 7, TypeUnsigned64, SemanticsDeltaCounter, 2, 1, 1000, "billedOctets", "what was billed"},
+		{0, OctetDeltaCount, TypeString, 0, 0, 0, 0, "mine", ""},                              // IANA's stay
+		{ReversePEN, OctetDeltaCount, TypeString, 0, 0, 0, 0, "mine", ""},                     // those too
+		{32473, 0x8008, 99, 99, 99, 0, 0, "a\xffb\x00", ""},                                   // enterprise bit, values not registered, no UTF-8
+		{32473, 9, TypeUnsigned8, 0, 0, 0, 0, "one too many", ""},                             // Limits
+		{32473, 7, TypeUnsigned32, SemanticsDeltaCounter, 2, 1, 1000, "billedKilooctets", ""}, // holds now
+	} {
+		for i, v := range values {
+			switch v := v.(type) {
+			case Type:
+				values[i] = int(v)
+			case Semantics:
+				values[i] = int(v)
+			}
+		}
+		if err := e.AddRecord(info, values...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Decode(e.Flush(1), nil); err != nil {
+		t.Fatal(err)
+	}
+	got, ok := s.TypeInformation(Element{32473, 7})
+	want := TypeInformation{InformationElement{32473, 7, "billedKilooctets", TypeUnsigned32, SemanticsDeltaCounter, "octets", StatusCurrent, false}, "", 1, 1000}
+	if !ok || got != want {
+		t.Errorf("%+v", got)
+	}
+	if got, ok := s.Lookup(32473, 8); !ok || got.Name != "ab" || got.Type != TypeOctetArray || got.Units != "" {
+		t.Errorf("%+v", got)
+	}
+	if got, ok := s.Lookup(0, OctetDeltaCount); !ok || got.Name != "octetDeltaCount" {
+		t.Errorf("%+v", got)
+	}
+	if _, ok := s.Lookup(ReversePEN, OctetDeltaCount); !ok {
+		t.Error("reverse elements are not known")
+	}
+	if got, ok := s.Lookup(32473, 9); ok || got.String() != "0" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// YAF tells of hundreds of elements.
+func TestTypeInformationOfYAF(t *testing.T) {
+	skipWithoutCorpus(t)
+	s := NewSession(TCP)
+	decodeCorpus(t, s, "generated", "yaf3-biflow-dpi_dns.ipfix")
+	if len(s.elements) < 400 {
+		t.Errorf("%d elements", len(s.elements))
+	}
+	if e, ok := s.Lookup(6871, 18); !ok || e.Name != "payload" || e.Type != TypeOctetArray {
+		t.Errorf("%+v", e)
+	}
+}
