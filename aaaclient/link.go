@@ -31,7 +31,7 @@ type link struct {
 	reason string     // why there is no connection
 	count  linkCounters
 
-	live     *peer.Conn             // from its event opened to its event closed; else nil
+	live     Conn                   // from its event opened to its event closed; else nil
 	window   *peer.Window[*session] // nil while live is
 	oldest   time.Time              // no request in window times out before
 	requests []byte                 // encoded, to be sent at the end of the round
@@ -55,10 +55,18 @@ func newLink(c *Client, index int, p Peer) (*link, error) {
 	}, nil
 }
 
+// A Conn is a connection as delivery uses it, a *peer.Conn.
+type Conn interface {
+	// Status returns what the connection is good for now.
+	Status() peer.Status
+	// Send queues whole messages, which it copies. It does not block.
+	Send(messages []byte) error
+}
+
 // An event is something that happened on a link.
 type event struct {
 	link    *link
-	opened  *peer.Conn
+	opened  Conn
 	answers *answers
 	closed  bool
 	err     error // of closed
