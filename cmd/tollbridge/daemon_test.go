@@ -27,7 +27,7 @@ import (
 
 // patience bounds every wait for a daemon. What is waited for takes moments;
 // a loaded machine may take long over it.
-const patience = 60 * time.Second
+const patience = 20 * time.Second
 
 // lookEvery is the time between two looks at what a daemon has on its disk.
 const lookEvery = 100 * time.Millisecond
@@ -122,7 +122,7 @@ func launch(t *testing.T, program func() (string, error), s setup, env ...string
 		d.cmd.Process.Kill()
 		<-d.done
 		if t.Failed() {
-			t.Logf("%s\n%s", filepath.Base(d.data), d.log.tail(40))
+			t.Logf("%s, process %d:\n%s", filepath.Base(d.data), d.cmd.Process.Pid, d.log.tail(10))
 		}
 	})
 	return d
@@ -459,17 +459,18 @@ func (l *lines) wait(ctx context.Context, re *regexp.Regexp) []string {
 	}
 }
 
-// has reports whether a line so far matches.
-func (l *lines) has(pattern string) bool {
+// count returns how many lines so far match.
+func (l *lines) count(pattern string) int {
 	re := regexp.MustCompile(pattern)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	n := 0
 	for _, line := range l.all {
 		if re.MatchString(line) {
-			return true
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 // tail returns the last n lines.

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tollbridge/dict"
+	"tollbridge/dict/avp"
+)
+
+// peerScripts returns the folder with the scripts that start real AAA peers.
+func peerScripts(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../../../shared/peers")
+	if err == nil {
+		_, err = os.Stat(dir)
+	}
+	if err != nil {
+		unavailable(t, "../shared/peers is not there")
+	}
+	return dir
+}
+
+// script runs one of the scripts, which leaves a process behind and prints its
+// pid, and ends that process with the test.
+func script(t *testing.T, name, run string, env []string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(peerScripts(t), name), args...)
+	cmd.Env = append(os.Environ(), append(env, "RUN="+run)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", name, err, out, &stderr)
+	}
+	_, rest, _ := strings.Cut(string(out), " pid ")
+	pid, err := strconv.Atoi(strings.Fields(rest + " none")[0])
+	if err != nil {
+		t.Fatalf("%s named no pid: %s", name, out)
+	}
+	t.Cleanup(func() { syscall.Kill(pid, syscall.SIGTERM) })
+}
+
+// freePorts returns ports that nobody listens on, for programs that must be
+// told one.
+func freePorts(t *testing.T, n int) []string {
+	t.Helper()
+	var ports []string
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		ports = append(ports, port)
+	}
+	return ports
+}
+
+// An erlang is the Erlang/OTP accounting server: acct.home.example.
+type erlang struct{ port, file string }
+
+func startErlang(t *testing.T) erlang {
+	t.Helper()
+	need(t, "escript")
+	run := t.TempDir()
+	ports := freePorts(t, 2)
+	e := erlang{ports[0], filepath.Join(run, "acr.jsonl")}
+	script(t, "erlang.sh", run, nil, e.port, e.file, ports[1])
+	return e
+}
+
+func (e erlang) address() string { return "127.0.0.1:" + e.port }
+
+// charges returns what it has accounted for, each Session-Id and number once,
+// when n of them are there; it writes them with some delay. Copies must be
+// equal, and no request may have been refused.
+func (e erlang) charges(t *testing.T, n int) []charge {
+	t.Helper()
+	var all []charge
+	if !until(t, func() bool { all = e.read(t); return len(all) >= n }) {
+		t.Fatalf("%d accounting records of %d arrived", len(all), n)
+	}
+	if len(all) > n {
+		t.Errorf("%d accounting records arrived, but %d are acknowledged", len(all), n)
+	}
+	return all
+}
+
+func (e erlang) read(t *testing.T) []charge {
+	t.Helper()
+	b, err := os.ReadFile(e.file)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	type key struct {
+		session string
+		number  uint32
+	}
+	var all []charge
+	contents := map[key][32]byte{}
+	for line := range strings.Lines(string(b)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // still being written
+		}
+		var a struct {
+			SID    string `json:"sid"`
+			Result uint32 `json:"result"`
+			AVPs   [][]any
+		}
+		if err := json.Unmarshal([]byte(line), &a); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		var avps []byte
+		for _, v := range a.AVPs {
+			data, err := hex.DecodeString(v[3].(string))
+			if err != nil {
+				t.Fatal(err)
+			}
+			avps = avp.Append(avps, uint32(v[0].(float64)), uint32(v[1].(float64)), 0, data)
+		}
+		r, err := dict.For(0).ParseRecord(avps)
+		if err != nil {
+			t.Fatalf("a record of %s does not decode: %v", a.SID, err)
+		}
+		if a.Result != avp.ResultSuccess {
+			t.Errorf("%s/%d was answered with %d", r.SessionID, r.Number, a.Result)
+		}
+		k, content := key{r.SessionID, r.Number}, dict.ContentDigest(avps)
+		if before, again := contents[k]; !again {
+			all = append(all, charge{r.SessionID, r.Number, fmt.Sprint(r.Type), r.User, r.Usage})
+		} else if before != content {
+			t.Errorf("%s/%d came again with other content", r.SessionID, r.Number)
+		}
+		contents[k] = content
+	}
+	return all
+}
+
+// acknowledged is how many records of a spool are settled, which all must be.
+func acknowledged(t *testing.T, data string) int {
+	t.Helper()
+	var stats struct{ Records map[string]int }
+	show(t, &stats, "spool", "stats", "--data", data)
+	for state, n := range stats.Records {
+		if state != "acknowledged" && n != 0 {
+			t.Errorf("%d records are %s", n, state)
+		}
+	}
+	return stats.Records["acknowledged"]
+}
