@@ -139,10 +139,11 @@ func (q *sequence) append(b []byte) []byte {
 		b = binary.BigEndian.AppendUint32(b, v)
 	}
 	b = q.advance.append(b)
-	b = binary.BigEndian.AppendUint64(b, q.owed)
+	b = binary.BigEndian.AppendUint64(b, q.owed.records)
+	b = binary.BigEndian.AppendUint64(b, q.owed.messages)
 	b = binary.AppendUvarint(b, uint64(len(q.gaps)))
 	for _, g := range q.gaps {
-		for _, v := range []uint32{g.first, g.end, g.each} {
+		for _, v := range []uint32{g.first, g.end, g.each, g.domain} {
 			b = binary.BigEndian.AppendUint32(b, v)
 		}
 		b = append(b, g.rivals)
@@ -227,6 +228,8 @@ func (c *checkpoint) uvarint() uint64 {
 	return v
 }
 
+func (c *checkpoint) uint64() uint64 { return uint64(c.uint32())<<32 | uint64(c.uint32()) }
+
 // flags reads an octet of flags below a bound.
 func (c *checkpoint) flags(bound byte) byte {
 	v := c.octet()
@@ -254,14 +257,14 @@ func (c *checkpoint) sequence(q *sequence) {
 	}
 	q.next, q.latest, q.mean, q.last = c.uint32(), c.uint32(), c.uint32(), c.uint32()
 	c.tally(&q.advance)
-	q.owed = uint64(c.uint32())<<32 | uint64(c.uint32())
+	q.owed = loss{c.uint64(), c.uint64()}
 	n := c.uvarint()
 	if n > maxGaps {
 		c.fail()
 		return
 	}
 	for range n {
-		q.gaps = append(q.gaps, gap{c.uint32(), c.uint32(), c.uint32(), c.octet()})
+		q.gaps = append(q.gaps, gap{first: c.uint32(), end: c.uint32(), each: c.uint32(), domain: c.uint32(), rivals: c.octet()})
 	}
 }
 

@@ -18,6 +18,24 @@ type gap struct {
 	first, end uint32
 	each       uint32 // Data Records that one number stands for
 	rivals     uint8  // Units, and shared, that would explain it without a loss
+	domain     uint32 // that was told of the loss; only kept for shared numbers
+}
+
+// A loss is what was Lost, or is Found.
+type loss struct{ records, messages uint64 }
+
+func (l *loss) add(m loss) {
+	l.records += m.records
+	l.messages += m.messages
+}
+
+// loss returns what n missing numbers of the gap stand for.
+func (q *sequence) loss(g gap, n uint32) loss {
+	l := loss{records: uint64(n) * uint64(g.each)}
+	if q.unit == UnitMessages {
+		l.messages = uint64(n)
+	}
+	return l
 }
 
 // sharedRival stands among Units for numbers that Observation Domains share.
@@ -28,7 +46,7 @@ const sharedRival = 1 << units
 //
 // What they count is found out so: where a number is not the expected one, but
 // is what another Unit would have expected from the Message that arrived
-// before, that Unit has a vote. A number that is as expected, where the other
+// before, that Unit has a vote, if the present one does not explain that too. A number that is as expected, where the other
 // Unit would have another, takes all its votes away. With enoughVotes the Unit
 // changes, and what was called lost for want of knowing better is taken back.
 // An exporter that counts right gives no such votes but by chance, when what
@@ -46,18 +64,19 @@ type sequence struct {
 	advance  tally  // of that Message
 	lastOpen bool   // as open, of that Message
 	votes    [units]uint8
-	quiet    uint8  // Messages since the last vote, up to calm
-	owed     uint64 // Data Records to be taken back with the next Message
+	quiet    uint8 // Messages since the last vote, up to calm
+	owed     loss  // to be taken back with the next Message
+
+	// Of shared numbers.
+	domain  uint32          // of the Message at hand
+	credits map[uint32]loss // found with it that other domains were told of
 }
 
 // account compares the number of a Message with what was expected, and notes
 // in r what that means. n is what the Message advances numbers by, and rivals
 // are those that explain its number, beyond the Units.
 func (q *sequence) account(h *Header, n *tally, rivals uint8, r *Result) {
-	if q.owed > 0 {
-		r.Found += q.owed
-		q.owed = 0
-	}
+	q.settle(r)
 	rivals |= q.weigh(h, n, r)
 	q.follow(h, n, rivals, r)
 	q.last, q.advance, q.lastOpen = h.Sequence, *n, r.Unknown > 0
@@ -72,13 +91,37 @@ func (q *sequence) account(h *Header, n *tally, rivals uint8, r *Result) {
 	}
 }
 
+// settle takes back what is owed.
+func (q *sequence) settle(r *Result) {
+	r.Found += q.owed.records
+	r.FoundMessages += q.owed.messages
+	q.owed = loss{}
+}
+
+// find notes what is found of a gap.
+func (q *sequence) find(g gap, n uint32, r *Result) {
+	l := q.loss(g, n)
+	if g.domain != q.domain {
+		if q.credits == nil {
+			q.credits = make(map[uint32]loss)
+		}
+		all := q.credits[g.domain]
+		all.add(l)
+		q.credits[g.domain] = all
+		return
+	}
+	r.Found += l.records
+	r.FoundMessages += l.messages
+}
+
 // suspect reports whether another Unit has had a vote of late.
 func (q *sequence) suspect() bool { return q.quiet < calm && q.votes != [units]uint8{} }
 
 // weigh gives and takes votes, changes the Unit once there are enough, and
 // returns the Units that a vote went to.
 func (q *sequence) weigh(h *Header, n *tally, r *Result) uint8 {
-	hit := h.Sequence == q.next
+	own := q.last + q.advance[q.unit] // which is next, but after a late Message
+	hit := h.Sequence == q.next || h.Sequence == own
 	if q.quiet < calm {
 		q.quiet++
 	}
@@ -89,7 +132,7 @@ func (q *sequence) weigh(h *Header, n *tally, r *Result) uint8 {
 	for u := range units {
 		expected := q.last + q.advance[u]
 		switch {
-		case u == q.unit || expected == q.next:
+		case expected == q.next || expected == own: // it says the same
 		case q.lastOpen && u != UnitMessages && u != UnitNone:
 		case hit:
 			q.acquit(u)
@@ -117,19 +160,15 @@ func (q *sequence) acquit(u Unit) {
 
 // change makes u the Unit, for which the number of the Message is right.
 func (q *sequence) change(u Unit, h *Header, n *tally, r *Result) {
-	r.Found += q.disputed(1 << u)
-	*q = sequence{unit: u, started: true, next: h.Sequence, latest: q.latest, mean: n[UnitRecords] << 8}
-}
-
-// disputed returns the Data Records of gaps that a rival explains.
-func (q *sequence) disputed(rival uint8) uint64 {
-	var records uint64
 	for _, g := range q.gaps {
-		if g.rivals&rival != 0 {
-			records += uint64(g.end-g.first) * uint64(g.each)
+		if g.rivals&(1<<u) != 0 {
+			q.find(g, g.end-g.first, r)
 		}
 	}
-	return records
+	*q = sequence{
+		unit: u, started: true, next: h.Sequence, latest: q.latest, mean: n[UnitRecords] << 8,
+		domain: q.domain, credits: q.credits,
+	}
 }
 
 // follow compares the number with the next one.
@@ -174,12 +213,13 @@ func (q *sequence) rate() int64 {
 
 // lose notes that the numbers from next up to first are missing.
 func (q *sequence) lose(first uint32, rivals uint8, r *Result) {
-	g := gap{q.next, first, 1, rivals}
+	g := gap{q.next, first, 1, rivals, q.domain}
 	if q.unit == UnitMessages {
 		g.each = (q.mean + 128) >> 8
-		r.LostMessages += uint64(g.end - g.first)
 	}
-	r.Lost += uint64(g.end-g.first) * uint64(g.each)
+	l := q.loss(g, g.end-g.first)
+	r.Lost += l.records
+	r.LostMessages += l.messages
 	if len(q.gaps) == maxGaps {
 		q.gaps = append(q.gaps[:0], q.gaps[1:]...)
 	}
@@ -199,13 +239,10 @@ func (q *sequence) fill(first, end uint32, r *Result) bool {
 			continue
 		}
 		filled = true
-		r.Found += uint64(hi-lo) * uint64(g.each)
-		if q.unit == UnitMessages {
-			r.FoundMessages += uint64(hi - lo)
-		}
+		q.find(g, hi-lo, r)
 		q.gaps[i].end = g.first + lo
 		if hi < size && len(q.gaps) < maxGaps {
-			q.gaps = append(q.gaps, gap{g.first + hi, g.end, g.each, g.rivals})
+			q.gaps = append(q.gaps, gap{g.first + hi, g.end, g.each, g.rivals, g.domain})
 		}
 	}
 	kept := q.gaps[:0]

@@ -67,9 +67,9 @@ type Session struct {
 // A domainKey names an Observation Domain of a Session.
 type domainKey uint64
 
-func (h *Header) domainKey() domainKey { return domainKey(h.Version)<<32 | domainKey(h.Domain) }
-func (k domainKey) id() uint32         { return uint32(k) }
-func (k domainKey) version() uint16    { return uint16(k >> 32) }
+func (h Header) domainKey() domainKey { return domainKey(h.Version)<<32 | domainKey(h.Domain) }
+func (k domainKey) id() uint32        { return uint32(k) }
+func (k domainKey) version() uint16   { return uint16(k >> 32) }
 
 // A domain is an Observation Domain within a Session.
 type domain struct {

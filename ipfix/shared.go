@@ -22,19 +22,19 @@ func (s *shared) account(d *domain, q *sequence, h *Header, n *tally, r *Result,
 	other := s.started && s.domain != d.key.id()
 	switch {
 	case !other || !q.started || r.Unknown > 0 || s.lastOpen || q.lastOpen:
-		s.plain(q, h, n, 0, r)
+		s.plain(q, h, n, 0, r, domains)
 	case s.on:
 		s.weighOwn(q, h, domains)
-		s.plain(q, h, n, 0, r)
+		s.plain(q, h, n, 0, r, domains)
 	default:
 		rivals := s.weigh(q, h, domains)
-		s.plain(q, h, n, rivals, r)
+		s.plain(q, h, n, rivals, r, domains)
 	}
 	s.started, s.domain, s.last, s.advance, s.lastOpen = true, d.key.id(), h.Sequence, *n, r.Unknown > 0
 }
 
 // plain accounts a Message in the series that holds.
-func (s *shared) plain(q *sequence, h *Header, n *tally, rivals uint8, r *Result) {
+func (s *shared) plain(q *sequence, h *Header, n *tally, rivals uint8, r *Result, domains map[domainKey]*domain) {
 	if !s.on {
 		q.account(h, n, rivals, r)
 		if s.votes != [units]uint8{} && q.quiet < calm && r.Counting.Confidence < Suspect {
@@ -42,27 +42,39 @@ func (s *shared) plain(q *sequence, h *Header, n *tally, rivals uint8, r *Result
 		}
 		return
 	}
-	if q.owed > 0 {
-		r.Found += q.owed
-	}
+	q.settle(r)
 	// The own series goes on, to tell when sharing ends.
 	unit := s.sequence.unit
 	*q = sequence{unit: unit, started: true, next: h.Sequence + n[unit], latest: h.ExportTime, last: h.Sequence, advance: *n, lastOpen: r.Unknown > 0}
+	s.sequence.domain = h.Domain
 	s.sequence.account(h, n, 0, r)
+	s.pay(h, domains)
 	r.Counting.Shared = true
 	if r.Counting.Confidence == Exact {
 		r.Counting.Confidence = Estimated
 	}
 }
 
+// pay owes to each domain what was found that it was told of as lost.
+func (s *shared) pay(h *Header, domains map[domainKey]*domain) {
+	for id, l := range s.sequence.credits {
+		key := Header{Version: h.Version, Domain: id}.domainKey()
+		if d := domains[key]; d != nil {
+			d.sequence.owed.add(l)
+		}
+	}
+	clear(s.sequence.credits)
+}
+
 // weigh votes for sharing, and returns sharedRival if it would explain the
 // number of a Message after one of another domain.
 func (s *shared) weigh(q *sequence, h *Header, domains map[domainKey]*domain) (rivals uint8) {
+	hit := h.Sequence == q.next || h.Sequence == q.last+q.advance[q.unit]
 	for u := range UnitNone {
 		expected := s.last + s.advance[u]
 		switch {
 		case expected == q.next:
-		case h.Sequence == q.next:
+		case hit:
 			s.votes[u] = 0
 		case h.Sequence == expected:
 			s.votes[u]++
@@ -101,8 +113,10 @@ func (s *shared) turn(on bool, u Unit, h *Header, domains map[domainKey]*domain)
 			continue
 		}
 		owed := d.sequence.owed
-		if on {
-			owed += d.sequence.disputed(sharedRival)
+		for _, g := range d.sequence.gaps {
+			if on && g.rivals&sharedRival != 0 {
+				owed.add(d.sequence.loss(g, g.end-g.first))
+			}
 		}
 		d.sequence = sequence{unit: u, owed: owed}
 	}
