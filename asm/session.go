@@ -62,6 +62,15 @@ type session struct {
 	index int   // in the timers' heap; -1 for none
 }
 
+// stoppedAt returns when the STOP of s was cut, Unix seconds, 0 while it is
+// active.
+func (s *session) stoppedAt() int64 {
+	if s.phase == active {
+		return 0
+	}
+	return s.stopped / 1000
+}
+
 // newSession returns a session that has not begun.
 func newSession(id uint64, key bindingKey) *session {
 	s := &session{id: id, key: key, phase: dormant, class: noClass, index: -1}

@@ -355,7 +355,7 @@ func (t *sessions) rows(classNames []string) []acct.SessionState {
 		b = s.appendState(b, classNames)
 		rows = append(rows, acct.SessionState{
 			ID: s.id, SessionID: s.sessionID, User: s.key.user, State: b[start:len(b):len(b)],
-			Usage: s.total(), Number: s.number, Started: s.started / 1000, Open: s.open,
+			Usage: s.total(), Number: s.number, Started: s.started / 1000, Stopped: s.stoppedAt(), Open: s.open,
 		})
 	}
 	for _, s := range t.gone {

@@ -25,6 +25,7 @@ func appendSession(b []byte, s *acct.SessionState) []byte {
 	b = binary.AppendUvarint(b, s.Usage.OutputPackets)
 	b = binary.AppendUvarint(b, uint64(s.Number))
 	b = binary.AppendVarint(b, s.Started)
+	b = binary.AppendVarint(b, s.Stopped)
 	return acct.AppendShares(b, s.Open)
 }
 
@@ -49,6 +50,7 @@ func parseSession(id uint64, b []byte) (acct.SessionState, error) {
 	}
 	s.Number = uint32(c.uvarint())
 	s.Started = c.varint()
+	s.Stopped = c.varint()
 	if !c.ok() {
 		return s, fmt.Errorf("session %d: %w", id, ErrDamaged)
 	}

@@ -27,6 +27,7 @@ type SessionState struct {
 	Usage     Usage   // cumulative, for listings
 	Number    uint32  // of the latest record cut
 	Started   int64   // Unix seconds
+	Stopped   int64   // when its STOP was cut, Unix seconds; 0 while it is open. Kept on for late flows
 	Open      []Share // usage not yet cut into a record
 }
 

@@ -198,7 +198,7 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "sessions",
-		Short: "List the user sessions that are open, with their usage",
+		Short: "List the user sessions with their usage: open, or stopped and kept for late flows",
 		Args:  cobra.NoArgs,
 	}
 	out := formatFlag(cmd)
@@ -218,18 +218,19 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
 			ID        uint64    `json:"id"`
 			SessionID string    `json:"session_id"`
 			User      string    `json:"user"`
-			Started   time.Time `json:"started"`
+			Started   time.Time `json:"started,omitzero"`
+			Stopped   time.Time `json:"stopped,omitzero"`
 			Number    uint32    `json:"number"`
 			acct.Usage
 			Open acct.Count `json:"open"`
 		}
 		views := make([]view, len(list))
-		t := table{columns: []string{"id", "user", "started", "records", "input_octets", "output_octets", "open_octets", "session_id"}, value: views}
+		t := table{columns: []string{"id", "user", "started", "stopped", "number", "input_octets", "output_octets", "open_octets", "session_id"}, value: views}
 		for i, x := range list {
 			record := acct.Record{Shares: x.Open}
-			v := view{x.ID, x.SessionID, x.User, time.Unix(x.Started, 0).UTC(), x.Number, x.Usage, record.Increment()}
+			v := view{x.ID, x.SessionID, x.User, unixTime(x.Started), unixTime(x.Stopped), x.Number, x.Usage, record.Increment()}
 			views[i] = v
-			t.add(v.ID, v.User, timeText(v.Started), v.Number+1, v.InputOctets, v.OutputOctets, v.Open.Octets, v.SessionID)
+			t.add(v.ID, v.User, timeText(v.Started), timeText(v.Stopped), v.Number, v.InputOctets, v.OutputOctets, v.Open.Octets, v.SessionID)
 		}
 		return t.print(cmd.OutOrStdout(), *out)
 	}
@@ -367,7 +368,7 @@ func newSpoolStats(state *stateFlags) *cobra.Command {
 		if !st.Oldest.IsZero() {
 			t.add("oldest pending record", timeText(st.Oldest))
 		}
-		t.add("open sessions", st.Sessions)
+		t.add("sessions, open or kept for late flows", st.Sessions)
 		t.add("flows in suspense", st.Suspended)
 		t.add("journal", fmt.Sprintf("positions %d to %d", st.First, st.Last))
 		t.add("checkpoint", fmt.Sprintf("position %d", st.Checkpoint))
@@ -378,6 +379,14 @@ func newSpoolStats(state *stateFlags) *cobra.Command {
 		return t.print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
+}
+
+// unixTime is a time in Unix seconds, where 0 is none.
+func unixTime(seconds int64) time.Time {
+	if seconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
 }
 
 // timeText is a time as listings show it: RFC 3339 in UTC, blank for none.
