@@ -27,9 +27,10 @@ microseconds each: median of %d runs, least and most in parentheses. The
 programs of a line ran in turn (A B A B), and a ratio is that of neighbours, so
 that a drift of the machine touches both. Below 1 we need less.
 
-Measured on %s; a small virtual
-machine that other work shared at times.
-Beside %s.
+Measured on %s:
+a virtual machine that other work shared, so figures swing by a third from run
+to run, and those that wait for memory or disk swing most. Beside
+%s.
 
 | what | ours | aim | peer | theirs | ours / theirs |
 | --- | --- | --- | --- | --- | --- |
@@ -99,7 +100,7 @@ const notes = `
   journal, decoding, duplicate elimination over an hour, user mapping,
   aggregation, checkpoints every 2 s, %[5]s intervals; one START per user and all
   open usage is in the outbox and the sessions at the end, and the books
-  balance. UDP comes at %[2]d records a second, TCP as fast as it is taken.
+  balance. Starting, with reading the users, is a tenth of it. UDP comes at %[2]d records a second, TCP as fast as it is taken.
 - **Rates.** UDP to the journal and to nfcapd %[3]d records a second,
   to goflow2 %[4]d, near the most that it takes here.
 - **Delivery.** %[6]d records of %[7]d sessions, window %[8]d, to a server
