@@ -293,6 +293,7 @@ type charge struct {
 	Type      string `json:"type"`
 	User      string `json:"user"`
 	acct.Usage
+	flow []byte // AVPs of the flow, of an EVENT_RECORD that Erlang has received
 }
 
 // charges are those of our own accounting application. None contradicts

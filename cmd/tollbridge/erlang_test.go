@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -139,7 +138,7 @@ func (e erlang) read(t *testing.T) []charge {
 		}
 		k, content := key{r.SessionID, r.Number}, dict.ContentDigest(avps)
 		if before, again := contents[k]; !again {
-			all = append(all, charge{r.SessionID, r.Number, fmt.Sprint(r.Type), r.User, r.Usage})
+			all = append(all, charge{r.SessionID, r.Number, r.Type.String(), r.User, r.Usage, r.Flow})
 		} else if before != content {
 			t.Errorf("%s/%d came again with other content", r.SessionID, r.Number)
 		}

@@ -40,7 +40,7 @@ interface until it is interrupted. Octets are those of the IP layer.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVarP(&files, "read", "r", nil, "capture files to read")
+	flags.StringArrayVarP(&files, "read", "r", nil, "capture files to read")
 	flags.StringVarP(&iface, "interface", "i", "", "interface to observe (needs root or CAP_NET_RAW)")
 	flags.StringVar(&to, "to", "127.0.0.1:4739", "address and port of the collector")
 	flags.BoolVar(&udp, "udp", false, "export over UDP instead of TCP")

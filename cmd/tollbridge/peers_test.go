@@ -2,10 +2,19 @@ package main
 
 import (
 	"context"
+	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
 	"testing"
 
+	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
+	"tollbridge/dict"
+	"tollbridge/ipfix"
 	"tollbridge/spool"
 )
 
@@ -50,5 +59,255 @@ func softflowd(t *testing.T, capture, transport, address string) {
 	cmd.Dir = filepath.Dir(capture)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("softflowd: %v\n%s", err, out)
+	}
+}
+
+// TestDeliver meters the bundled capture and delivers its accounting records
+// to the Erlang/OTP accounting server, at once and through freeDiameter as a
+// relay. Every record arrives once and decodes, each user is billed what tshark
+// counted, and tshark finds nothing malformed and no unknown AVP on the wire.
+func TestDeliver(t *testing.T) {
+	for _, c := range []struct {
+		name, mode string
+		relay, udp bool
+	}{
+		{name: "Erlang", mode: "asm"},
+		{name: "freeDiameter", mode: "asm", relay: true, udp: true},
+		{name: "Erlang, a record for each flow", mode: "aaa-client"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			e := startErlang(t)
+			ports, peer := []string{e.port}, peerAt(e.address(), "acct.home.example")
+			if c.relay {
+				port := startRelay(t, e)
+				ports, peer = append(ports, port), peerAt("127.0.0.1:"+port, "relay.visited.example")
+			}
+			stopCapture := captureTraffic(t, ports)
+
+			dir := t.TempDir()
+			capture, users := files(t, dir)
+			s := setup{
+				data: filepath.Join(dir, "state"), udp: "127.0.0.1:0", tcp: "127.0.0.1:0", users: users,
+				mode: c.mode, peers: []string{peer}, realm: "home.example",
+			}
+			if c.mode == "aaa-client" {
+				s.users = ""
+			}
+			d := start(t, s)
+			meter := []string{"meter", "-r", capture, "--active-timeout", "3s", "--idle-timeout", "2s", "--to", d.tcp()}
+			if c.udp {
+				meter = append(meter, "--to", d.udp(), "--udp")
+			}
+			if out, errOut, status := cli(t, meter...); status != 0 {
+				t.Fatalf("meter: %s%s", out, errOut)
+			}
+			octets, _ := captureOctets(t)
+			waitBooks(t, d.data, func(s spool.Sums) bool { return s.Received.Octets >= octets })
+			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
+			books := waitBooks(t, d.data, func(spool.Sums) bool { return true })
+			d.stop()
+
+			if books.Received.Octets != octets || books.Duplicate.Octets != 0 {
+				t.Errorf("the books are %+v, want %d octets received", books, octets)
+			}
+			got := e.charges(t, acknowledged(t, d.data))
+			if c.mode == "asm" {
+				checkBill(t, bill(got))
+			} else {
+				if n := uint64(len(got)); n != books.Received.Records {
+					t.Errorf("%d accounting records for %d flows", n, books.Received.Records)
+				}
+				checkBill(t, billFlows(t, got))
+			}
+			judge(t, stopCapture(), ports)
+		})
+	}
+}
+
+// billFlows does what is left to an AAA server that gets a record for each
+// flow: it finds out from the flow's AVPs whose it is, and adds up.
+func billFlows(t *testing.T, all []charge) map[string]acct.Usage {
+	t.Helper()
+	list, err := users.ParseFile(writeUsers(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := func(a netip.Addr) string {
+		for _, b := range list.Bindings {
+			if b.Prefix.Contains(a) {
+				return b.User
+			}
+		}
+		return nobody
+	}
+	billed := map[string]acct.Usage{}
+	for _, c := range all {
+		if c.Type != "EVENT" || c.User != "" {
+			t.Fatalf("%+v: want an EVENT_RECORD without a user", c)
+		}
+		template, record, err := dict.For(0).ParseFlow(c.flow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := template.Record(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := func(v4, v6 uint16) netip.Addr {
+			if a, ok := template.Accessor(0, v4); ok {
+				return a.Addr(r)
+			}
+			a, _ := template.Accessor(0, v6)
+			return a.Addr(r)
+		}
+		number := func(id uint16) uint64 {
+			a, _ := template.Accessor(0, id)
+			return a.Uint64(r)
+		}
+		from := holder(address(ipfix.SourceIPv4Address, ipfix.SourceIPv6Address))
+		to := holder(address(ipfix.DestinationIPv4Address, ipfix.DestinationIPv6Address))
+		octets, packets := number(ipfix.OctetDeltaCount), number(ipfix.PacketDeltaCount)
+		if from != nobody {
+			billed[from] = billed[from].Plus(acct.Usage{InputOctets: octets, InputPackets: packets})
+		}
+		if to != nobody {
+			billed[to] = billed[to].Plus(acct.Usage{OutputOctets: octets, OutputPackets: packets})
+		}
+	}
+	return billed
+}
+
+func writeUsers(t *testing.T) string {
+	t.Helper()
+	_, users := files(t, t.TempDir())
+	return users
+}
+
+// startRelay starts freeDiameter as a relay of realm visited.example to e, and
+// returns its port.
+func startRelay(t *testing.T, e erlang) string {
+	t.Helper()
+	need(t, "freeDiameterd", "openssl")
+	run := t.TempDir()
+	certs := filepath.Join(run, "certs")
+	if err := os.Mkdir(certs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(filepath.Join(peerScripts(t), "mkcerts.sh"), certs).CombinedOutput(); err != nil {
+		t.Fatalf("mkcerts.sh: %v\n%s", err, out)
+	}
+	ports := freePorts(t, 2)
+	script(t, "freediameter.sh", run, []string{"PORT=" + ports[0], "SEC=" + ports[1], "HOMEPORT=" + e.port, "CERTS=" + certs})
+	return ports[0]
+}
+
+// captureTraffic has tcpdump write what passes over the ports. The function
+// that it returns ends that and returns the file's name.
+func captureTraffic(t *testing.T, ports []string) (stop func() string) {
+	t.Helper()
+	need(t, "tcpdump", "tshark")
+	if os.Geteuid() != 0 {
+		unavailable(t, "capturing packets needs root")
+	}
+	file := filepath.Join(readable(t), "diameter.pcap")
+	cmd := exec.Command("tcpdump", "-i", "lo", "-n", "-U", "-B", "8192", "-Z", "root", "-w", file, "tcp port "+strings.Join(ports, " or tcp port "))
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var log lines
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		log.read(stderr)
+		cmd.Wait()
+	}()
+	end := func() {
+		cmd.Process.Signal(os.Interrupt)
+		<-done
+	}
+	t.Cleanup(end)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if log.wait(ctx, regexp.MustCompile("listening on lo")) == nil {
+		t.Fatalf("tcpdump: %s", log.tail(10))
+	}
+	return func() string {
+		end()
+		if log.count(`^0 packets dropped by kernel`) == 0 {
+			t.Fatalf("tcpdump: %s", log.tail(10))
+		}
+		return file
+	}
+}
+
+// judge has tshark read a capture: nothing is malformed, no AVP is unknown. It
+// gets our vendor's AVPs as any user of it would: "tollbridge dict export
+// wireshark" is the Custom.xml of its dictionary.
+func judge(t *testing.T, capture string, ports []string) {
+	t.Helper()
+	const installed = "/usr/share/wireshark"
+	data := readable(t)
+	links(t, installed, data, "diameter")
+	if err := os.Mkdir(filepath.Join(data, "diameter"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	links(t, filepath.Join(installed, "diameter"), filepath.Join(data, "diameter"), "Custom.xml")
+	custom, errOut, status := cli(t, "dict", "export", "wireshark")
+	if status != 0 {
+		t.Fatal(errOut)
+	}
+	if err := os.WriteFile(filepath.Join(data, "diameter", "Custom.xml"), []byte(custom), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.Open(filepath.Join(peerScripts(t), "tshark-check.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer script.Close()
+	cmd := exec.Command("bash", append([]string{"-s", capture}, ports...)...)
+	cmd.Stdin, cmd.Dir = script, data
+	cmd.Env = append(os.Environ(), "WIRESHARK_DATA_DIR="+data, "HOME="+data, "XDG_CONFIG_HOME="+data)
+	const nobody = 65534 // for root, tshark takes no data directory from the environment
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.HasPrefix(string(out), "ACR frames 0") {
+		t.Errorf("tshark: %v\n%.800s", err, out)
+	}
+	t.Logf("tshark: %.100s", out)
+}
+
+// readable makes a folder that every user can read.
+func readable(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tollbridge-capture-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// links fills a folder with links to what another holds, but for one name.
+func links(t *testing.T, from, to, except string) {
+	t.Helper()
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() == except {
+			continue
+		}
+		if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
