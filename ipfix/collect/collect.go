@@ -1,5 +1,5 @@
-// Package collect is an IPFIX Collecting Process (RFC 7011) over UDP, TCP and
-// TLS.
+// Package collect is an IPFIX Collecting Process (RFC 7011) over UDP, TCP,
+// TLS and DTLS.
 //
 // A Process checks what needs no state, that every Message is well formed,
 // and hands it raw to a Journal. Templates, sequence numbers and records are
@@ -68,8 +68,8 @@ type Config struct {
 	// One without a session makes room for a new one. 0 means 4096.
 	MaxExporters int
 
-	// MaxSessions and MaxExporterSessions bound the UDP Transport Sessions of
-	// one socket, in all and per exporter. The least recently used is closed
+	// MaxSessions and MaxExporterSessions bound the UDP Transport Sessions, or
+	// DTLS associations, of one socket, in all and per exporter. The least recently used is closed
 	// to make room for a new one. 0 means 4096 and 256.
 	MaxSessions         int
 	MaxExporterSessions int
@@ -79,7 +79,7 @@ type Config struct {
 	MaxConnections         int
 	MaxExporterConnections int
 
-	// IdleTimeout closes a UDP Transport Session that brought no well-formed
+	// IdleTimeout closes a UDP or DTLS Transport Session that brought no well-formed
 	// Message for so long. It should be no shorter than the time between two
 	// sendings of a Template. 0 means 30 minutes (RFC 7011, Section 8.4).
 	IdleTimeout time.Duration
@@ -89,7 +89,8 @@ type Config struct {
 	StopTimeout time.Duration
 
 	// ReceiveBuffer is the SO_RCVBUF, in octets, to ask for UDP sockets. The
-	// kernel may grant less. 0 means 8 MiB.
+	// kernel may grant less. As much waits, at most, to be decrypted at one DTLS
+	// socket. 0 means 8 MiB.
 	ReceiveBuffer int
 
 	// MaxDatagram is the longest Message taken from UDP, in octets. 0 means
@@ -105,7 +106,7 @@ type Process struct {
 	cfg        Config
 	exporters  *exporters
 	handshakes handshakes
-	dropped    atomic.Uint64 // by the kernel, at all UDP sockets
+	dropped    atomic.Uint64 // datagrams, at all UDP sockets
 	failures   atomic.Uint64 // of handshakes
 	refusals   atomic.Uint64 // for the log
 }

@@ -113,6 +113,13 @@ func (x *exporters) acquire(addr netip.Addr) *exporter {
 	return x.holdLocked(x.ofAddrLocked(addr))
 }
 
+// acquireNames is acquire for a certificate with such names.
+func (x *exporters) acquireNames(names []string) *exporter {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.holdLocked(x.ofNamesLocked(names))
+}
+
 // holdLocked keeps e from being forgotten, or counts a refusal where there is
 // none.
 func (x *exporters) holdLocked(e *exporter) *exporter {

@@ -23,10 +23,10 @@ func (p *Process) logRefused(remote netip.AddrPort) {
 	}
 }
 
-// logDrops logs that the kernel's count of dropped datagrams rose.
+// logDrops logs that the count of dropped datagrams rose.
 func (p *Process) logDrops(local netip.AddrPort, before, after uint64) {
 	if digits(before) != digits(after) {
-		p.cfg.Log.Error("kernel drops datagrams", "local", local, "dropped", after)
+		p.cfg.Log.Error("datagrams are dropped", "local", local, "dropped", after)
 	}
 }
 

@@ -1,0 +1,245 @@
+package collect
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/pion/dtls/v3"
+	"golang.org/x/sync/errgroup"
+
+	"tollbridge/ipfix"
+)
+
+// maxRecord is the longest datagram that the DTLS library reads, in octets.
+const maxRecord = 8192
+
+// stopGrace is how long a Process that was told to stop reads on from DTLS
+// associations: what is on its way through it comes out in that time.
+const stopGrace = 100 * time.Millisecond
+
+// ServeDTLS is ServeUDP for DTLS 1.2 over UDP. The exporter is who its
+// certificate says, whatever address it comes from; Config.TLS is required.
+//
+// Handshakes are bounded in number and in time, and associations as UDP
+// sessions are. What an exporter sends faster than it is journaled is dropped
+// and counted. To stop, it tells the exporters, so that they connect again.
+//
+//	kernel ──► ServeDTLS ──┬─► association ── decrypts, validates ──► Journal
+//	              ▲        └─► ...
+//	              │                ▲
+//	              └── AfterFunc(ctx), read deadlines
+func (p *Process) ServeDTLS(ctx context.Context, conn *net.UDPConn) error {
+	defer conn.Close()
+	if p.cfg.TLS == nil {
+		return errors.New("collect: ServeDTLS: Config.TLS is required")
+	}
+	s := newDTLSServer(p, conn)
+	if err := s.askReceiveBuffer(); err != nil {
+		return fmt.Errorf("collect: %v: %w", s.local, err)
+	}
+	g, serving := errgroup.WithContext(ctx)
+	stop := context.AfterFunc(serving, func() { conn.SetReadDeadline(time.Now().Add(stopGrace)) })
+	defer stop()
+	g.Go(func() error {
+		return s.read(func(a *association) {
+			g.Go(func() error { return s.serve(serving, a) })
+		})
+	})
+	return g.Wait()
+}
+
+// A dtlsServer serves one socket.
+type dtlsServer struct {
+	*Process
+	conn         *net.UDPConn
+	local        netip.AddrPort
+	associations associations
+}
+
+func newDTLSServer(p *Process, conn *net.UDPConn) *dtlsServer {
+	s := &dtlsServer{Process: p, conn: conn, local: unmap(conn.LocalAddr())}
+	s.associations = associations{
+		max:         p.cfg.MaxSessions,
+		maxExporter: p.cfg.MaxExporterSessions,
+		standing:    make(map[netip.AddrPort]*association),
+		pending:     make(map[netip.AddrPort]*association),
+	}
+	return s
+}
+
+func (s *dtlsServer) askReceiveBuffer() error {
+	if err := s.conn.SetReadBuffer(s.cfg.ReceiveBuffer); err != nil {
+		return fmt.Errorf("ask for a receive buffer: %w", err)
+	}
+	return nil
+}
+
+// read hands datagrams to their associations until the socket's deadline, and
+// begins an association with each peer's first.
+func (s *dtlsServer) read(begin func(*association)) error {
+	b := make([]byte, maxRecord+1)
+	for {
+		n, from, err := s.conn.ReadFromUDPAddrPort(b)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		case err != nil:
+			return fmt.Errorf("collect: read from %v: %w", s.local, err)
+		}
+		peer := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		if isClientHello(b[:n]) {
+			if a := s.associations.begin(peer, s.conn); a != nil {
+				begin(a)
+			}
+		}
+		if n > maxRecord || !s.associations.deliver(peer, b[:n], int64(s.cfg.ReceiveBuffer)) {
+			total := s.dropped.Add(1)
+			s.logDrops(s.local, total-1, total)
+		}
+	}
+}
+
+// isClientHello reports whether a datagram asks for a new association: a
+// record of epoch 0 that holds the beginning of a ClientHello (RFC 6347,
+// Sections 4.1 and 4.2.2).
+func isClientHello(b []byte) bool {
+	const handshake, clientHello = 22, 1
+	return len(b) > 13 && b[0] == handshake && b[3] == 0 && b[4] == 0 && b[13] == clientHello
+}
+
+// serve shakes hands with one exporter, then collects from it.
+func (s *dtlsServer) serve(ctx context.Context, a *association) error {
+	defer s.associations.end(a)
+	conn, names, err := s.handshake(ctx, a)
+	if err != nil {
+		s.handshakeFailed(a.peer, err)
+		return nil
+	}
+	defer conn.Close()
+	e := s.exporters.acquireNames(names)
+	if e == nil {
+		s.logRefused(a.peer)
+		return nil
+	}
+	defer s.exporters.release(e)
+	s.associations.stand(a, e, func() {
+		e.evicted.Add(1)
+		conn.Close()
+	})
+	c := dtlsSession{
+		Process:      s.Process,
+		exporter:     e,
+		session:      Session{Transport: ipfix.DTLS, Exporter: e.name, Remote: a.peer, Local: s.local},
+		conn:         conn,
+		associations: &s.associations,
+		association:  a,
+	}
+	err = c.collect(ctx)
+	if c.opened {
+		return errors.Join(err, s.close(s.cfg.Now(), e, c.number))
+	}
+	return err
+}
+
+// handshake returns the names of the certificate that the exporter showed.
+func (s *dtlsServer) handshake(ctx context.Context, a *association) (*dtls.Conn, []string, error) {
+	ctx, done := s.handshakes.begin(ctx, s.cfg.HandshakeTimeout)
+	defer done()
+	var names []string
+	conn, err := dtls.ServerWithOptions(a, net.UDPAddrFromAddrPort(a.peer),
+		dtls.WithCertificates(s.cfg.TLS.Certificate),
+		dtls.WithClientAuth(dtls.RequireAndVerifyClientCert),
+		dtls.WithClientCAs(s.cfg.TLS.ClientCAs),
+		dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret),
+		dtls.WithVerifyConnection(func(state *dtls.State) error {
+			c, err := x509.ParseCertificate(state.PeerCertificates[0])
+			if err != nil {
+				return err
+			}
+			names = certificateNames(c)
+			return s.verify(c)
+		}),
+	)
+	if err != nil {
+		a.Close()
+		return nil, nil, err
+	}
+	if err := conn.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return nil, nil, err
+	}
+	return conn, names, nil
+}
+
+// A dtlsSession is a Transport Session over DTLS. It opens with its first
+// well-formed Message.
+type dtlsSession struct {
+	*Process
+	exporter     *exporter
+	session      Session
+	conn         *dtls.Conn
+	associations *associations
+	association  *association
+	opened       bool
+	number       uint64
+}
+
+// collect reads until the exporter ends the association, it is idle for too
+// long, or ctx ends.
+func (c *dtlsSession) collect(ctx context.Context) error {
+	idle := time.Now().Add(c.cfg.IdleTimeout)
+	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Now().Add(2 * stopGrace)) })
+	defer stop()
+	b := make([]byte, maxRecord)
+	for {
+		if ctx.Err() == nil {
+			c.conn.SetReadDeadline(idle)
+			if ctx.Err() != nil { // it has ended just now, and its deadline was overwritten
+				c.conn.SetReadDeadline(time.Now().Add(2 * stopGrace))
+			}
+		}
+		n, err := c.conn.Read(b)
+		at := c.cfg.Now()
+		if err != nil {
+			c.ended(ctx, err)
+			return nil
+		}
+		if err := ipfix.Validate(b[:n]); err != nil {
+			c.malformed(c.exporter, c.session.Remote, err)
+			continue
+		}
+		if !c.opened {
+			if c.number, err = c.open(at, c.exporter, c.session); err != nil {
+				return err
+			}
+			c.opened = true
+		}
+		if err := c.message(at, c.exporter, c.number, b[:n]); err != nil {
+			return err
+		}
+		c.associations.touch(c.association)
+		idle = time.Now().Add(c.cfg.IdleTimeout)
+	}
+}
+
+// ended logs why no more is read, where it is not in order.
+func (c *dtlsSession) ended(ctx context.Context, err error) {
+	var network net.Error
+	switch {
+	case ctx.Err() != nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &network) && network.Timeout():
+		c.cfg.Log.Info("association is idle", "exporter", c.exporter.name, "remote", c.session.Remote)
+	default:
+		c.cfg.Log.Warn("connection lost", "exporter", c.exporter.name, "remote", c.session.Remote, "error", err)
+	}
+}
