@@ -3,6 +3,7 @@ package dedup
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -27,10 +28,9 @@ type Recent struct {
 	generation int64    // number of the current one; those before the first are empty
 	until      int64    // the current generation takes arrivals before this, Unix milliseconds
 	tables     [2]table // of generation and generation-1 at their number modulo 2
-	fresh      [2][]byte
 
-	pages pages
-	logs  logs
+	pool  pool
+	saved []byte // what Delta handed out last
 	stats Stats
 }
 
@@ -44,7 +44,7 @@ func NewRecent(cfg RecentConfig) *Recent {
 	if cfg.MaxIdentities <= 0 {
 		r.max = 2 << 20
 	}
-	r.max = max(r.max, 1)
+	r.max = max(1, min(r.max, maxTable))
 	return r
 }
 
@@ -60,17 +60,12 @@ func (r *Recent) Add(id Identity, arrival int64) Verdict {
 	case late >= 0:
 		r.next(r.until + r.length)
 	}
-	id = id.nonzero()
 	cur := r.generation & 1
-	if r.tables[cur^1].has(id) || !r.tables[cur].add(id, &r.pages) {
+	if r.tables[cur^1].has(id) || !r.tables[cur].add(id, &r.pool) {
 		r.stats.Duplicate++
 		return Duplicate
 	}
 	r.stats.New++
-	if r.fresh[cur] == nil {
-		r.fresh[cur] = r.logs.get()
-	}
-	r.fresh[cur] = id.Append(r.fresh[cur])
 	if r.tables[cur].n >= r.max {
 		r.stats.Evicted += uint64(r.tables[cur^1].n)
 		r.next(arrival + r.length)
@@ -82,10 +77,7 @@ func (r *Recent) Add(id Identity, arrival int64) Verdict {
 func (r *Recent) next(until int64) {
 	r.generation++
 	r.until = until
-	cur := r.generation & 1
-	r.tables[cur].release(&r.pages)
-	r.logs.put(r.fresh[cur])
-	r.fresh[cur] = nil
+	r.tables[r.generation&1].release(&r.pool)
 }
 
 // Floor returns the number of the oldest generation that is remembered.
@@ -95,15 +87,15 @@ func (r *Recent) Floor() int64 { return r.generation - 1 }
 // the last call, oldest first, with its number and those identities, as
 // Window.Delta does.
 func (r *Recent) Delta(visit func(generation int64, data []byte)) {
-	r.logs.reclaim()
+	r.saved = slices.Grow(r.saved[:0], (r.tables[0].fresh()+r.tables[1].fresh())*IdentitySize)
 	for g := r.generation - 1; g <= r.generation; g++ {
-		fresh := &r.fresh[g&1]
-		if len(*fresh) == 0 {
+		t := &r.tables[g&1]
+		if t.fresh() == 0 {
 			continue
 		}
-		visit(g, *fresh)
-		r.logs.lend(*fresh)
-		*fresh = nil
+		from := len(r.saved)
+		r.saved = t.save(r.saved)
+		visit(g, r.saved[from:])
 	}
 }
 
@@ -111,7 +103,7 @@ func (r *Recent) Delta(visit func(generation int64, data []byte)) {
 func (r *Recent) Stats() Stats {
 	s := r.stats
 	s.Identities = r.tables[0].n + r.tables[1].n
-	s.Octets = r.pages.inUse * pageSlots * IdentitySize
+	s.Octets = r.pool.octets()
 	return s
 }
 
@@ -159,7 +151,9 @@ func (r *Recent) Restore(generation int64, data []byte) error {
 	}
 	t := &r.tables[generation&1]
 	for ; len(data) > 0; data = data[IdentitySize:] {
-		t.add(ParseIdentity(data).nonzero(), &r.pages)
+		if t.add(ParseIdentity(data), &r.pool) {
+			t.saved++
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -90,17 +91,14 @@ type Window struct {
 	last       *bucket
 	start, end int64
 
-	pages pages
-	logs  logs
+	pool  pool
+	saved []byte // what Delta handed out last
 	stats Stats
-	sink  uint64 // keeps touches from being optimized away
+	sink  uint32 // keeps touches from being optimized away
 }
 
 // A bucket holds the identities of Flows that ended within a span of time.
-type bucket struct {
-	table table
-	fresh []byte // identities added since the last Delta
-}
+type bucket struct{ table table }
 
 // Stats counts what a Window or a Recent has answered since it was made.
 type Stats struct {
@@ -120,6 +118,7 @@ func NewWindow(cfg Config) *Window {
 	if w.max <= 0 {
 		w.max = 32 << 20
 	}
+	w.max = min(w.max, maxTable)
 	length := ceil(int64(orDefault(cfg.Length, time.Hour)), int64(time.Millisecond))
 	bucket := ceil(int64(orDefault(cfg.Bucket, time.Minute)), int64(time.Second))
 	w.shape(max(bucket, ceil(length, 1000*MaxBuckets)), length)
@@ -181,15 +180,9 @@ func (w *Window) add(id Identity, flowEnd int64) Verdict {
 		}
 		w.seek(flowEnd / w.width)
 	}
-	id = id.nonzero()
-	b := w.last
-	if !b.table.add(id, &w.pages) {
+	if !w.last.table.add(id, &w.pool) {
 		return Duplicate
 	}
-	if b.fresh == nil {
-		b.fresh = w.logs.get()
-	}
-	b.fresh = id.Append(b.fresh)
 	w.n++
 	if w.n > w.max {
 		w.evict()
@@ -198,15 +191,6 @@ func (w *Window) add(id Identity, flowEnd int64) Verdict {
 		}
 	}
 	return New
-}
-
-// nonzero returns id, or its neighbour if it is zero, which tables use to mark
-// free slots.
-func (id Identity) nonzero() Identity {
-	if id == (Identity{}) {
-		id.lo = 1
-	}
-	return id
 }
 
 // batch is how many identities are touched before they are added: enough to
@@ -256,21 +240,27 @@ func (w *Window) seek(i int64) {
 	w.start, w.end = max(i*w.width, w.floor), (i+1)*w.width
 }
 
-// presize makes room in bucket number i, which is empty, after the fullest of
-// the three before it: flows end at much the same rate. It doesn't where the
-// tables would then take more than the maximum of identities may.
+// presize makes room in the index of bucket number i, which is empty, for four
+// fifths of what the three before it have, the middle one: flows end at much
+// the same rate, but for bursts. It doesn't where as many identities would then
+// take more than the maximum of identities may.
 func (w *Window) presize(i int64) {
-	t := &w.last.table
-	like := t
-	for j := max(w.first, i-3); j < i; j++ {
-		if before := &w.ring[j%int64(len(w.ring))].table; before.n > like.n {
-			like = before
+	var n [3]int
+	for back := range n {
+		if j := i - 1 - int64(back); j >= w.first {
+			n[back] = w.ring[j%int64(len(w.ring))].table.n
 		}
 	}
-	if t.regions[0].pages == nil && like.n > 0 && w.pages.inUse*pageSlots+2*like.n <= w.max/2*3 {
-		t.presize(like, &w.pages)
+	slices.Sort(n[:])
+	bits := indexBits(n[1] * 4 / 5)
+	t := &w.last.table
+	if t.index == nil && n[1] > 0 && w.pool.octets()+n[1]*IdentitySize+slotSize<<bits <= w.max*maxOctets {
+		t.resize(bits, &w.pool)
 	}
 }
+
+// maxOctets is what an identity may take.
+const maxOctets = 28
 
 // raise forgets the buckets below number first.
 func (w *Window) raise(first int64) {
@@ -301,32 +291,35 @@ func (w *Window) evict() {
 func (w *Window) forget(i int64) {
 	b := &w.ring[i%int64(len(w.ring))]
 	w.n -= b.table.n
-	b.table.release(&w.pages)
-	w.logs.put(b.fresh)
-	b.fresh = nil
+	b.table.release(&w.pool)
 }
 
 // Delta calls visit for each bucket that identities were added to since the
 // last call, oldest first, with the bucket's start in Unix seconds, or the
-// floor if it is in the bucket, and those identities, IdentitySize octets each in the order they came. The octets are
-// valid until the next call of Delta. Identities below the floor are left out.
+// floor if it is in the bucket, and those identities, IdentitySize octets
+// each, in the order they came. The octets are valid until the next call of
+// Delta. Identities below the floor are left out.
 func (w *Window) Delta(visit func(bucket int64, data []byte)) {
-	w.logs.reclaim()
+	n := 0
 	for i := w.first; i <= w.newest; i++ {
-		b := &w.ring[i%int64(len(w.ring))]
-		if len(b.fresh) == 0 {
+		n += w.ring[i%int64(len(w.ring))].table.fresh()
+	}
+	w.saved = slices.Grow(w.saved[:0], n*IdentitySize)
+	for i := w.first; i <= w.newest; i++ {
+		t := &w.ring[i%int64(len(w.ring))].table
+		if t.fresh() == 0 {
 			continue
 		}
-		visit(max(i*w.width, w.floor)/1000, b.fresh)
-		w.logs.lend(b.fresh)
-		b.fresh = nil
+		from := len(w.saved)
+		w.saved = t.save(w.saved)
+		visit(max(i*w.width, w.floor)/1000, w.saved[from:])
 	}
 }
 
 // Stats returns a snapshot of what w has counted.
 func (w *Window) Stats() Stats {
 	s := w.stats
-	s.Identities, s.Octets = w.n, w.pages.inUse*pageSlots*IdentitySize
+	s.Identities, s.Octets = w.n, w.pool.octets()
 	return s
 }
 
@@ -389,9 +382,10 @@ func (w *Window) Restore(bucket int64, data []byte) error {
 	}
 	b := &w.ring[i%int64(len(w.ring))]
 	for ; len(data) > 0 && i >= w.first; data = data[IdentitySize:] {
-		if !b.table.add(ParseIdentity(data).nonzero(), &w.pages) {
+		if !b.table.add(ParseIdentity(data), &w.pool) {
 			continue
 		}
+		b.table.saved++
 		if w.n++; w.n > w.max {
 			w.evict()
 		}

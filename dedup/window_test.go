@@ -27,9 +27,6 @@ type seen struct {
 }
 
 func (l *list) add(id Identity, end int64) Verdict {
-	if id == (Identity{}) {
-		id = Identity{lo: 1}
-	}
 	switch {
 	case end > l.clock+l.ahead:
 		return AheadOfClock
@@ -319,7 +316,7 @@ func TestWindowMemory(t *testing.T) {
 		}
 	}
 	// Every one of the 61 buckets may hold some first pages of its own.
-	if s := w.Stats(); s.Octets > peak+61*regions*pageSlots*IdentitySize || s.Identities > many {
+	if s := w.Stats(); s.Octets > peak+61*(pageSize+slotSize<<minIndexBits) || s.Identities > many {
 		t.Errorf("%+v; octets at first %d", s, peak)
 	}
 }
@@ -339,7 +336,7 @@ func TestWindowMemoryAfterBurst(t *testing.T) {
 		for range n {
 			w.Add(Identity{rng.Uint64(), rng.Uint64()}, now+i*60_000)
 		}
-		if s := w.Stats(); s.Octets > many*28+60*regions*pageSlots*IdentitySize {
+		if s := w.Stats(); s.Octets > many*28+60*(pageSize+slotSize<<minIndexBits) {
 			t.Fatalf("bucket %d: %+v", i, s)
 		}
 	}
