@@ -36,7 +36,12 @@ type association struct {
 	in     chan []byte
 	queued *atomic.Int64
 	closed chan struct{}
-	close  func() // closes closed, once
+	close  func()        // closes closed, once
+	ready  chan struct{} // closed once the handshake is done
+
+	// of the one goroutine that reads
+	isReady bool
+	early   [][]byte // application data that came before that
 
 	mu      sync.Mutex
 	expired chan struct{} // closed while the read deadline is one that has passed
@@ -60,6 +65,7 @@ func (t *associations) begin(peer netip.AddrPort, socket *net.UDPConn) *associat
 		in:      make(chan []byte, maxQueued),
 		queued:  &t.queued,
 		closed:  make(chan struct{}),
+		ready:   make(chan struct{}),
 		expired: make(chan struct{}),
 	}
 	a.close = sync.OnceFunc(func() { close(a.closed) })
@@ -176,21 +182,45 @@ func (t *associations) end(a *association) {
 	}
 }
 
-// ReadFrom implements net.PacketConn.
+// maxEarly is the most datagrams that are kept until a handshake is done.
+const maxEarly = 64
+
+// ReadFrom implements net.PacketConn. It holds application data back until
+// the handshake is done: the library, which may notice that later than the
+// exporter does, would throw it away.
 func (a *association) ReadFrom(b []byte) (int, net.Addr, error) {
 	a.mu.Lock()
 	expired := a.expired
 	a.mu.Unlock()
-	select {
-	case <-expired:
-		return 0, nil, os.ErrDeadlineExceeded
-	case <-a.closed:
-		return 0, nil, net.ErrClosed
-	case d := <-a.in:
-		a.queued.Add(-int64(len(d)))
-		return copy(b, d), net.UDPAddrFromAddrPort(a.peer), nil
+	for {
+		ready := a.ready
+		if a.isReady {
+			ready = nil
+			if len(a.early) > 0 {
+				d := a.early[0]
+				a.early = a.early[1:]
+				return copy(b, d), net.UDPAddrFromAddrPort(a.peer), nil
+			}
+		}
+		select {
+		case <-expired:
+			return 0, nil, os.ErrDeadlineExceeded
+		case <-a.closed:
+			return 0, nil, net.ErrClosed
+		case <-ready:
+			a.isReady = true
+		case d := <-a.in:
+			a.queued.Add(-int64(len(d)))
+			if !a.isReady && isApplicationData(d) && len(a.early) < maxEarly {
+				a.early = append(a.early, d)
+				continue
+			}
+			return copy(b, d), net.UDPAddrFromAddrPort(a.peer), nil
+		}
 	}
 }
+
+func isApplicationData(b []byte) bool { return len(b) > 0 && b[0] == 23 }
 
 // WriteTo implements net.PacketConn. There is only one to write to.
 func (a *association) WriteTo(b []byte, _ net.Addr) (int, error) {

@@ -123,6 +123,7 @@ func (s *dtlsServer) serve(ctx context.Context, a *association) error {
 		return nil
 	}
 	defer conn.Close()
+	close(a.ready)
 	e := s.exporters.acquireNames(names)
 	if e == nil {
 		s.logRefused(a.peer)
@@ -173,10 +174,7 @@ func (s *dtlsServer) handshake(ctx context.Context, a *association) (*dtls.Conn,
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
 		conn.Close()
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return nil, nil, err
+		return nil, nil, whyEnded(ctx, err)
 	}
 	return conn, names, nil
 }

@@ -40,3 +40,11 @@ func (h *handshakes) begin(ctx context.Context, timeout time.Duration) (_ contex
 		h.underWay.Remove(e) // does nothing where it has given way
 	}
 }
+
+// whyEnded returns the error of a handshake, or why its context ended it.
+func whyEnded(ctx context.Context, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return context.Cause(ctx)
+	}
+	return err
+}

@@ -80,9 +80,7 @@ func (p *Process) serveTLS(conn net.Conn) error {
 	c := conn.(*tls.Conn)
 	ctx, done := p.handshakes.begin(context.Background(), p.cfg.HandshakeTimeout)
 	err := c.HandshakeContext(ctx)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
-	}
+	err = whyEnded(ctx, err)
 	done()
 	if err != nil {
 		p.handshakeFailed(remote, err)

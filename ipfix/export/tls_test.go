@@ -84,6 +84,9 @@ func collecting(t *testing.T, transport ipfix.Transport, address string, journal
 		conn := listenUDP(t, address)
 		at = conn.LocalAddr().String() // the Process takes conn over
 		serve := p.ServeUDP
+		if transport == ipfix.DTLS {
+			serve = p.ServeDTLS
+		}
 		return at, p, background(t, func(ctx context.Context) error { return serve(ctx, conn) })
 	}
 }
