@@ -64,7 +64,7 @@ status 1; reading goes on at the next one. With --stats it is counted, by cause.
 			return t.print(cmd.OutOrStdout(), *out)
 		}
 		w := bufio.NewWriter(cmd.OutOrStdout())
-		d := dumper{w: w, format: *out, layouts: newLayouts()}
+		d := dumper{w: w, format: *out}
 		in := newMessageInput(cmd, *ports)
 		in.bar = !isTerminal(cmd.OutOrStdout())
 		in.message = d.message
@@ -115,7 +115,7 @@ type messageCounts struct {
 
 func (c *messageCounts) add(m *message) {
 	c.Messages++
-	ok := m.decode(func(s ipfix.DataSet) {
+	ok := m.decode(func(_ *ipfix.Session, s ipfix.DataSet) {
 		switch {
 		case s.Template == nil:
 		case s.Template.Scope > 0:

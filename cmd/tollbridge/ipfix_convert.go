@@ -56,7 +56,7 @@ with the earliest flow start and latest flow end to the file's end, and
 		in.bar = out != "-" || !isTerminal(cmd.OutOrStdout())
 		write := func(w *bufio.Writer) error {
 			if to == "json" {
-				d := dumper{w: w, format: "json", layouts: newLayouts()}
+				d := dumper{w: w, format: "json"}
 				in.message = d.message
 				return in.read(args)
 			}
@@ -128,7 +128,7 @@ func (c *converter) message(m *message) error {
 	var e *encoder
 	var err error
 	version := binary.BigEndian.Uint16(m.Octets)
-	ok := m.decode(func(s ipfix.DataSet) {
+	ok := m.decode(func(_ *ipfix.Session, s ipfix.DataSet) {
 		if err != nil || version == ipfix.Version {
 			return
 		}

@@ -94,14 +94,17 @@ func (m *message) session() *ipfix.Session {
 	return s
 }
 
-// decode decodes the message, and calls visit for its Data Sets. A malformed
-// one, or a checksum that does not match, is reported; it then returns false.
-func (m *message) decode(visit func(ipfix.DataSet)) bool {
+// decode decodes the message, and calls visit for its Data Sets, with the
+// session that knows their Template. A malformed message is reported; it then
+// returns false. A checksum that does not match is reported too.
+func (m *message) decode(visit func(*ipfix.Session, ipfix.DataSet)) bool {
 	var sum error
 	var err error
-	m.result, err = m.session().Decode(m.Octets, func(s ipfix.DataSet) {
+	own := m.session()
+	m.result, err = own.Decode(m.Octets, func(s ipfix.DataSet) {
+		session := own
 		if s.Template == nil {
-			s = m.in.borrow(m, s)
+			session, s = m.in.borrow(m, s)
 		}
 		if s.Template == nil {
 			m.in.unknown++
@@ -109,7 +112,7 @@ func (m *message) decode(visit func(ipfix.DataSet)) bool {
 		if _, err := file.VerifyChecksum(m.Octets, s); err != nil {
 			sum = err
 		}
-		visit(s)
+		visit(session, s)
 	})
 	if err == nil && sum != nil {
 		m.in.report(fmt.Errorf("%s: %w", m.where(), sum))
@@ -123,8 +126,10 @@ func (m *message) decode(visit func(ipfix.DataSet)) bool {
 }
 
 // borrow looks for the Template of a Data Set in the other sessions, those of
-// the same exporter first. It must be the same in all that have it.
-func (in *messageInput) borrow(m *message, s ipfix.DataSet) ipfix.DataSet {
+// the same exporter first. It must be the same in all that have it; otherwise
+// the Data Set and its session are returned as they are.
+func (in *messageInput) borrow(m *message, s ipfix.DataSet) (*ipfix.Session, ipfix.DataSet) {
+	own := in.sessions[m.Session]
 	for _, near := range []bool{true, false} {
 		var found *ipfix.Session
 		var template *ipfix.Template
@@ -137,18 +142,19 @@ func (in *messageInput) borrow(m *message, s ipfix.DataSet) ipfix.DataSet {
 				continue
 			}
 			if template != nil && t.Fingerprint() != template.Fingerprint() {
-				return s
+				return own, s
 			}
 			found, template = in.sessions[key], t
 		}
-		if found != nil {
-			if b, err := found.DataSetAt(m.Octets, s.Offset); err == nil {
-				return b
-			}
-			return s
+		if found == nil {
+			continue
 		}
+		if b, err := found.DataSetAt(m.Octets, s.Offset); err == nil {
+			return found, b
+		}
+		return own, s
 	}
-	return s
+	return own, s
 }
 
 // report takes a fault.

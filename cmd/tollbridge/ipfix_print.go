@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/csv"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,64 +28,81 @@ func isTerminal(w io.Writer) bool {
 
 // A layout is how records of a Template are printed.
 type layout struct {
-	template *ipfix.Template
-	names    []string // in order of their first field
-	fields   [][]int  // by name: the fields that have it
-	types    []ipfix.Type
+	names   []string     // of fields
+	types   []ipfix.Type // of fields
+	columns [][]int      // fields by name, in order of the first that has it
+	unnamed bool         // the exporter may yet tell of an element (RFC 5610)
 }
 
-// layouts remembers those of the Templates in use.
-type layouts map[*ipfix.Template]*layout
+// A printer prints the records of a session as text and as JSON.
+type printer struct {
+	session *ipfix.Session
+	domain  uint32
+	layouts map[*ipfix.Template]*layout
+}
 
-const maxLayouts = 4096
+const (
+	maxLayouts = 4096
+	// maxNesting bounds lists within lists; deeper ones are printed in
+	// hexadecimal.
+	maxNesting = 8
+)
 
-func newLayouts() layouts { return make(layouts) }
-
-func (l layouts) of(t *ipfix.Template) *layout {
-	if known := l[t]; known != nil {
-		return known
+// layout returns that of a Template, and remembers it.
+func (p *printer) layout(t *ipfix.Template) *layout {
+	if l := p.layouts[t]; l != nil && !l.unnamed {
+		return l
 	}
-	if len(l) == maxLayouts {
-		clear(l)
+	if p.layouts == nil || len(p.layouts) >= maxLayouts {
+		p.layouts = make(map[*ipfix.Template]*layout)
 	}
-	out := &layout{template: t}
+	l := &layout{}
 	at := map[string]int{}
 	for i, f := range t.Fields {
-		e := f.Element()
+		e := p.element(f)
+		l.unnamed = l.unnamed || e.Name == ""
 		name := elementName(e)
+		l.names, l.types = append(l.names, name), append(l.types, e.Type)
 		n, seen := at[name]
 		if !seen {
-			n = len(out.names)
+			n = len(l.columns)
 			at[name] = n
-			out.names = append(out.names, name)
-			out.fields = append(out.fields, nil)
+			l.columns = append(l.columns, nil)
 		}
-		out.fields[n] = append(out.fields[n], i)
-		out.types = append(out.types, e.Type)
+		l.columns[n] = append(l.columns[n], i)
 	}
-	l[t] = out
-	return out
+	p.layouts[t] = l
+	return l
 }
 
-// elementName is an element's name, or "enterprise.number" where it has none.
+// element returns what is known of a field's element, by the registry or from
+// the exporter.
+func (p *printer) element(f ipfix.FieldSpecifier) ipfix.InformationElement {
+	if e, ok := p.session.Lookup(f.Enterprise, f.ID); ok {
+		return e
+	}
+	return f.Element()
+}
+
+// elementName is an element's name, or "enterprise/number" where it has none.
 func elementName(e ipfix.InformationElement) string {
 	if e.Name != "" {
 		return e.Name
 	}
-	return fmt.Sprintf("%d.%d", e.Enterprise, e.ID)
+	return fmt.Sprintf("%d/%d", e.Enterprise, e.ID)
 }
 
 // appendJSON appends a record as a JSON object: elements by name, those that
 // occur more than once as arrays.
-func (l *layout) appendJSON(b []byte, r ipfix.Record) []byte {
+func (p *printer) appendJSON(b []byte, t *ipfix.Template, r ipfix.Record, depth int) []byte {
+	l := p.layout(t)
 	b = append(b, '{')
-	for n, name := range l.names {
+	for n, fields := range l.columns {
 		if n > 0 {
 			b = append(b, ',')
 		}
-		b = strconv.AppendQuote(b, name)
+		b = appendJSONString(b, l.names[fields[0]])
 		b = append(b, ':')
-		fields := l.fields[n]
 		if len(fields) > 1 {
 			b = append(b, '[')
 		}
@@ -92,7 +110,7 @@ func (l *layout) appendJSON(b []byte, r ipfix.Record) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendJSONValue(b, l.types[f], r.Field(f))
+			b = p.appendJSONValue(b, l.types[f], r.Field(f), depth)
 		}
 		if len(fields) > 1 {
 			b = append(b, ']')
@@ -102,27 +120,78 @@ func (l *layout) appendJSON(b []byte, r ipfix.Record) []byte {
 }
 
 // appendJSONValue appends a value: numbers and booleans as JSON has them,
-// other values as text, what is empty as null.
-func appendJSONValue(b []byte, t ipfix.Type, value []byte) []byte {
+// lists as objects, other values as text, what is empty as null.
+func (p *printer) appendJSONValue(b []byte, t ipfix.Type, value []byte, depth int) []byte {
 	if len(value) == 0 && t != ipfix.TypeString {
 		return append(b, "null"...)
 	}
+	switch t {
+	case ipfix.TypeBasicList, ipfix.TypeSubTemplateList, ipfix.TypeSubTemplateMultiList:
+		return p.appendJSONList(b, t, value, depth)
+	case ipfix.TypeString:
+		if utf8.Valid(value) {
+			return appendJSONString(b, string(trimPadding(value)))
+		}
+	}
 	text := formatValue(t, value)
-	switch {
-	case t >= ipfix.TypeUnsigned8 && t <= ipfix.TypeSigned64 && len(value) <= 8:
+	if isJSON(t, text, len(value)) {
 		return append(b, text...)
-	case t == ipfix.TypeFloat32 || t == ipfix.TypeFloat64:
-		if v, err := strconv.ParseFloat(text, 64); err == nil && !math.IsInf(v, 0) && !math.IsNaN(v) && (len(value) == 4 || len(value) == 8) {
-			return append(b, text...)
-		}
-	case text == "true" || text == "false":
-		if t == ipfix.TypeBoolean {
-			return append(b, text...)
-		}
-	case t == ipfix.TypeString && utf8.Valid(value):
-		text = string(trimPadding(value))
 	}
 	return appendJSONString(b, text)
+}
+
+// isJSON reports whether the text of a value of that many octets is one that
+// JSON has.
+func isJSON(t ipfix.Type, text string, length int) bool {
+	switch t {
+	case ipfix.TypeBoolean:
+		return text == "true" || text == "false"
+	case ipfix.TypeFloat32, ipfix.TypeFloat64:
+		v, err := strconv.ParseFloat(text, 64)
+		return (length == 4 || length == 8) && err == nil && !math.IsInf(v, 0) && !math.IsNaN(v)
+	}
+	return t >= ipfix.TypeUnsigned8 && t <= ipfix.TypeSigned64 && length <= 8
+}
+
+// appendJSONList appends a value of structured data (RFC 6313): its semantic,
+// and its values or records.
+func (p *printer) appendJSONList(b []byte, t ipfix.Type, value []byte, depth int) []byte {
+	l, err := ipfix.ParseList(t, value, p.session.TemplatesOf(p.domain))
+	if err != nil || depth == maxNesting {
+		return appendJSONString(b, hex.EncodeToString(value))
+	}
+	b = append(b, `{"semantic":`...)
+	b = appendJSONString(b, l.Semantic.String())
+	if t == ipfix.TypeBasicList {
+		e := p.element(l.Field)
+		b = append(b, `,"element":`...)
+		b = appendJSONString(b, elementName(e))
+		b = append(b, `,"values":[`...)
+		for v := range l.Values() {
+			b = append(p.appendJSONValue(b, e.Type, v, depth+1), ',')
+		}
+	} else {
+		b = append(b, `,"records":[`...)
+		for part := range l.Parts() {
+			if part.Template == nil {
+				b = append(appendJSONString(b, hex.EncodeToString(part.Octets())), ',')
+				continue
+			}
+			for r := range part.Records() {
+				b = append(p.appendJSON(b, part.Template, r, depth+1), ',')
+			}
+		}
+	}
+	return append(bytes.TrimSuffix(b, []byte{','}), "]}"...)
+}
+
+// text returns a value for people.
+func (p *printer) text(t ipfix.Type, value []byte) string {
+	switch t {
+	case ipfix.TypeBasicList, ipfix.TypeSubTemplateList, ipfix.TypeSubTemplateMultiList:
+		return ipfix.FormatList(t, value, p.session.TemplatesOf(p.domain))
+	}
+	return formatValue(t, value)
 }
 
 // formatValue is ipfix.FormatValue without the zeros that pad strings of fixed
@@ -146,7 +215,7 @@ func appendJSONString(b []byte, s string) []byte {
 
 // appendRecordLine appends a record as a line of JSON that says where it comes
 // from.
-func (l *layout) appendRecordLine(b []byte, m *message, s ipfix.DataSet, r ipfix.Record) []byte {
+func (p *printer) appendRecordLine(b []byte, m *message, s ipfix.DataSet, r ipfix.Record) []byte {
 	b = append(b, `{"file":`...)
 	b = appendJSONString(b, m.name)
 	if m.Packet > 0 {
@@ -161,7 +230,7 @@ func (l *layout) appendRecordLine(b []byte, m *message, s ipfix.DataSet, r ipfix
 		b = fmt.Appendf(b, `,"scope_fields":%d`, n)
 	}
 	b = append(b, `,"record":`...)
-	b = l.appendJSON(b, r)
+	b = p.appendJSON(b, s.Template, r, 0)
 	return append(b, "}\n"...)
 }
 
@@ -171,10 +240,10 @@ func exportTime(h ipfix.Header) string {
 
 // A dumper prints messages.
 type dumper struct {
-	w       *bufio.Writer
-	format  format
-	layouts layouts
-	line    []byte
+	w        *bufio.Writer
+	format   format
+	printers map[*ipfix.Session]*printer
+	line     []byte
 }
 
 // header begins the output.
@@ -207,10 +276,10 @@ func (d *dumper) message(m *message) error {
 		}
 		begun = true
 	}
-	ok := m.decode(func(s ipfix.DataSet) {
+	ok := m.decode(func(session *ipfix.Session, s ipfix.DataSet) {
 		begin(s.Header)
 		templatesUpTo(s.Offset)
-		d.set(m, s, &record)
+		d.set(m, d.printer(session, s.Header.Domain), s, &record)
 	})
 	if ok {
 		begin(m.result.Header)
@@ -246,15 +315,28 @@ func (d *dumper) templates(s file.Set) {
 	}
 }
 
+// printer returns that of a session, set to a domain.
+func (d *dumper) printer(session *ipfix.Session, domain uint32) *printer {
+	p := d.printers[session]
+	if p == nil {
+		if d.printers == nil {
+			d.printers = make(map[*ipfix.Session]*printer)
+		}
+		p = &printer{session: session}
+		d.printers[session] = p
+	}
+	p.domain = domain
+	return p
+}
+
 // set prints a Data Set.
-func (d *dumper) set(m *message, s ipfix.DataSet, record *int) {
+func (d *dumper) set(m *message, p *printer, s ipfix.DataSet, record *int) {
 	if s.Template == nil {
 		if d.format == "table" {
 			fmt.Fprintf(d.w, "  data set %d of %d octets: its template is not known\n", s.ID, len(s.Octets()))
 		}
 		return
 	}
-	l := d.layouts.of(s.Template)
 	if d.format == "table" {
 		what := "data"
 		if s.Template.Scope > 0 {
@@ -262,37 +344,38 @@ func (d *dumper) set(m *message, s ipfix.DataSet, record *int) {
 		}
 		fmt.Fprintf(d.w, "  %s set %d, records: %d\n", what, s.ID, s.Records)
 	}
+	l := p.layout(s.Template)
 	for r, ok := s.Next(); ok; r, ok = s.Next() {
 		*record++
 		switch d.format {
 		case "json":
-			d.line = l.appendRecordLine(d.line[:0], m, s, r)
+			d.line = p.appendRecordLine(d.line[:0], m, s, r)
 			d.w.Write(d.line) //nolint:errcheck // bufio keeps the error
 		case "csv":
-			d.csv(m, s, l, r, *record)
+			d.csv(m, s, p, r, *record)
 		default:
 			d.line = append(d.line[:0], "   "...)
 			for i, t := range l.types {
 				d.line = append(d.line, ' ')
-				d.line = append(d.line, elementName(s.Template.Fields[i].Element())...)
+				d.line = append(d.line, l.names[i]...)
 				d.line = append(d.line, '=')
-				d.line = append(d.line, tableValue(formatValue(t, r.Field(i)))...)
+				d.line = append(d.line, tableValue(t, p.text(t, r.Field(i)))...)
 			}
 			d.w.Write(append(d.line, '\n')) //nolint:errcheck // bufio keeps the error
 		}
 	}
 }
 
-// tableValue quotes what would run into the next value.
-func tableValue(s string) string {
-	if s == "" || strings.ContainsRune(s, ' ') && !strings.HasPrefix(s, `"`) {
+// tableValue quotes strings that would run into the next value.
+func tableValue(t ipfix.Type, s string) string {
+	if s == "" || t == ipfix.TypeString && strings.ContainsRune(s, ' ') && !strings.HasPrefix(s, `"`) {
 		return strconv.Quote(s)
 	}
 	return s
 }
 
 // csv prints a row for each value.
-func (d *dumper) csv(m *message, s ipfix.DataSet, l *layout, r ipfix.Record, record int) {
+func (d *dumper) csv(m *message, s ipfix.DataSet, p *printer, r ipfix.Record, record int) {
 	c := csv.NewWriter(d.w)
 	packet, offset, exporter := "", "", ""
 	if m.Packet > 0 {
@@ -300,11 +383,11 @@ func (d *dumper) csv(m *message, s ipfix.DataSet, l *layout, r ipfix.Record, rec
 	} else {
 		offset = strconv.FormatInt(m.Offset, 10)
 	}
+	l := p.layout(s.Template)
 	for i, t := range l.types {
 		c.Write([]string{ //nolint:errcheck // bufio keeps the error
 			m.name, packet, offset, exporter, strconv.FormatUint(uint64(s.Header.Domain), 10), exportTime(s.Header),
-			strconv.Itoa(int(s.ID)), strconv.Itoa(record),
-			elementName(s.Template.Fields[i].Element()), formatValue(t, r.Field(i)),
+			strconv.Itoa(int(s.ID)), strconv.Itoa(record), l.names[i], p.text(t, r.Field(i)),
 		})
 	}
 	c.Flush()

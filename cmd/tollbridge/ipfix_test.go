@@ -215,11 +215,11 @@ func TestIPFIXDumpPrints(t *testing.T) {
 		{"table", name + `: octet 0: message of 88 octets, domain 7, sequence 0, exported 2023-11-14T22:13:20Z
   template 256 of 4 fields
   data set 256, records: 2
-    sourceIPv4Address=192.0.2.0 octetDeltaCount=0 userName="a \"b\"" 6871.14=0102
-    sourceIPv4Address=192.0.2.1 octetDeltaCount=1 userName="a \"b\"" 6871.14=0102
+    sourceIPv4Address=192.0.2.0 octetDeltaCount=0 userName="a \"b\"" 6871/14=0102
+    sourceIPv4Address=192.0.2.1 octetDeltaCount=1 userName="a \"b\"" 6871/14=0102
 `},
-		{"json", `{"file":"` + name + `","offset":0,"domain":7,"sequence":0,"export_time":"2023-11-14T22:13:20Z","template":256,"record":{"sourceIPv4Address":"192.0.2.0","octetDeltaCount":0,"userName":"a \"b\"","6871.14":"0102"}}
-{"file":"` + name + `","offset":0,"domain":7,"sequence":0,"export_time":"2023-11-14T22:13:20Z","template":256,"record":{"sourceIPv4Address":"192.0.2.1","octetDeltaCount":1,"userName":"a \"b\"","6871.14":"0102"}}
+		{"json", `{"file":"` + name + `","offset":0,"domain":7,"sequence":0,"export_time":"2023-11-14T22:13:20Z","template":256,"record":{"sourceIPv4Address":"192.0.2.0","octetDeltaCount":0,"userName":"a \"b\"","6871/14":"0102"}}
+{"file":"` + name + `","offset":0,"domain":7,"sequence":0,"export_time":"2023-11-14T22:13:20Z","template":256,"record":{"sourceIPv4Address":"192.0.2.1","octetDeltaCount":1,"userName":"a \"b\"","6871/14":"0102"}}
 `},
 	} {
 		stdout, stderr, err := runIPFIX(t, "dump", "-o", row.format, name)
@@ -391,3 +391,25 @@ func TestIPFIXReplayRate(t *testing.T) {
 type sink struct{ net.Conn }
 
 func (sink) Write(b []byte) (int, error) { return len(b), nil }
+
+// Enterprise elements have the names and types that the exporter tells of
+// (RFC 5610), and lists are shown with what is in them (RFC 6313).
+func TestIPFIXDumpTypeInformation(t *testing.T) {
+	corpusIndex(t)
+	name := filepath.Join(corpusDir, "generated", "yaf3-biflow-dpi_dns.ipfix")
+	stdout, stderr, err := runIPFIX(t, "dump", "-o", "json", name)
+	if err != nil {
+		t.Fatal(err, stderr)
+	}
+	for _, want := range []string{
+		`"certToolTombstoneAccessList":{"semantic":"allOf","records":[{"certToolId":1,"observationTimeSeconds":"2026-11-21T23:41:13Z"}]}`,
+		`"dnsName":"`,
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %s in the records", want)
+		}
+	}
+	if strings.Contains(stdout, `"6871/`) {
+		t.Error("an element of YAF's has no name")
+	}
+}
