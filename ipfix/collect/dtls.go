@@ -151,7 +151,11 @@ func (s *dtlsServer) serve(ctx context.Context, a *association) error {
 
 // handshake returns the names of the certificate that the exporter showed.
 func (s *dtlsServer) handshake(ctx context.Context, a *association) (*dtls.Conn, []string, error) {
-	ctx, done := s.handshakes.begin(ctx, s.cfg.HandshakeTimeout)
+	// One that the exporter may hold for done already gets the time to be so.
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })()
+	ctx, done := s.handshakes.begin(late, s.cfg.HandshakeTimeout)
 	defer done()
 	var names []string
 	conn, err := dtls.ServerWithOptions(a, net.UDPAddrFromAddrPort(a.peer),
