@@ -109,6 +109,7 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 	if c.err != nil {
 		return fmt.Errorf("ipfix: session: %w", c.err)
 	}
+	s.latest = nil
 	s.transport, s.domains, s.shared = out.transport, out.domains, out.shared
 	s.templates, s.fields, s.streams = out.templates, out.fields, out.streams
 	return nil

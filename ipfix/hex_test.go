@@ -28,12 +28,12 @@ func messages(tb testing.TB, name string) [][]byte {
 	}
 	var all [][]byte
 	for len(b) > 0 {
-		h, err := ParseHeader(b)
-		if err != nil || int(h.Length) > len(b) {
+		n, err := MessageLength(b)
+		if err != nil {
 			tb.Fatalf("%s: message %d: %v, %d octets are left", name, len(all), err, len(b))
 		}
-		all = append(all, b[:h.Length])
-		b = b[h.Length:]
+		all = append(all, b[:n])
+		b = b[n:]
 	}
 	return all
 }

@@ -39,12 +39,10 @@ func (h *Header) exportMilli() int64 {
 // up time: one that began before the up time last started over belongs to the
 // start before. It is 0 where there is none.
 func (h *Header) initTime(up uint32) uint64 {
-	at, ok := h.InitTime()
-	if !ok {
+	if _, ok := h.InitTime(); !ok {
 		return 0
 	}
-	at = h.UpTimeMilli(up) - int64(up)
-	return uint64(max(at, 0))
+	return uint64(max(h.UpTimeMilli(up)-int64(up), 0))
 }
 
 func zeros(b []byte) bool {

@@ -50,6 +50,10 @@ func netFlow9Length(b []byte) (int, error) {
 				return at, nil
 			}
 		}
+		if len(b)-at > setHeaderLength && zeros(b[at:at+setHeaderLength]) {
+			at += setHeaderLength // padding of the packet
+			continue
+		}
 		s, err := parseFlowSet(b, at)
 		if err != nil {
 			return 0, err

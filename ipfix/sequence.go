@@ -63,7 +63,7 @@ type sequence struct {
 	last     uint32 // the number of the Message that arrived before
 	advance  tally  // of that Message
 	lastOpen bool   // as open, of that Message
-	votes    [units]uint8
+	votes    votes
 	quiet    uint8 // Messages since the last vote, up to calm
 	owed     loss  // to be taken back with the next Message
 
@@ -72,12 +72,20 @@ type sequence struct {
 	credits map[uint32]loss // found with it that other domains were told of
 }
 
+// votes are the votes of each Unit; there is room for eight, to be compared as
+// one word.
+type votes [8]uint8
+
 // account compares the number of a Message with what was expected, and notes
 // in r what that means. n is what the Message advances numbers by, and rivals
 // are those that explain its number, beyond the Units.
 func (q *sequence) account(h *Header, n *tally, rivals uint8, r *Result) {
-	q.settle(r)
-	rivals |= q.weigh(h, n, r)
+	if q.owed != (loss{}) {
+		q.settle(r)
+	}
+	if h.Sequence != q.next || q.votes != (votes{}) {
+		rivals |= q.weigh(h, n, r)
+	}
 	q.follow(h, n, rivals, r)
 	q.last, q.advance, q.lastOpen = h.Sequence, *n, r.Unknown > 0
 	r.Counting.Unit = q.unit
@@ -115,7 +123,7 @@ func (q *sequence) find(g gap, n uint32, r *Result) {
 }
 
 // suspect reports whether another Unit has had a vote of late.
-func (q *sequence) suspect() bool { return q.quiet < calm && q.votes != [units]uint8{} }
+func (q *sequence) suspect() bool { return q.quiet < calm && q.votes != (votes{}) }
 
 // weigh gives and takes votes, changes the Unit once there are enough, and
 // returns the Units that a vote went to.
@@ -125,7 +133,7 @@ func (q *sequence) weigh(h *Header, n *tally, r *Result) uint8 {
 	if q.quiet < calm {
 		q.quiet++
 	}
-	if !q.started || hit && q.votes == [units]uint8{} || q.open && !hit {
+	if !q.started || q.open && !hit {
 		return 0
 	}
 	var rivals uint8

@@ -50,6 +50,7 @@ type Session struct {
 
 	transport Transport
 	domains   map[domainKey]*domain
+	latest    *domain   // one of domains, the latest used
 	shared    [3]shared // by version
 	templates int       // in all domains, but for built-in ones
 	fields    int       // of them
@@ -182,7 +183,10 @@ func (s *Session) DecodeStream(msg []byte, stream uint16, visit func(DataSet)) (
 	if err != nil {
 		return Result{}, err
 	}
-	d, known := s.domains[h.domainKey()]
+	d, known := s.latest, true
+	if d == nil || d.key != h.domainKey() {
+		d, known = s.domains[h.domainKey()]
+	}
 	if !known {
 		if len(s.domains) >= s.Limits.withDefaults().Domains {
 			return Result{}, &DecodeError{12, "Observation Domain ID", ErrLimit}
@@ -207,6 +211,7 @@ func (s *Session) DecodeStream(msg []byte, stream uint16, visit func(DataSet)) (
 	if !known {
 		s.domains[d.key] = d
 	}
+	s.latest = d
 	if q == nil {
 		q = s.newStream(d, stream)
 	}
@@ -268,7 +273,9 @@ func (s *Session) apply(d *domain, msg []byte, r *Result) (tally, error) {
 		at = set.end
 		switch {
 		case set.id >= minTemplateID:
-			s.expire(d, set.id, r)
+			if s.TemplateLifetime > 0 {
+				s.expire(d, set.id, r)
+			}
 			data, err := d.validate(msg, set)
 			if err != nil {
 				return n, err

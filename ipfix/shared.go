@@ -14,7 +14,7 @@ type shared struct {
 	last     uint32 // its number
 	advance  tally
 	lastOpen bool
-	votes    [units]uint8 // for sharing while it is off; the first is for having an own series each while it is on
+	votes    votes // for sharing while it is off; the first is for having an own series each while it is on
 }
 
 // account accounts a Message whose own series is q.
@@ -37,7 +37,7 @@ func (s *shared) account(d *domain, q *sequence, h *Header, n *tally, r *Result,
 func (s *shared) plain(q *sequence, h *Header, n *tally, rivals uint8, r *Result, domains map[domainKey]*domain) {
 	if !s.on {
 		q.account(h, n, rivals, r)
-		if s.votes != [units]uint8{} && q.quiet < calm && r.Counting.Confidence < Suspect {
+		if s.votes != (votes{}) && q.quiet < calm && r.Counting.Confidence < Suspect {
 			r.Counting.Confidence = Suspect
 		}
 		return
@@ -106,7 +106,7 @@ func (s *shared) weighOwn(q *sequence, h *Header, domains map[domainKey]*domain)
 // turn starts or ends sharing with the Message at hand, whose number is right.
 // What domains lost that sharing explains is taken back.
 func (s *shared) turn(on bool, u Unit, h *Header, domains map[domainKey]*domain) {
-	s.on, s.votes = on, [units]uint8{}
+	s.on, s.votes = on, votes{}
 	s.sequence = sequence{unit: u, started: true, next: h.Sequence, latest: h.ExportTime}
 	for key, d := range domains {
 		if key.version() != h.Version {
