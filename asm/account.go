@@ -12,17 +12,16 @@ import (
 // the destination's as output (RFC 7155, Section 4.5). Where both are users
 // the second half is mirrored. Nothing is accounted if neither is.
 func (m *Module) account(f *flow, source, destination *users.Holder, key acct.LedgerKey) (accounted, mirrored acct.Count) {
+	if f.user != "" {
+		return m.accountNamed(f, source, destination, key)
+	}
 	n := f.count()
 	if source != nil {
-		s := m.sessionOf(source)
-		u := usage(f.forward, f.reverse)
-		m.use(s, m.classes.find(f, f.destination, f.destinationPort, s.class), u, key, n)
+		m.accountSide(f, m.sessionOf(source), false, key, n)
 		accounted = n
 	}
 	if destination != nil {
-		s := m.sessionOf(destination)
-		u := usage(f.reverse, f.forward)
-		m.use(s, m.classes.find(f, f.source, f.sourcePort, s.class), u, key, n)
+		m.accountSide(f, m.sessionOf(destination), true, key, n)
 		if !accounted.IsZero() {
 			mirrored = n
 		}
@@ -66,7 +65,7 @@ func (m *Module) open(key bindingKey) *session {
 	if s == nil {
 		s = newSession(m.sessions.nextID, key)
 		m.sessions.nextID++
-		m.sessions.byKey[key] = s
+		m.sessions.add(s)
 	}
 	return s
 }
@@ -143,8 +142,15 @@ func (m *Module) use(s *session, c classIndex, u acct.Usage, key acct.LedgerKey,
 }
 
 // end returns when s ends for its binding's end, 0 for never: when flows of
-// that time can't be under way any more.
+// that time can't be under way any more. That of a name alone ends when it is
+// idle, and is forgotten if it stays so.
 func (m *Module) end(s *session) int64 {
+	if s.named() {
+		if s.phase == active {
+			return s.last + m.settings.InBandIdle.Milliseconds()
+		}
+		return max(s.last, s.stopped) + m.settings.Late.Milliseconds()
+	}
 	if s.until == 0 {
 		return 0
 	}
@@ -183,9 +189,12 @@ func (m *Module) expire(s *session, at int64) {
 		}
 		m.sessions.remove(s)
 		return
+	case s.phase == dormant && s.named():
+		m.sessions.remove(s)
+		return
 	case s.phase == dormant:
 		s.phase, s.stopped = ended, at
-	case over:
+	case over && !s.named():
 		m.stop(s, at, ended)
 	default:
 		m.stop(s, at, dormant)

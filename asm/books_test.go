@@ -17,14 +17,14 @@ func TestNotUsage(t *testing.T) {
 	ann := netip.MustParseAddr("192.0.2.1")
 	options := must(ipfix.NewOptionsTemplate(300, 1, field(ipfix.ExportingProcessId, 4), field(ipfix.ExportedOctetTotalCount, 8)))
 	noAddress := must(ipfix.NewTemplate(301, field(ipfix.OctetDeltaCount, 8)))
-	noDelta := must(ipfix.NewTemplate(302, field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetTotalCount, 8)))
+	noCounter := must(ipfix.NewTemplate(302, field(ipfix.SourceIPv4Address, 4), field(ipfix.ProtocolIdentifier, 1)))
 	plain := must(ipfix.NewTemplate(303, field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 8)))
 	e := ipfix.NewEncoder(1, 0)
 	for _, x := range []struct {
 		t      *ipfix.Template
 		values []any
 	}{
-		{options, []any{1, 2}}, {noAddress, []any{5}}, {noDelta, []any{ann, 5}},
+		{options, []any{1, 2}}, {noAddress, []any{5}}, {noCounter, []any{ann, 6}},
 		{plain, []any{ann, uint64(1 << 63)}}, {plain, []any{ann, 5}},
 	} {
 		if err := e.AddTemplate(x.t); err != nil {

@@ -42,7 +42,7 @@ func (m *Module) start(s *session, at int64) {
 	}
 	s.sessionID, s.number = m.newSessionID(), 0
 	s.started, s.cut, s.last = at, at, at
-	s.usage = s.usage[:0]
+	s.usage, s.estimated = s.usage[:0], false
 	r := m.record(s, acct.Start, at)
 	m.records = append(m.records, r)
 	m.sessions.touch(s)
@@ -64,7 +64,7 @@ func (m *Module) stop(s *session, at int64, next phase) {
 	m.emit(s, m.record(s, acct.Stop, at))
 	s.phase, s.stopped = next, at
 	m.sessions.active--
-	s.usage = s.usage[:0]
+	s.usage, s.estimated = s.usage[:0], false
 }
 
 // event makes an EVENT record, with a Session-Id of its own, of usage that
@@ -89,7 +89,7 @@ func (m *Module) event(s *session, at int64) {
 		}
 		m.records = append(m.records, p)
 	}
-	s.usage = s.usage[:0]
+	s.usage, s.estimated = s.usage[:0], false
 	s.cut = at
 }
 
@@ -102,7 +102,8 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
 		SessionTime: time.Duration(at-s.started) * time.Millisecond,
 		Usage:       s.total(), Classes: m.classUsage(s),
-		Shares: slices.Clone(s.open),
+		Estimated: s.estimated,
+		Shares:    slices.Clone(s.open),
 	}
 	if r.Realm == "" {
 		r.Realm = m.settings.DestinationRealm

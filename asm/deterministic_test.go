@@ -173,6 +173,7 @@ func same(t tb, a, b *modelStore) {
 		t.Errorf("sessions differ:\n%+v\nand\n%+v", a.sessions, b.sessions)
 	}
 	for _, s := range []*modelStore{a, b} {
+		joinTotals(t, s)
 		maps.DeleteFunc(s.state, func(k [2]string, _ []byte) bool { return k[0] == stateMessages })
 	}
 	if !reflect.DeepEqual(a.state, b.state) {
@@ -185,6 +186,24 @@ func same(t tb, a, b *modelStore) {
 	}
 	if a.position != b.position || a.needed != b.needed || a.time != b.time {
 		t.Errorf("positions differ: %d %d %d and %d %d %d", a.position, a.needed, a.time, b.position, b.needed, b.time)
+	}
+}
+
+// joinTotals puts one piece in the place of all that the totals of an exporter
+// are stored in.
+func joinTotals(t tb, s *modelStore) {
+	t.Helper()
+	m := &Module{totals: make(map[string]*totals)}
+	var state []acct.State
+	for k, v := range s.state {
+		state = append(state, acct.State{Kind: k[0], Key: k[1], Value: v})
+	}
+	if err := m.restoreTotals(state); err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(s.state, func(k [2]string, _ []byte) bool { return k[0] == stateTotals })
+	for exporter, totals := range m.totals {
+		s.state[[2]string{stateTotals, exporter}] = totals.appendPiece(nil, true)
 	}
 }
 

@@ -20,6 +20,7 @@ func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.L
 		Start: milliTime(f.start), End: milliTime(f.end), Event: milliTime(m.millis()),
 		SessionTime: time.Duration(f.end-f.start) * time.Millisecond,
 		Usage:       usage(f.forward, f.reverse),
+		Estimated:   f.estimated,
 		Shares:      []acct.Share{{LedgerKey: key, Count: f.count()}},
 	}
 	flow, err := m.dictionary.AppendFlow(nil, t, octets)

@@ -21,6 +21,10 @@ type flow struct {
 	protocol, dscp              uint8
 	start, end                  int64  // Unix milliseconds; equal where the record gives one time
 	forward, reverse            volume // from the source and to it (RFC 5103)
+
+	estimated bool   // the volumes are scaled from sampled packets
+	user      string // who the record itself says it belongs to; "" for nobody
+	userTo    bool   // that user is at the destination, unless the bindings know better
 }
 
 // count returns what the books say of f.
@@ -45,7 +49,7 @@ func endpoint(a netip.Addr, port uint16) string {
 }
 
 // flowVersion is the first octet of an encoded flow.
-const flowVersion = 1
+const flowVersion = 2
 
 // appendBinary appends what parseFlow reads.
 func (f *flow) appendBinary(b []byte) []byte {
@@ -59,12 +63,15 @@ func (f *flow) appendBinary(b []byte) []byte {
 	for _, v := range []uint64{f.forward.octets, f.forward.packets, f.reverse.octets, f.reverse.packets} {
 		b = binary.AppendUvarint(b, v)
 	}
-	return b
+	b = appendBool(b, f.estimated)
+	b = appendString(b, f.user)
+	return appendBool(b, f.userTo)
 }
 
 func parseFlow(data []byte) (f flow, err error) {
 	r := reader{b: data}
-	if r.octet() != flowVersion {
+	version := r.octet()
+	if version != 1 && version != flowVersion {
 		r.fail()
 	}
 	f.protocol, f.dscp = r.octet(), r.octet()
@@ -76,6 +83,9 @@ func parseFlow(data []byte) (f flow, err error) {
 	f.start, f.end = r.varint(), r.varint()
 	for _, v := range []*uint64{&f.forward.octets, &f.forward.packets, &f.reverse.octets, &f.reverse.packets} {
 		*v = r.uvarint()
+	}
+	if version > 1 {
+		f.estimated, f.user, f.userTo = r.bool(), r.string(), r.bool()
 	}
 	return f, r.close()
 }
@@ -99,14 +109,19 @@ const (
 	slotPackets
 	slotReverseOctets
 	slotReversePackets
+	slotLayer2Octets // of these, those that stand beside slotOctets and slotPackets
+	slotPostOctets
+	slotPostPackets
 	slotEnd
-	slotEndUptime // flowEndSysUpTime, milliseconds since slotInit
-	slotInit      // systemInitTimeMilliseconds
-	slotEndDelta  // flowEndDeltaMicroseconds, before the export time
-	slotStart     // where no end is given
-	slotMillis    // flowDurationMilliseconds
-	slotMicros    // flowDurationMicroseconds
-	slots         // how many there are
+	slotEndUptime   // flowEndSysUpTime, milliseconds since slotInit
+	slotInit        // systemInitTimeMilliseconds
+	slotEndDelta    // flowEndDeltaMicroseconds, before the export time
+	slotStart       // also where no end is given
+	slotStartUptime // flowStartSysUpTime
+	slotStartDelta  // flowStartDeltaMicroseconds
+	slotMillis      // flowDurationMilliseconds
+	slotMicros      // flowDurationMicroseconds
+	slots           // how many there are
 )
 
 // A row is a record as numbers.
@@ -118,22 +133,12 @@ type reason string
 
 const (
 	noAddress reason = "no address"
-	noCounter reason = "no delta counter"
+	noCounter reason = "no counter"
 	tooLarge  reason = "counter too large"
 )
 
 // A plan turns the records of one Template, from one exporter and Observation
 // Domain, into flows.
-//
-// The counters of a direction are the first that the Template has of
-//
-//	octetDeltaCount (1), layer2OctetDeltaCount (352), postOctetDeltaCount (23)
-//	packetDeltaCount (2), postPacketDeltaCount (24)
-//
-// and where it has none of these, initiatorOctets (231) and initiatorPackets
-// (298) with responderOctets (232) and responderPackets (299) as the reverse
-// direction. Total counters (85, 86) beside a delta counter are not counted
-// again; a Template of nothing else has no usable counter.
 type plan struct {
 	template *ipfix.Template
 	read     *ipfix.Plan
@@ -141,6 +146,8 @@ type plan struct {
 	timed    bool       // records have an identity: their Template has a flow time
 	prefix   dedup.Hash // of the identities
 	has      [slots]bool
+	counters counters
+	refiner  refiner
 }
 
 // newPlan compiles t for records whose identities begin with prefix.
@@ -156,21 +163,6 @@ func newPlan(t *ipfix.Template, prefix dedup.Hash) *plan {
 	}
 	p.timed = has(21, 22, 150, 151, 152, 153, 154, 155, 156, 157, 158, 159, 322, 323, 324, 325)
 
-	iana := func(ids ...uint16) (e []ipfix.Element) {
-		for _, id := range ids {
-			e = append(e, ipfix.Element{ID: id})
-		}
-		return e
-	}
-	reversed := func(ids ...uint16) (e []ipfix.Element) {
-		for _, id := range ids {
-			e = append(e, ipfix.Element{Enterprise: ipfix.ReversePEN, ID: id})
-		}
-		return e
-	}
-	number := func(slot int, e []ipfix.Element) ipfix.Column {
-		return ipfix.Column{Slot: slot, Form: ipfix.Number, Elements: e}
-	}
 	columns := []ipfix.Column{
 		{Slot: slotSource4, Form: ipfix.Address, Elements: iana(8)},
 		{Slot: slotDestination4, Form: ipfix.Address, Elements: iana(12)},
@@ -186,18 +178,12 @@ func newPlan(t *ipfix.Template, prefix dedup.Hash) *plan {
 		{Slot: slotInit, Form: ipfix.UnixMilli, Elements: iana(160)},
 		number(slotEndDelta, iana(159)),
 		{Slot: slotStart, Form: ipfix.UnixMilli, Elements: iana(152, 154, 156, 150, 323, 324, 325, 322)},
+		number(slotStartUptime, iana(22)),
+		number(slotStartDelta, iana(158)),
 		number(slotMillis, iana(161)),
 		number(slotMicros, iana(162)),
 	}
-	if has(1, 2, 352, 23, 24) {
-		columns = append(columns,
-			number(slotOctets, iana(1, 352, 23)), number(slotPackets, iana(2, 24)),
-			number(slotReverseOctets, reversed(1, 352, 23)), number(slotReversePackets, reversed(2, 24)))
-	} else {
-		columns = append(columns,
-			number(slotOctets, iana(231)), number(slotPackets, iana(298)),
-			number(slotReverseOctets, iana(232)), number(slotReversePackets, iana(299)))
-	}
+	columns = append(columns, p.counters.columns(t)...)
 	p.read = t.Plan(columns...)
 	for i, c := range columns {
 		_, p.has[c.Slot] = p.read.Field(i)
@@ -208,6 +194,7 @@ func newPlan(t *ipfix.Template, prefix dedup.Hash) *plan {
 	case !p.has[slotOctets] && !p.has[slotPackets] && !p.has[slotReverseOctets] && !p.has[slotReversePackets]:
 		p.useless = noCounter
 	}
+	p.refiner.compile(p)
 	return p
 }
 
@@ -226,15 +213,14 @@ func (p *plan) flow(r ipfix.Record, row *row, exported uint32, f *flow) reason {
 		f.dscp = uint8(row[slotClass]) >> 2
 	}
 	f.end = p.end(row, exported)
-	f.start = f.end
-	if start := int64(row[slotStart]); start != 0 && start < f.end {
-		f.start = start
-	}
+	f.start = min(p.start(row, exported, f.end), f.end)
 	f.forward = volume{row[slotOctets], row[slotPackets]}
 	f.reverse = volume{row[slotReverseOctets], row[slotReversePackets]}
-	if max(f.forward.octets, f.forward.packets, f.reverse.octets, f.reverse.packets) > acct.MaxOctets ||
-		f.forward.octets+f.reverse.octets > acct.MaxOctets || f.forward.packets+f.reverse.packets > acct.MaxOctets {
-		f.forward, f.reverse = volume{}, volume{}
+	if p.counters.alternatives {
+		p.counters.choose(row, f)
+	}
+	f.estimated, f.user, f.userTo = false, "", false
+	if p.counters.totals == 0 && !f.fits() {
 		return tooLarge
 	}
 	return ""
@@ -259,12 +245,51 @@ func (p *plan) end(row *row, exported uint32) int64 {
 	switch {
 	case row[slotEnd] != 0:
 		return int64(row[slotEnd])
-	case p.has[slotEndUptime] && row[slotInit] != 0:
-		return int64(row[slotInit] + row[slotEndUptime]&0xffffffff)
+	case p.has[slotEndUptime] && p.init(row) != 0:
+		return upTime(p.init(row), row[slotEndUptime], exported)
 	case p.has[slotEndDelta]:
 		return int64(exported)*1000 - int64(row[slotEndDelta]&0xffffffff)/1000
 	case row[slotStart] != 0:
-		return int64(row[slotStart] + row[slotMillis]&0xffffffff + row[slotMicros]&0xffffffff/1000)
+		return int64(row[slotStart]) + duration(row)
 	}
 	return int64(exported) * 1000
+}
+
+// start returns when the flow started, its end where the record does not say.
+func (p *plan) start(row *row, exported uint32, end int64) int64 {
+	switch {
+	case row[slotStart] != 0:
+		return int64(row[slotStart])
+	case p.has[slotStartUptime] && p.init(row) != 0:
+		return upTime(p.init(row), row[slotStartUptime], exported)
+	case p.has[slotStartDelta]:
+		return int64(exported)*1000 - int64(row[slotStartDelta]&0xffffffff)/1000
+	}
+	return end - duration(row)
+}
+
+// duration returns the flow's duration in milliseconds, 0 where the record
+// does not say.
+func duration(row *row) int64 {
+	return int64(row[slotMillis]&0xffffffff + row[slotMicros]&0xffffffff/1000)
+}
+
+// init returns when the exporter's up time was zero, in Unix milliseconds, as
+// the record or else an options record says; 0 if neither does.
+func (p *plan) init(row *row) int64 {
+	if row[slotInit] != 0 {
+		return int64(row[slotInit])
+	}
+	return p.refiner.init
+}
+
+// upTime returns the Unix milliseconds of an up time in milliseconds. As that
+// wraps after 49.7 days, the time nearest to the export is meant.
+func upTime(init int64, up uint64, exported uint32) int64 {
+	const wrap = 1 << 32
+	at := init + int64(up&(wrap-1))
+	if behind := int64(exported)*1000 - at; behind > wrap/2 {
+		at += (behind + wrap/2) / wrap * wrap
+	}
+	return at
 }

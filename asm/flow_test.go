@@ -45,7 +45,11 @@ func TestPlan(t *testing.T) {
 		timed  bool
 	}{
 		{"delta counters", fields{src, octets, field(2, 8)}, []any{a4, 7, 3}, forward(7, 3), "", false},
-		{"delta beside total counts once", fields{src, octets, field(85, 8), field(86, 8)}, []any{a4, 7, 1000, 10}, forward(7, 0), "", false},
+		{"delta beside total counts once", fields{src, octets, field(2, 8), field(85, 8), field(86, 8)}, []any{a4, 7, 3, 1000, 10}, forward(7, 3), "", false},
+		{"a delta of octets beside a total of packets", fields{src, octets, field(86, 8)}, []any{a4, 7, 10}, forward(7, 10), "", false},
+		{"a zero IN counter beside a real OUT counter", fields{src, octets, field(2, 8), field(23, 8), field(24, 8)}, []any{a4, 0, 0, 7, 3}, forward(7, 3), "", false},
+		{"a zero OUT counter beside a real IN counter", fields{src, octets, field(2, 8), field(23, 8), field(24, 8)}, []any{a4, 7, 3, 0, 0}, forward(7, 3), "", false},
+		{"zero layer 3 octets beside those of layer 2", fields{src, octets, field(352, 8)}, []any{a4, 0, 7}, forward(7, 0), "", false},
 		{"layer 2 octets", fields{src, field(352, 8), field(2, 8)}, []any{a4, 7, 3}, forward(7, 3), "", false},
 		{"a zero post counter beside a real one", fields{src, field(23, 8), octets}, []any{a4, 0, 7}, forward(7, 0), "", false},
 		{"post counters alone", fields{src, field(23, 8), field(24, 8)}, []any{a4, 7, 3}, forward(7, 3), "", false},
@@ -55,7 +59,11 @@ func TestPlan(t *testing.T) {
 		{"initiator beside delta counts once", fields{src, octets, field(231, 8), field(232, 8)}, []any{a4, 7, 7, 8}, forward(7, 0), "", false},
 		{"biflow (RFC 5103)", fields{src, octets, field(2, 8), reversed(1, 8), reversed(2, 8)}, []any{a4, 7, 3, 8, 4},
 			with(func(f *flow) { f.forward, f.reverse = volume{7, 3}, volume{8, 4} }), "", false},
-		{"total counters alone", fields{src, field(85, 8), field(86, 8)}, nil, flow{}, noCounter, false},
+		{"total counters alone", fields{src, field(85, 8), field(86, 8)}, []any{a4, 1000, 10}, forward(1000, 10), "", false},
+		{"total counters of a biflow", fields{src, field(85, 8), field(86, 8), reversed(85, 8), reversed(86, 8)}, []any{a4, 7, 3, 8, 4},
+			with(func(f *flow) { f.forward, f.reverse = volume{7, 3}, volume{8, 4} }), "", false},
+		{"initiator beside total counts once", fields{src, field(85, 8), field(231, 8), field(232, 8)}, []any{a4, 1000, 7, 8},
+			with(func(f *flow) { f.forward.octets, f.reverse.octets = 7, 8 }), "", false},
 		{"no counter", fields{src}, nil, flow{}, noCounter, false},
 		{"no address", fields{octets}, nil, flow{}, noAddress, false},
 		{"counter too large", fields{src, octets}, []any{a4, uint64(acct.MaxOctets + 1)}, base, tooLarge, false},
@@ -84,7 +92,12 @@ func TestPlan(t *testing.T) {
 		{"microseconds before the export", fields{src, octets, field(159, 4)}, []any{a4, 1, 2_000_000}, ended(exported*1000-2000, exported*1000-2000), "", true},
 		{"start and duration", fields{src, octets, field(152, 8), field(161, 4)}, []any{a4, 1, at, 1500}, ended(ms, ms+1500), "", true},
 		{"start alone", fields{src, octets, field(152, 8)}, []any{a4, 1, at}, ended(ms, ms), "", true},
-		{"duration alone is no flow time", fields{src, octets, field(161, 4)}, []any{a4, 1, 1500}, ended(exported*1000, exported*1000), "", false},
+		{"duration alone is no flow time", fields{src, octets, field(161, 4)}, []any{a4, 1, 1500}, ended(exported*1000-1500, exported*1000), "", false},
+		{"start and end uptime", fields{src, octets, field(22, 4), field(21, 4), field(160, 8)}, []any{a4, 1, 50_000, 60_000, at}, ended(ms+50_000, ms+60_000), "", true},
+		{"uptime that has wrapped", fields{src, octets, field(22, 4), field(21, 4), field(160, 8)}, []any{a4, 1, uint32(1<<32 - 1000), 60_000, at.Add(-(1 << 32) * time.Millisecond)},
+			ended(ms-1000, ms+60_000), "", true},
+		{"start and end before the export", fields{src, octets, field(158, 4), field(159, 4)}, []any{a4, 1, 3_000_000, 2_000_000}, ended(exported*1000-3000, exported*1000-2000), "", true},
+		{"an end before the start", fields{src, octets, field(152, 8), field(153, 8)}, []any{a4, 1, at, at.Add(-time.Second)}, ended(ms-1000, ms-1000), "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tmpl := must(ipfix.NewTemplate(256, c.fields...))

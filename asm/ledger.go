@@ -27,6 +27,15 @@ func (l *ledger) row(key acct.LedgerKey) *acct.LedgerRow {
 	return r
 }
 
+// book adds to row what became of f.
+func (f *flow) book(row *acct.LedgerRow, accounted, mirrored acct.Count) {
+	row.Accounted = row.Accounted.Plus(accounted)
+	row.Mirrored = row.Mirrored.Plus(mirrored)
+	if f.estimated {
+		row.Estimated = row.Estimated.Plus(accounted)
+	}
+}
+
 // take returns the increments in the order of their keys and starts anew.
 func (l *ledger) take() []acct.LedgerRow {
 	rows := make([]acct.LedgerRow, 0, len(l.rows))

@@ -23,10 +23,16 @@ type decoder struct {
 	ids      [chunk]dedup.Identity
 	ends     [chunk]int64
 	verdicts [chunk]dedup.Verdict
-	addrs    [2 * chunk]netip.Addr // source and destination of each
-	moments  [2 * chunk]int64
-	holders  [2 * chunk]*users.Holder
-	sink     int64 // keeps touches from being optimized away
+
+	// Of records whose counters are totals.
+	sightings [chunk]sighting
+	rates     [chunk]rate
+	doubts    [chunk]bool // what the record adds can't be known
+	scratch   []byte
+	addrs     [2 * chunk]netip.Addr // source and destination of each
+	moments   [2 * chunk]int64
+	holders   [2 * chunk]*users.Holder
+	sink      int64 // keeps touches from being optimized away
 
 	// The Message at hand.
 	transport *transport
@@ -49,7 +55,7 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 		m.undecodable(e, acct.LedgerKey{}, fmt.Errorf("asm: transport session %d is not open", e.Session))
 		return nil
 	}
-	h, err := ipfix.ParseHeader(e.Data)
+	h, err := ipfix.MessageHeader(e.Data)
 	if err != nil {
 		m.undecodable(e, acct.LedgerKey{Exporter: t.info.Exporter}, err)
 		return nil
@@ -73,9 +79,9 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 		return nil
 	}
 	d.decoded = true
+	m.see(t, h.ExportTime, e.Time)
+	m.lose(t, d, &result)
 	row := m.row(d)
-	row.Lost += result.Lost
-	row.LostFound += result.Found
 	if m.decoder.early {
 		row.UndecodedMessages++
 	}
@@ -95,6 +101,11 @@ func (m *Module) prune(t *transport, id uint32) {
 	for tmpl := range d.plans {
 		if t.decoder.Template(id, tmpl.ID) != tmpl {
 			delete(d.plans, tmpl)
+		}
+	}
+	for tmpl := range d.options {
+		if t.decoder.Template(id, tmpl.ID) != tmpl {
+			delete(d.options, tmpl)
 		}
 	}
 }
@@ -121,7 +132,7 @@ func (m *Module) dataSet(set ipfix.DataSet) {
 // dataRecords takes in the records of set, which arrived in the interval of row.
 func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow, key acct.LedgerKey) {
 	if set.Template.Scope > 0 {
-		m.stats.OptionsRecords += uint64(set.Records)
+		m.options(set, d)
 		return
 	}
 	p := d.plan(set.Template)
@@ -134,8 +145,11 @@ func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow,
 		row.Received = row.Received.Plus(n)
 		row.Rejected = row.Rejected.Plus(n)
 		m.stats.NoCounter += n.Records
-		m.logs.warn(m.log, "records without a delta counter are rejected", key, uint64(set.ID))
+		m.logs.warn(m.log, "records without a counter are rejected", key, uint64(set.ID))
 		return
+	}
+	if p.refiner.generation != m.generation {
+		m.resolve(p, key, set.ID)
 	}
 	m.stats.Records += uint64(set.Records)
 	m.decoder.row = slotsClear
@@ -156,12 +170,12 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		}
 		f := &c.flows[n]
 		why := p.flow(r, &c.row, set.Header.ExportTime, f)
-		count := f.count()
-		received = received.Plus(count)
+		if p.refiner.active && why == "" {
+			why = m.refine(p, r, f, n, key)
+		}
+		received = received.Plus(f.count())
 		if why != "" {
-			row.Rejected = row.Rejected.Plus(count)
-			m.stats.TooLarge++
-			m.logs.warn(m.log, "records with an impossible counter are rejected", key, uint64(set.ID))
+			m.tooLarge(f, row, key, uint64(set.ID))
 			continue
 		}
 		c.octets[n], c.ends[n] = r.Bytes(), f.end
@@ -170,7 +184,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		}
 		n++
 	}
-	row.Received = row.Received.Plus(received)
+	more := n > 0
 	if p.timed {
 		m.window.AddBatch(c.ids[:n], c.ends[:n], c.verdicts[:n])
 	}
@@ -185,6 +199,12 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 			*v = dedup.Duplicate
 		}
 	}
+	if p.counters.totals != 0 {
+		var settled acct.Count
+		n, settled = m.settle(p, n, row, key)
+		received = settled
+	}
+	row.Received = row.Received.Plus(received)
 	if m.settings.Mode == ModeASM {
 		m.lookup(n)
 	}
@@ -198,9 +218,13 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		case dedup.AheadOfClock:
 			m.suspend(f, reasonAhead, row, key)
 		case dedup.New:
+			if p.counters.totals != 0 && c.doubts[i] {
+				m.suspend(f, reasonForgotten, row, key)
+				continue
+			}
 			if m.settings.Mode == ModeAAAClient {
 				m.flowEvent(f, set.Template, c.octets[i], key)
-				row.Accounted = row.Accounted.Plus(f.count())
+				f.book(row, f.count(), acct.Count{})
 				continue
 			}
 			accounted, mirrored := m.account(f, c.holders[2*i], c.holders[2*i+1], key)
@@ -208,11 +232,17 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 				m.suspend(f, reasonUnmapped, row, key)
 				continue
 			}
-			row.Accounted = row.Accounted.Plus(accounted)
-			row.Mirrored = row.Mirrored.Plus(mirrored)
+			f.book(row, accounted, mirrored)
 		}
 	}
-	return n > 0
+	return more
+}
+
+// tooLarge rejects f, whose counters are none that a record can have.
+func (m *Module) tooLarge(f *flow, row *acct.LedgerRow, key acct.LedgerKey, template uint64) {
+	row.Rejected = row.Rejected.Plus(f.count())
+	m.stats.TooLarge++
+	m.logs.warn(m.log, "records with an impossible counter are rejected", key, template)
 }
 
 // repeated reports whether a Message equal to the one at hand came before, at

@@ -108,10 +108,13 @@ func (s *modelStore) Commit(_ context.Context, b acct.Batch) error {
 		for _, c := range []struct{ to, add *acct.Count }{
 			{&l.Received, &r.Received}, {&l.Mirrored, &r.Mirrored}, {&l.Accounted, &r.Accounted},
 			{&l.Duplicate, &r.Duplicate}, {&l.Suspended, &r.Suspended}, {&l.Resumed, &r.Resumed},
-			{&l.Rejected, &r.Rejected}, {&l.Skipped, &r.Skipped},
+			{&l.Rejected, &r.Rejected}, {&l.Skipped, &r.Skipped}, {&l.Estimated, &r.Estimated},
 		} {
 			*c.to = c.to.Plus(*c.add)
 		}
+		l.LostEstimated += r.LostEstimated
+		l.LostSuspect += r.LostSuspect
+		l.Restarts += r.Restarts
 		l.UndecodedMessages += r.UndecodedMessages
 		l.UndecodedOctets += r.UndecodedOctets
 		l.DecodedMessages += r.DecodedMessages
@@ -224,6 +227,12 @@ func audit(t tb, s *modelStore) books {
 		if waiting[key] != suspended {
 			t.Errorf("%+v: suspended %+v, in the store %+v", key, suspended, waiting[key])
 		}
+		if l.Accounted.Minus(l.Estimated).Plus(l.Estimated) != l.Accounted {
+			t.Errorf("%+v: estimated %+v of %+v accounted", key, l.Estimated, l.Accounted)
+		}
+		if l.LostFound > l.Lost || l.LostEstimated+l.LostSuspect > l.Lost {
+			t.Errorf("%+v: lost %d, found %d, estimated %d, suspect %d", key, l.Lost, l.LostFound, l.LostEstimated, l.LostSuspect)
+		}
 		if l.DecodedMessages > l.UndecodedMessages || l.DecodedOctets > l.UndecodedOctets {
 			t.Errorf("%+v: decoded more than was undecoded: %+v", key, l)
 		}
@@ -232,13 +241,17 @@ func audit(t tb, s *modelStore) books {
 		for _, c := range []struct{ to, add *acct.Count }{
 			{&sum.Received, &l.Received}, {&sum.Mirrored, &l.Mirrored}, {&sum.Accounted, &l.Accounted},
 			{&sum.Duplicate, &l.Duplicate}, {&sum.Suspended, &suspended},
-			{&sum.Rejected, &l.Rejected}, {&sum.Skipped, &l.Skipped},
+			{&sum.Rejected, &l.Rejected}, {&sum.Skipped, &l.Skipped}, {&sum.Estimated, &l.Estimated},
 		} {
 			*c.to = c.to.Plus(*c.add)
 		}
 		sum.UndecodedMessages += l.UndecodedMessages - l.DecodedMessages
 		sum.UndecodedOctets += l.UndecodedOctets - l.DecodedOctets
 		sum.Lost += l.Lost
+		sum.LostFound += l.LostFound
+		sum.LostEstimated += l.LostEstimated
+		sum.LostSuspect += l.LostSuspect
+		sum.Restarts += l.Restarts
 	}
 	if len(held)+len(waiting) > 0 {
 		t.Errorf("amounts of no row of the ledger: %v %v", held, waiting)

@@ -87,9 +87,19 @@ type Module struct {
 	sessions sessions
 	ledger   ledger
 	suspense suspense
-	records  []acct.Record // cut since the last checkpoint
-	state    stateChanges
-	crashes  map[uint64]int // entries that the pipeline crashed at, how often
+
+	generation    uint64            // rises with all that refiners go by
+	sampling      map[string]uint32 // rates that the settings give, by exporter
+	inBand        []ipfix.Element   // that name a record's user
+	samplers      map[samplerKey]*samplers
+	samplersDirty []samplerKey
+	sampled       map[string]int     // samplers by exporter
+	totals        map[string]*totals // by exporter
+	clocks        map[string]*exporterClock
+
+	records []acct.Record // cut since the last checkpoint
+	state   stateChanges
+	crashes map[uint64]int // entries that the pipeline crashed at, how often
 
 	logs  limiter
 	stats Stats
@@ -327,6 +337,22 @@ func (m *Module) retime() {
 // adopt makes s the settings.
 func (m *Module) adopt(s Settings) {
 	m.settings = s
+	m.generation++
+	m.sampling = make(map[string]uint32)
+	for _, e := range s.Exporters {
+		if e.Sampling != 0 {
+			m.sampling[e.Name] = e.Sampling
+		}
+	}
+	m.inBand = nil
+	for _, name := range s.InBand {
+		if e, err := ParseElement(name); err == nil { // they are validated
+			m.inBand = append(m.inBand, e)
+		}
+	}
+	for _, t := range m.totals {
+		m.stats.TotalsForgotten += uint64(t.bound(s.MaxTotals))
+	}
 	m.classes = newClassifier(s, m.class)
 	m.dictionary = dict.For(s.VendorID)
 }

@@ -33,15 +33,16 @@ type bindingKey struct {
 // is current, or none.
 type session struct {
 	// What every flow touches comes first and lies together.
-	phase   phase
-	gone    bool         // removed
-	dirty   bool         // listed in sessions.dirty
-	changed bool         // listed in sessions.changed: usage to be cut at the interval's end
-	class   classIndex   // of what no rule of the settings matches; noClass for theirs
-	last    int64        // arrival of the latest flow, Unix milliseconds
-	usage   []classUsage // cumulative while active; not yet cut after that
-	open    []acct.Share // not yet cut
-	room    struct {     // of usage and open, mostly
+	phase     phase
+	gone      bool         // removed
+	dirty     bool         // listed in sessions.dirty
+	changed   bool         // listed in sessions.changed: usage to be cut at the interval's end
+	estimated bool         // some of usage is scaled from sampled packets
+	class     classIndex   // of what no rule of the settings matches; noClass for theirs
+	last      int64        // arrival of the latest flow, Unix milliseconds
+	usage     []classUsage // cumulative while active; not yet cut after that
+	open      []acct.Share // not yet cut
+	room      struct {     // of usage and open, mostly
 		usage [1]classUsage
 		open  [1]acct.Share
 	}
@@ -112,6 +113,7 @@ type sessions struct {
 	changed []*session // in the order of their first usage since the last cut
 	dirty   []*session // changed since the last checkpoint
 	active  int        // sessions in that phase
+	named   int        // sessions of a name alone
 	gone    []*session // ended for good since the last checkpoint
 	nextID  uint64
 	counter uint64 // of Session-Ids
@@ -138,10 +140,21 @@ func (t *sessions) change(s *session) {
 	}
 }
 
+// add takes in s, a new one.
+func (t *sessions) add(s *session) {
+	t.byKey[s.key] = s
+	if s.named() {
+		t.named++
+	}
+}
+
 // remove forgets s. Whatever it owed has been cut.
 func (t *sessions) remove(s *session) {
 	t.timers.remove(s)
 	delete(t.byKey, s.key)
+	if s.named() {
+		t.named--
+	}
 	s.changed, s.gone = false, true
 	t.gone = append(t.gone, s)
 }
@@ -160,7 +173,7 @@ func (t *sessions) all() []*session {
 }
 
 // sessionStateVersion is the first octet of an encoded session.
-const sessionStateVersion = 1
+const sessionStateVersion = 2
 
 // appendState appends what a restart needs of s beside its row.
 func (s *session) appendState(b []byte, classNames []string) []byte {
@@ -187,13 +200,14 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 			b = binary.AppendUvarint(b, v)
 		}
 	}
-	return b
+	return appendBool(b, s.estimated)
 }
 
 // restoreSession reads a row; class returns the index of a class's name.
 func restoreSession(row acct.SessionState, class func(string) classIndex) (*session, error) {
 	r := reader{b: row.State}
-	if v := r.octet(); v != sessionStateVersion {
+	version := r.octet()
+	if version != 1 && version != sessionStateVersion {
 		return nil, ErrCorrupt
 	}
 	p := phase(r.octet())
@@ -216,6 +230,9 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 			*v = r.uvarint()
 		}
 		s.usage = append(s.usage, u)
+	}
+	if version > 1 {
+		s.estimated = r.bool()
 	}
 	if s.phase < active || s.phase > ended {
 		r.fail()

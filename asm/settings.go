@@ -43,12 +43,24 @@ type Settings struct {
 	DedupWindow    time.Duration `json:"dedup_window"`    // how far before the newest flow end identities are remembered; default 1h
 	MaxIdentities  int           `json:"max_identities"`  // how many are remembered at most; default 16 Mi
 
+	Exporters  []ExporterSettings `json:"exporters,omitempty"`
+	MaxTotals  int                `json:"max_totals"`        // flows per exporter whose total counters are remembered; default 262144
+	InBand     []string           `json:"in_band,omitempty"` // elements that name a record's user, see ParseElement
+	InBandIdle time.Duration      `json:"in_band_idle"`      // the session of such a user stops when no flow has come for so long; default 1h
+	MaxInBand  int                `json:"max_in_band"`       // such sessions; default 1 Mi
+
 	MaxRecord    int           `json:"max_record"`    // octets of the largest Accounting-Request; default 16384
 	EarlySets    int           `json:"early_sets"`    // Data Sets kept per exporter until their Template comes; default 1024
 	EarlyOctets  int           `json:"early_octets"`  // octets of those; default 4 MiB
 	EarlyWait    time.Duration `json:"early_wait"`    // how long they are kept; default 1h
 	Classes      []Class       `json:"classes"`       // the first that matches names the usage's class
 	ClassDefault string        `json:"class_default"` // class of what no rule matches
+}
+
+// ExporterSettings are those of one exporter.
+type ExporterSettings struct {
+	Name     string `json:"name"`
+	Sampling uint32 `json:"sampling,omitempty"` // each packet seen stands for so many, whatever the exporter says; 0 leaves it to the exporter
 }
 
 // A Class names the usage that its rule matches. Every condition that is set
@@ -88,6 +100,9 @@ func (s Settings) WithDefaults() Settings {
 	def(&s.EarlyOctets, 4<<20)
 	def(&s.EarlyWait, time.Hour)
 	def(&s.VendorID, 32473)
+	def(&s.MaxTotals, 1<<18)
+	def(&s.InBandIdle, time.Hour)
+	def(&s.MaxInBand, 1<<20)
 	return s
 }
 
@@ -122,10 +137,17 @@ func (s Settings) Validate() error {
 		return bad("max_identities %d: want at least 1024", s.MaxIdentities)
 	case s.MaxRecord < minRecord:
 		return bad("max_record %d: want at least %d octets", s.MaxRecord, minRecord)
+	case s.MaxTotals < 0 || s.MaxInBand < 0 || s.InBandIdle < time.Second:
+		return bad("max_totals, max_in_band, in_band_idle: want no negative number, and at least 1s")
 	case s.EarlySets < 0 || s.EarlyOctets < 0:
 		return bad("early_sets, early_octets: want no negative number")
 	case len(s.Classes) > maxClasses:
 		return bad("classes: %d of them: want at most %d", len(s.Classes), maxClasses)
+	}
+	for _, name := range s.InBand {
+		if _, err := ParseElement(name); err != nil {
+			return bad("in_band: %w", err)
+		}
 	}
 	for i, c := range s.Classes {
 		if c.Name == "" || len(c.Name) > maxName {

@@ -22,6 +22,8 @@ const (
 	stateUsers     = "users"     // bindings, by source
 	stateTransport = "transport" // a Transport Session, by number
 	stateMessages  = "messages"  // identities of Messages, by generation and position
+	stateSampling  = "sampling"  // what options records say, by Observation Domain and exporter
+	stateTotals    = "totals"    // last-seen total counters, by exporter and number of the piece
 	stateCrash     = "crash"     // how often the pipeline crashed at an entry, by position
 )
 
@@ -58,6 +60,10 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 		messages: dedup.NewRecent(dedup.RecentConfig{}),
 		suspense: suspense{next: max(cp.NextSuspended, 1)},
 		crashes:  make(map[uint64]int),
+		samplers: make(map[samplerKey]*samplers),
+		sampled:  make(map[string]int),
+		totals:   make(map[string]*totals),
+		clocks:   make(map[string]*exporterClock),
 	}
 	m.visit = m.dataSet
 	if err := m.restore(ctx, &cp); err != nil {
@@ -87,6 +93,8 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			}
 		case stateMessages:
 			m.pieces = append(m.pieces, piece{key: s.Key})
+		case stateSampling:
+			err = m.restoreSamplers(s.Key, s.Value)
 		case stateCrash:
 			var position uint64
 			if position, err = strconv.ParseUint(s.Key, 10, 64); err == nil && len(s.Value) == 1 {
@@ -96,6 +104,9 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 		if err != nil {
 			return fmt.Errorf("state %s %s: %w", s.Kind, s.Key, err)
 		}
+	}
+	if err := m.restoreTotals(cp.State); err != nil {
+		return err
 	}
 	m.users.Trim(m.trimmed)
 	m.adopt(settings)
@@ -111,7 +122,7 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 		if err != nil {
 			return fmt.Errorf("session %s: %w", row.SessionID, err)
 		}
-		m.sessions.byKey[s.key] = s
+		m.sessions.add(s)
 		if s.phase == active {
 			m.sessions.active++
 		}
@@ -289,6 +300,8 @@ func (m *Module) batch() (acct.Batch, error) {
 		}
 		put(stateUsers, source, value)
 	}
+	m.putSamplers(put)
+	m.putTotals(put)
 	for position, times := range m.crashes {
 		if position > m.position {
 			put(stateCrash, strconv.FormatUint(position, 10), []byte{byte(min(times, 255))})

@@ -19,8 +19,17 @@ type Stats struct {
 	Records        uint64 // Data Records of usage, received
 	OptionsRecords uint64 // Data Records of Options Templates; not in the books
 	NotUsage       uint64 // Data Records without any address; not in the books
-	NoCounter      uint64 // rejected: no delta counter in their Template
+	NoCounter      uint64 // rejected: no counter in their Template
 	TooLarge       uint64 // rejected: a counter above acct.MaxOctets
+
+	UnknownSampler  uint64 // records counted unscaled, as nothing was said of the sampler that they name
+	OptionsRefused  uint64 // options records beyond the bounds of sampling rates and Observation Domains
+	TotalsForgotten uint64 // flows forgotten, that may have gone on, as Settings.MaxTotals was reached
+	InBandInvalid   uint64 // records whose user element holds no name
+	InBandConflicts uint64 // records that name another user than the one that their address is bound to
+	InBandRefused   uint64 // records suspended as Settings.MaxInBand was reached
+
+	Clocks []ClockStats // by exporter; not to be changed
 
 	EarlySets    uint64 // Data Sets before their Template
 	EarlyDropped uint64 // of these, beyond the bounds of number, octets or time
@@ -35,6 +44,8 @@ type Stats struct {
 	Transports int    // Transport Sessions that are open
 	Suspended  uint64 // flows that wait for a user
 	Identities int    // remembered, of Data Records
+	Totals     int    // flows remembered whose counters are totals
+	InBand     int    // sessions of users whom flow records named
 	Position   uint64 // of the last entry applied
 }
 
@@ -46,6 +57,10 @@ func (m *Module) Stats() Stats {
 	s.Transports = len(m.transports.open)
 	s.Suspended = m.suspense.unmapped
 	s.Identities = m.window.Stats().Identities
+	for _, t := range m.totals {
+		s.Totals += len(t.byKey)
+	}
+	s.InBand = m.sessions.named
 	s.Position = m.position
 	return s
 }

@@ -13,6 +13,7 @@ const (
 	reasonUnmapped   = "unmapped"       // nobody held an address of the flow
 	reasonBelowFloor = "below floor"    // too old to be proven new
 	reasonAhead      = "ahead of clock" // ends later than its arrival allows
+	reasonForgotten  = "total unknown"  // its counters are totals, and it may be a flow whose last ones were forgotten
 )
 
 // A suspense knows of the suspended flows what must be known without reading
@@ -73,8 +74,7 @@ func (m *Module) resume(ctx context.Context, after uint64, enough func(*acct.Sus
 		}
 		row := m.ledger.row(x.Key)
 		row.Resumed = row.Resumed.Plus(x.Count)
-		row.Accounted = row.Accounted.Plus(accounted)
-		row.Mirrored = row.Mirrored.Plus(mirrored)
+		f.book(row, accounted, mirrored)
 		s.unmapped--
 		return true, nil
 	}
@@ -147,7 +147,7 @@ func (m *Module) fallback(ctx context.Context) error {
 		func(f *flow, key acct.LedgerKey) (accounted, mirrored acct.Count) {
 			n := f.count()
 			user := m.open(bindingKey{user: m.settings.Fallback})
-			m.use(user, m.classes.find(f, f.destination, f.destinationPort, noClass), usage(f.forward, f.reverse), key, n)
+			m.accountSide(f, user, false, key, n)
 			return n, acct.Count{}
 		})
 	s.since = since

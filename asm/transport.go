@@ -65,7 +65,9 @@ type transport struct {
 	dirty   bool // listed in Module.transports.dirty
 	early   []earlySet
 	domains map[uint32]*domain
-	last    *domain // the latest used
+	last    *domain           // the latest used
+	losses  map[uint32][]loss // by Observation Domain
+	clock   *exporterClock
 }
 
 // A domain is one Observation Domain of a Transport Session, with what its
@@ -76,8 +78,10 @@ type domain struct {
 	generation uint64
 	prefix     dedup.Hash // exporter and domain, of record identities
 	messages   dedup.Hash // the same, of message identities
+	totals     dedup.Hash // the same, of flows whose counters are totals
 	plans      map[*ipfix.Template]*plan
-	decoded    bool // some Message of it was well-formed
+	options    map[*ipfix.Template]*optionsPlan // nil for one that says nothing here
+	decoded    bool                             // some Message of it was well-formed
 }
 
 // domain returns the Observation Domain id of t.
@@ -91,7 +95,9 @@ func (t *transport) domain(id uint32, key dedup.Key) *domain {
 			key:      acct.LedgerKey{Exporter: t.info.Exporter, Domain: id},
 			prefix:   key.Hash().Uint64(recordIdentity).String(t.info.Exporter).Uint64(uint64(id)),
 			messages: key.Hash().Uint64(messageIdentity).String(t.info.Exporter).Uint64(uint64(id)),
+			totals:   key.Hash().Uint64(totalIdentity).String(t.info.Exporter).Uint64(uint64(id)),
 			plans:    make(map[*ipfix.Template]*plan),
+			options:  make(map[*ipfix.Template]*optionsPlan),
 		}
 		t.domains[id] = d
 	}
@@ -110,6 +116,7 @@ func (t *transport) forget(id uint32) {
 const (
 	recordIdentity  = 1
 	messageIdentity = 2
+	totalIdentity   = 3
 )
 
 // plan returns the plan of a Template.
@@ -117,6 +124,7 @@ func (d *domain) plan(t *ipfix.Template) *plan {
 	p := d.plans[t]
 	if p == nil {
 		p = newPlan(t, d.prefix)
+		p.refiner.bind(d.totals, t)
 		d.plans[t] = p
 	}
 	return p
@@ -153,6 +161,7 @@ func (t *transports) openSession(number uint64, info SessionInfo) {
 		}
 		if info.Transport == ipfix.UDP {
 			s.decoder, s.early, old.early = old.decoder, old.early, nil
+			s.losses = old.losses
 		}
 		t.close(old)
 		break // there is at most one
@@ -231,7 +240,7 @@ func (t *transports) oldest(otherwise uint64) uint64 {
 }
 
 // transportVersion is the first octet of an encoded transport.
-const transportVersion = 1
+const transportVersion = 2
 
 // appendState appends what a restart needs of s.
 func (s *transport) appendState(b []byte) ([]byte, error) {
@@ -253,13 +262,15 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 		b = appendBool(b, e.duplicate)
 		b = appendBool(b, e.partial)
 	}
+	b = s.appendLosses(b)
 	return s.decoder.AppendBinary(b)
 }
 
 // restore takes in a session as appendState wrote it.
 func (t *transports) restore(number uint64, state []byte) error {
 	r := reader{b: state}
-	if r.octet() != transportVersion {
+	version := r.octet()
+	if version != 1 && version != transportVersion {
 		r.fail()
 	}
 	info := reader{b: r.bytes()}
@@ -270,6 +281,9 @@ func (t *transports) restore(number uint64, state []byte) error {
 			r.uvarint(), r.varint(), r.varint(), int(r.uvarint()), uint32(r.uvarint()), uint16(r.uvarint()), int(r.uvarint()),
 			r.bool(), r.bool(),
 		}
+	}
+	if version > 1 {
+		s.restoreLosses(&r)
 	}
 	if r.err != nil {
 		return r.err

@@ -47,6 +47,7 @@ type LedgerRow struct {
 	Resumed   Count // taken out of suspense
 	Rejected  Count
 	Skipped   Count
+	Estimated Count // of Accounted, scaled from sampled packets
 
 	UndecodedMessages uint64 // messages that held a Data Set without its Template
 	UndecodedOctets   uint64 // octets of those Data Sets
@@ -55,6 +56,11 @@ type LedgerRow struct {
 
 	Lost      uint64 // Data Records missing by sequence numbers: an estimate
 	LostFound uint64 // of the above, came late after all
+
+	// What Lost is worth. The rest of it is exact.
+	LostEstimated uint64 // of Lost, where sequence numbers count something else than Data Records
+	LostSuspect   uint64 // of Lost, where they disagreed with what came
+	Restarts      uint64 // how often they began anew, so that nothing is known of a loss
 }
 
 // A Suspended Data Record waits for a user or a decision.

@@ -1,0 +1,184 @@
+package asm
+
+import (
+	"math/bits"
+
+	"tollbridge/asm/acct"
+	"tollbridge/ipfix"
+)
+
+// The four counters of a flow, as bits and as indexes.
+const (
+	forwardOctets = iota
+	forwardPackets
+	reverseOctets
+	reversePackets
+	counterCount
+)
+
+// Information Elements that count, by what they mean (docs/counters.md). Of
+// each list the first that a Template has is taken.
+var (
+	octetDeltas  = []uint16{ipfix.OctetDeltaCount, ipfix.Layer2OctetDeltaCount, ipfix.PostOctetDeltaCount, ipfix.PostLayer2OctetDeltaCount}
+	packetDeltas = []uint16{ipfix.PacketDeltaCount, ipfix.PostPacketDeltaCount}
+	octetTotals  = []uint16{ipfix.OctetTotalCount, ipfix.Layer2OctetTotalCount, ipfix.PostOctetTotalCount, ipfix.PostLayer2OctetTotalCount}
+	packetTotals = []uint16{ipfix.PacketTotalCount, ipfix.PostPacketTotalCount}
+)
+
+// counters says which of a Template's counters are usage:
+//
+//	octets    octetDeltaCount (1), layer2OctetDeltaCount (352), postOctetDeltaCount (23), postLayer2OctetDeltaCount (419)
+//	packets   packetDeltaCount (2), postPacketDeltaCount (24)
+//
+// per record the first that is not zero, with the reverse elements (RFC 5103)
+// for the other direction. Where a Template has none of these it is
+// initiatorOctets (231) and initiatorPackets (298), with responderOctets (232)
+// and responderPackets (299) for the other direction. Where it has no delta
+// counter of octets, or none of packets, it is the total:
+//
+//	octets    octetTotalCount (85), layer2OctetTotalCount (353), postOctetTotalCount (171), postLayer2OctetTotalCount (420)
+//	packets   packetTotalCount (86), postPacketTotalCount (172)
+//
+// So a record with both is counted once, by its delta.
+type counters struct {
+	alternatives bool               // counters stand beside each other, of which one may be zero
+	totals       uint8              // a bit for each counter that is a total
+	widths       [counterCount]uint // bits of these, after which they wrap
+}
+
+// columns compiles the counters of t.
+func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
+	if !hasAny(t, 0, octetDeltas) && !hasAny(t, 0, packetDeltas) &&
+		hasAny(t, 0, []uint16{ipfix.InitiatorOctets, ipfix.InitiatorPackets, ipfix.ResponderOctets, ipfix.ResponderPackets}) {
+		return []ipfix.Column{
+			number(slotOctets, elements(0, ipfix.InitiatorOctets)), number(slotPackets, elements(0, ipfix.InitiatorPackets)),
+			number(slotReverseOctets, elements(0, ipfix.ResponderOctets)), number(slotReversePackets, elements(0, ipfix.ResponderPackets)),
+		}
+	}
+	columns := make([]ipfix.Column, 0, 7)
+	add := func(counter, slot int, enterprise uint32, ids, totals []uint16, delta bool) {
+		if !delta && hasAny(t, enterprise, totals) {
+			c.totals |= 1 << counter
+			ids = totals
+		}
+		columns = append(columns, number(slot, elements(enterprise, ids...)))
+	}
+	octets := hasAny(t, 0, octetDeltas) || hasAny(t, ipfix.ReversePEN, octetDeltas)
+	packets := hasAny(t, 0, packetDeltas) || hasAny(t, ipfix.ReversePEN, packetDeltas)
+	add(forwardOctets, slotOctets, 0, octetDeltas, octetTotals, octets)
+	add(forwardPackets, slotPackets, 0, packetDeltas, packetTotals, packets)
+	add(reverseOctets, slotReverseOctets, ipfix.ReversePEN, octetDeltas, octetTotals, octets)
+	add(reversePackets, slotReversePackets, ipfix.ReversePEN, packetDeltas, packetTotals, packets)
+	for i := range c.widths {
+		c.widths[i] = width(t, columns[i].Elements)
+	}
+	for _, a := range []struct {
+		slot       int
+		first, own uint16
+	}{
+		{slotLayer2Octets, ipfix.OctetDeltaCount, ipfix.Layer2OctetDeltaCount},
+		{slotPostOctets, ipfix.OctetDeltaCount, ipfix.PostOctetDeltaCount},
+		{slotPostPackets, ipfix.PacketDeltaCount, ipfix.PostPacketDeltaCount},
+	} {
+		if hasAny(t, 0, []uint16{a.own}) && hasAny(t, 0, []uint16{a.first}) {
+			c.alternatives = true
+			columns = append(columns, number(a.slot, elements(0, a.own)))
+		}
+	}
+	return columns
+}
+
+// choose puts, for a counter of f that is zero, the one that stands beside it.
+func (c *counters) choose(row *row, f *flow) {
+	if f.forward.octets == 0 {
+		if f.forward.octets = row[slotLayer2Octets]; f.forward.octets == 0 {
+			f.forward.octets = row[slotPostOctets]
+		}
+	}
+	if f.forward.packets == 0 {
+		f.forward.packets = row[slotPostPackets]
+	}
+}
+
+func number(slot int, e []ipfix.Element) ipfix.Column {
+	return ipfix.Column{Slot: slot, Form: ipfix.Number, Elements: e}
+}
+
+func elements(enterprise uint32, ids ...uint16) []ipfix.Element {
+	e := make([]ipfix.Element, len(ids))
+	for i, id := range ids {
+		e[i] = ipfix.Element{Enterprise: enterprise, ID: id}
+	}
+	return e
+}
+
+func iana(ids ...uint16) []ipfix.Element { return elements(0, ids...) }
+
+// hasAny reports whether t has a field of any of ids.
+func hasAny(t *ipfix.Template, enterprise uint32, ids []uint16) bool {
+	for _, id := range ids {
+		if _, ok := t.Index(enterprise, id); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// width returns the bits of the first of e that t has, 64 at most.
+func width(t *ipfix.Template, e []ipfix.Element) uint {
+	for _, e := range e {
+		if i, ok := t.Index(e.Enterprise, e.ID); ok {
+			if n := uint(t.Fields[i].Length); n < 8 {
+				return 8 * n
+			}
+			break
+		}
+	}
+	return 64
+}
+
+// fits reports whether the volumes of f are what one record may claim. If not
+// they are made zero.
+func (f *flow) fits() bool {
+	if max(f.forward.octets, f.forward.packets, f.reverse.octets, f.reverse.packets) > acct.MaxOctets ||
+		f.forward.octets+f.reverse.octets > acct.MaxOctets || f.forward.packets+f.reverse.packets > acct.MaxOctets {
+		f.forward, f.reverse = volume{}, volume{}
+		return false
+	}
+	return true
+}
+
+// A rate says how many packets a sampled one stands for: a fraction, in lowest
+// terms as far as it is known. The zero rate is that of no sampling.
+type rate struct{ num, den uint64 }
+
+// one reports whether the packets are not sampled.
+func (r rate) one() bool { return r.num == r.den }
+
+// scale multiplies v by r, rounding half up. What does not fit 64 bits is
+// their largest value.
+func (r rate) scale(v uint64) uint64 {
+	if r.den == 0 {
+		return v
+	}
+	hi, lo := bits.Mul64(v, r.num)
+	lo, carry := bits.Add64(lo, r.den/2, 0)
+	hi += carry
+	if hi >= r.den {
+		return 1<<64 - 1
+	}
+	q, _ := bits.Div64(hi, lo, r.den)
+	return q
+}
+
+// scale makes the volumes of f estimates of all packets, where those seen are
+// a sample.
+func (f *flow) scale(r rate) {
+	if r.one() {
+		return
+	}
+	for _, v := range []*uint64{&f.forward.octets, &f.forward.packets, &f.reverse.octets, &f.reverse.packets} {
+		*v = r.scale(*v)
+	}
+	f.estimated = true
+}
