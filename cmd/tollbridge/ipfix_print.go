@@ -31,6 +31,7 @@ type layout struct {
 	names   []string     // of fields
 	types   []ipfix.Type // of fields
 	columns [][]int      // fields by name, in order of the first that has it
+	keys    [][]byte     // of columns: the name as JSON, with a colon
 	unnamed bool         // the exporter may yet tell of an element (RFC 5610)
 }
 
@@ -68,6 +69,7 @@ func (p *printer) layout(t *ipfix.Template) *layout {
 			n = len(l.columns)
 			at[name] = n
 			l.columns = append(l.columns, nil)
+			l.keys = append(l.keys, append(appendJSONString(nil, name), ':'))
 		}
 		l.columns[n] = append(l.columns[n], i)
 	}
@@ -101,8 +103,7 @@ func (p *printer) appendJSON(b []byte, t *ipfix.Template, r ipfix.Record, depth 
 		if n > 0 {
 			b = append(b, ',')
 		}
-		b = appendJSONString(b, l.names[fields[0]])
-		b = append(b, ':')
+		b = append(b, l.keys[n]...)
 		if len(fields) > 1 {
 			b = append(b, '[')
 		}
@@ -206,6 +207,10 @@ func formatValue(t ipfix.Type, value []byte) string {
 func trimPadding(b []byte) []byte { return bytes.TrimRight(b, "\x00") }
 
 func appendJSONString(b []byte, s string) []byte {
+	special := func(c rune) bool { return c < ' ' || c >= 0x7f || strings.ContainsRune(`"\<>&`, c) }
+	if !strings.ContainsFunc(s, special) {
+		return append(append(append(b, '"'), s...), '"')
+	}
 	q, err := json.Marshal(s)
 	if err != nil {
 		panic("tollbridge: internal error: " + err.Error())
@@ -213,9 +218,9 @@ func appendJSONString(b []byte, s string) []byte {
 	return append(b, q...)
 }
 
-// appendRecordLine appends a record as a line of JSON that says where it comes
-// from.
-func (p *printer) appendRecordLine(b []byte, m *message, s ipfix.DataSet, r ipfix.Record) []byte {
+// appendOrigin appends the start of a line of JSON for each record of a set:
+// where it comes from.
+func appendOrigin(b []byte, m *message, s ipfix.DataSet) []byte {
 	b = append(b, `{"file":`...)
 	b = appendJSONString(b, m.name)
 	if m.Packet > 0 {
@@ -229,9 +234,7 @@ func (p *printer) appendRecordLine(b []byte, m *message, s ipfix.DataSet, r ipfi
 	if n := s.Template.Scope; n > 0 {
 		b = fmt.Appendf(b, `,"scope_fields":%d`, n)
 	}
-	b = append(b, `,"record":`...)
-	b = p.appendJSON(b, s.Template, r, 0)
-	return append(b, "}\n"...)
+	return append(b, `,"record":`...)
 }
 
 func exportTime(h ipfix.Header) string {
@@ -345,12 +348,17 @@ func (d *dumper) set(m *message, p *printer, s ipfix.DataSet, record *int) {
 		fmt.Fprintf(d.w, "  %s set %d, records: %d\n", what, s.ID, s.Records)
 	}
 	l := p.layout(s.Template)
+	origin := 0
+	if d.format == "json" {
+		d.line = appendOrigin(d.line[:0], m, s)
+		origin = len(d.line)
+	}
 	for r, ok := s.Next(); ok; r, ok = s.Next() {
 		*record++
 		switch d.format {
 		case "json":
-			d.line = p.appendRecordLine(d.line[:0], m, s, r)
-			d.w.Write(d.line) //nolint:errcheck // bufio keeps the error
+			d.line = p.appendJSON(d.line[:origin], s.Template, r, 0)
+			d.w.Write(append(d.line, "}\n"...)) //nolint:errcheck // bufio keeps the error
 		case "csv":
 			d.csv(m, s, p, r, *record)
 		default:
