@@ -78,12 +78,18 @@ func TestCorpusTemplatesFirst(t *testing.T) {
 // and the traffic from which flows were generated.
 var notFlows = map[string]bool{"aaa-radius-diameter": true, "traffic-for-probes": true}
 
-// decodeCorpus decodes a file of the corpus.
-func decodeCorpus(t *testing.T, session *Session, source, name string) corpusCounts {
-	data, err := os.ReadFile(filepath.Join(corpusDir, source, name))
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return data
+}
+
+// decodeCorpus decodes a file of the corpus.
+func decodeCorpus(t *testing.T, session *Session, source, name string) corpusCounts {
+	data := readFile(t, filepath.Join(corpusDir, source, name))
 	streams := [][]byte{data}
 	if filepath.Ext(name) == ".pcap" {
 		streams = payloads(data)
