@@ -56,7 +56,17 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge("pipeline_sessions", "User sessions that are active.", float64(p.Sessions))
 	gauge("pipeline_suspended", "Flows that wait for a user.", float64(p.Suspended))
 	gauge("pipeline_identities", "Data Records remembered to recognize duplicates.", float64(p.Identities))
+	counter("pipeline_messages_total", "Messages that the pipeline has read since the start.", p.Messages)
+	counter("pipeline_unusable_entries_total", "Journal entries that could not be applied, such as Messages beyond an exporter's limits.", p.Broken)
 	counter("pipeline_records_total", "Data Records of usage received since the start.", p.Records)
+	counter("pipeline_not_usage_records_total", "Data Records without any address, which the books leave out.", p.NotUsage)
+	counter("pipeline_options_records_total", "Data Records of Options Templates.", p.OptionsRecords)
+	for why, n := range map[string]uint64{"no counter": p.NoCounter, "too large": p.TooLarge} {
+		counter("pipeline_rejected_records_total", "Data Records that the books have as rejected.", n, "why", why)
+	}
+	for what, n := range map[string]uint64{"kept": p.EarlySets, "dropped": p.EarlyDropped, "decoded": p.EarlyDecoded, "misfit": p.EarlyMisfits} {
+		counter("pipeline_early_sets_total", "Data Sets that came before their Template, and what became of them.", n, "what", what)
+	}
 	counter("pipeline_accounting_records_total", "Accounting records cut and committed since the start.", p.AccountingRecords)
 
 	o := m.b.spool.Outbox().Stats()
