@@ -3,13 +3,15 @@
 # make build  makes bin/tollbridge
 # make lint   reads the code: vet, staticcheck, formatting, generated files up to date
 # make fuzz   runs every fuzz target for FUZZTIME each
+# make sim    simulates SEEDS seeds of crashes, losses and repetitions; SEED=n repeats one with its trace
 # make bench  measures beside nfcapd, softflowd and goflow2, and writes docs/performance.md
 
 GO       ?= go
 FUZZTIME ?= 30s
+SEEDS    ?= 10000
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: build demo test lint generate fuzz bench clean
+.PHONY: build demo test lint generate fuzz sim bench clean
 
 build:
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tollbridge ./cmd/tollbridge
@@ -35,6 +37,9 @@ fuzz:
 	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
 	  done; \
 	done
+
+sim:
+	$(GO) test ./internal/sim -count=1 -timeout 60m -v -run TestSim $(if $(SEED),-seed $(SEED),-seeds $(SEEDS))
 
 bench:
 	cd bench && $(GO) run . -out ../docs/performance.md

@@ -1,0 +1,32 @@
+package sim
+
+// A Bug is a mistake that is planted to see that it is found.
+type Bug uint8
+
+const (
+	None           Bug = iota
+	NoIdentities       // a checkpoint lacks the identities of the records that it covers
+	NoWindow           // a checkpoint lacks the position of the window of identities
+	LostMark           // that a record may have been sent is not durable
+	EarlyTrim          // the journal is trimmed up to the checkpoint, whatever still needs it
+	UntimelyTrim       // the journal is trimmed before the checkpoint is committed
+	AckBeforeSync      // exporters are told that their Messages are durable before they are
+	ReadBeforeSync     // the pipeline reads entries that are not durable
+	StaleSessions      // a checkpoint lacks the sessions that changed
+)
+
+var bugNames = [...]string{
+	"none", "no identities", "no window", "lost mark", "early trim", "untimely trim",
+	"acknowledgement before sync", "read before sync", "stale sessions",
+}
+
+func (b Bug) String() string { return bugNames[b] }
+
+// Bugs are all that can be planted.
+func Bugs() []Bug {
+	var all []Bug
+	for b := None + 1; int(b) < len(bugNames); b++ {
+		all = append(all, b)
+	}
+	return all
+}

@@ -1,0 +1,121 @@
+package sim
+
+import (
+	"encoding/binary"
+	"maps"
+	"slices"
+
+	"tollbridge/asm/acct"
+	"tollbridge/dict"
+	"tollbridge/ipfix"
+)
+
+// check compares what the AAA servers have with the truth.
+func (w *world) check() {
+	w.app.check()
+	books, err := w.disk.books()
+	if err != nil {
+		w.fail("the books do not balance:\n%v", err)
+	}
+	if !books.pending.IsZero() || !books.open.IsZero() || !books.quarantined.IsZero() {
+		w.fail("not all that is accounted is acknowledged: %+v", books)
+	}
+	// A covered record may have been accounted by one server before another
+	// refused it.
+	if n := len(w.app.cdrs); n > books.records || n < books.records-books.covered {
+		w.fail("the outbox has %d records, %d of them covered by others; the AAA servers have %d", books.records, books.covered, n)
+	}
+	w.report.Duplicates, w.report.Suspended = books.duplicate.Records, books.suspended.Records
+	w.checkBills()
+	w.checkEvents()
+	w.checkBooks(&books)
+	for _, m := range w.truth.promised {
+		for _, f := range m.flows() {
+			if !f.journaled {
+				w.fail("flow %d was acknowledged to exporter %s, and is not in the journal", f.id, f.exporter)
+			}
+		}
+	}
+}
+
+// checkBills compares users and classes, to the octet.
+func (w *world) checkBills() {
+	got := map[bill]acct.Usage{}
+	for _, id := range w.app.ids {
+		records := w.app.order[id]
+		last := slices.MaxFunc(records, func(a, b *cdr) int { return int(a.Number) - int(b.Number) })
+		if last.Flow != nil {
+			continue
+		}
+		classes := last.Classes
+		if len(classes) == 0 {
+			classes = []acct.ClassUsage{{Usage: last.Usage}}
+		}
+		var sum acct.Usage
+		for _, c := range classes {
+			key := bill{last.User, c.Class}
+			got[key] = got[key].Plus(c.Usage)
+			sum = sum.Plus(c.Usage)
+		}
+		if sum != last.Usage {
+			w.fail("%s/%d: the classes sum to %+v, the usage is %+v", id, last.Number, sum, last.Usage)
+		}
+	}
+	for _, m := range []map[bill]acct.Usage{got, w.truth.billed} {
+		maps.DeleteFunc(m, func(_ bill, u acct.Usage) bool { return u == acct.Usage{} })
+	}
+	all := maps.Clone(got)
+	maps.Copy(all, w.truth.billed)
+	for _, key := range slices.SortedFunc(maps.Keys(all), bill.compare) {
+		if want := w.truth.billed[key]; got[key] != want {
+			w.fail("%q is billed %+v of class %q, in truth %+v", key.user, got[key], key.class, want)
+		}
+	}
+}
+
+// checkEvents compares the flows that went to the AAA servers as they are.
+func (w *world) checkEvents() {
+	got := map[uint64]bool{}
+	for _, id := range w.app.ids {
+		r := w.app.order[id][0]
+		if r.Flow == nil {
+			continue
+		}
+		t, octets, err := dict.For(0).ParseFlow(r.Flow)
+		if err != nil {
+			w.fail("%s: its flow does not read: %v", id, err)
+		}
+		a, ok := t.Accessor(0, ipfix.FlowId)
+		if !ok {
+			w.fail("%s: its flow has lost an element", id)
+		}
+		record, err := t.Record(octets)
+		if err != nil {
+			w.fail("%s: its flow does not read: %v", id, err)
+		}
+		flow := binary.BigEndian.Uint64(a.Bytes(record))
+		if got[flow] {
+			w.fail("%s: flow %d is billed twice", id, flow)
+		}
+		got[flow] = true
+	}
+	if !maps.Equal(got, w.truth.events) {
+		w.fail("%d flows were sent as they are, in truth %d", len(got), len(w.truth.events))
+	}
+}
+
+// checkBooks compares the books with the truth's.
+func (w *world) checkBooks(books *sums) {
+	var want totals
+	for _, x := range w.truth.total {
+		want.received, want.mirrored = want.received.Plus(x.received), want.mirrored.Plus(x.mirrored)
+		want.accounted, want.suspended = want.accounted.Plus(x.accounted), want.suspended.Plus(x.suspended)
+	}
+	if books.received != want.received || books.mirrored != want.mirrored || books.accounted != want.accounted {
+		w.fail("the books have received %+v, mirrored %+v, accounted %+v; in truth %+v, %+v, %+v",
+			books.received, books.mirrored, books.accounted, want.received, want.mirrored, want.accounted)
+	}
+	if !books.rejected.IsZero() {
+		w.fail("rejected are %+v", books.rejected)
+	}
+}

@@ -1,0 +1,210 @@
+package sim
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"tollbridge/ipfix"
+)
+
+// A flow is what an exporter has measured, as its Template tells it.
+type flow struct {
+	id                uint64 // in the record, so that no two flows are equal
+	exporter          string
+	domain            uint32
+	form              int // index of forms
+	from, to          netip.Addr
+	fromPort, toPort  uint16
+	protocol, dscp    uint8
+	start, end        int64 // Unix milliseconds
+	forward, backward volume
+	octets            []byte // the Data Record
+	journaled         bool
+}
+
+type volume struct{ octets, packets uint64 }
+
+// A form is a Template without its ID: which elements in which encoding.
+type form struct {
+	fields   []ipfix.FieldSpecifier
+	ipv6     bool
+	seconds  bool // flow times are in whole seconds
+	backward bool // the record has both directions (RFC 5103)
+	values   func(*flow) []any
+}
+
+var forms = []form{
+	{
+		fields: fields(ipfix.FlowStartMilliseconds, 8, ipfix.FlowEndMilliseconds, 8, ipfix.SourceIPv4Address, 4,
+			ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
+			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
+			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 4, ipfix.FlowId, 8),
+		values: func(f *flow) []any {
+			return []any{milli(f.start), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
+				f.forward.octets, f.forward.packets, f.id}
+		},
+	},
+	{
+		fields: fields(ipfix.FlowId, 8, ipfix.OctetDeltaCount, 4, ipfix.PacketDeltaCount, 3, ipfix.FlowEndSeconds, 4,
+			ipfix.DestinationTransportPort, 2, ipfix.SourceTransportPort, 2, ipfix.ProtocolIdentifier, 1,
+			ipfix.IpClassOfService, 1, ipfix.DestinationIPv4Address, 4, ipfix.SourceIPv4Address, 4),
+		seconds: true,
+		values: func(f *flow) []any {
+			return []any{f.id, f.forward.octets, f.forward.packets, milli(f.end), f.toPort, f.fromPort, f.protocol,
+				f.dscp << 2, f.to, f.from}
+		},
+	},
+	{
+		fields: fields(ipfix.SourceIPv6Address, 16, ipfix.DestinationIPv6Address, 16, ipfix.FlowEndMilliseconds, 8,
+			ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1, ipfix.SourceTransportPort, 2,
+			ipfix.DestinationTransportPort, 2, ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.FlowId, 8),
+		ipv6: true,
+		values: func(f *flow) []any {
+			return []any{f.from, f.to, milli(f.end), f.protocol, f.dscp, f.fromPort, f.toPort,
+				f.forward.octets, f.forward.packets, f.id}
+		},
+	},
+	{
+		fields: append(fields(ipfix.ApplicationDescription, ipfix.VariableLength, ipfix.FlowEndMilliseconds, 8,
+			ipfix.SourceIPv4Address, 4, ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1,
+			ipfix.IpDiffServCodePoint, 1, ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
+			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.FlowId, 8),
+			ipfix.FieldSpecifier{Enterprise: ipfix.ReversePEN, ID: ipfix.OctetDeltaCount, Length: 8},
+			ipfix.FieldSpecifier{Enterprise: ipfix.ReversePEN, ID: ipfix.PacketDeltaCount, Length: 8}),
+		backward: true,
+		values: func(f *flow) []any {
+			return []any{strings.Repeat("x", int(f.id%40)), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
+				f.forward.octets, f.forward.packets, f.id, f.backward.octets, f.backward.packets}
+		},
+	},
+}
+
+func fields(list ...uint16) (out []ipfix.FieldSpecifier) {
+	for i := 0; i < len(list); i += 2 {
+		out = append(out, ipfix.FieldSpecifier{ID: list[i], Length: list[i+1]})
+	}
+	return out
+}
+
+func milli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// template returns the Template of a form and ID.
+func (w *world) template(form int, id uint16) *ipfix.Template {
+	key := [2]int{form, int(id)}
+	t := w.templates[key]
+	if t == nil {
+		var err error
+		if t, err = ipfix.NewTemplate(id, forms[form].fields...); err != nil {
+			w.fail("form %d: %v", form, err)
+		}
+		w.templates[key] = t
+	}
+	return t
+}
+
+// A message is what an exporter has put into an IPFIX Message.
+type message struct {
+	octets []byte
+	domain uint32
+	sets   []set
+}
+
+// A set is a Template, its withdrawal, or Data Records of it.
+type set struct {
+	id       uint16
+	form     int
+	withdraw bool
+	flows    []*flow // none for the Template itself
+}
+
+func (m *message) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "domain %d", m.domain)
+	for _, s := range m.sets {
+		switch {
+		case s.withdraw:
+			fmt.Fprintf(&b, ", withdrawal of %d", s.id)
+		case s.flows == nil:
+			fmt.Fprintf(&b, ", template %d of form %d", s.id, s.form)
+		default:
+			fmt.Fprintf(&b, ", flows of %d:", s.id)
+			for _, f := range s.flows {
+				fmt.Fprintf(&b, " %d", f.id)
+			}
+		}
+	}
+	return b.String()
+}
+
+func (m *message) flows() (all []*flow) {
+	for _, s := range m.sets {
+		all = append(all, s.flows...)
+	}
+	return all
+}
+
+var (
+	insiders = addresses("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.1.6", "10.0.1.7", "10.0.1.8")
+	inside6  = addresses("2001:db8::1", "2001:db8::2", "2001:db8:1::3")
+	outside  = addresses("192.0.2.1", "192.0.2.2", "203.0.113.9")
+	outside6 = addresses("2001:db8:ffff::1", "2001:db8:ffff::2")
+)
+
+func addresses(list ...string) (out []netip.Addr) {
+	for _, a := range list {
+		out = append(out, netip.MustParseAddr(a))
+	}
+	return out
+}
+
+// measure makes a flow.
+func (e *exporter) measure(domain uint32, formAt int) *flow {
+	w := e.w
+	w.nextFlow++
+	w.report.Flows++
+	fo := &forms[formAt]
+	in, out := insiders, outside
+	if fo.ipv6 {
+		in, out = inside6, outside6
+	}
+	f := &flow{
+		id: w.nextFlow, exporter: e.name, domain: domain, form: formAt,
+		from: one(&w.scheduler, in), to: one(&w.scheduler, out),
+		fromPort: uint16(1024 + w.rng.IntN(60000)), toPort: one(&w.scheduler, []uint16{53, 443, 5060, 8080}),
+		protocol: one(&w.scheduler, []uint8{6, 17}), dscp: one(&w.scheduler, []uint8{0, 0, 46, 34}),
+		forward: volume{uint64(w.rng.IntN(1 << 24)), uint64(w.rng.IntN(1 << 14))},
+	}
+	switch w.rng.IntN(12) {
+	case 0, 1, 2, 3, 4:
+		f.from, f.to = f.to, f.from
+		f.fromPort, f.toPort = f.toPort, f.fromPort
+	case 5:
+		f.to = one(&w.scheduler, in) // between users
+	case 6:
+		f.from = one(&w.scheduler, out) // nobody's
+	}
+	if fo.backward {
+		f.backward = volume{uint64(w.rng.IntN(1 << 24)), uint64(w.rng.IntN(1 << 14))}
+	}
+	age := w.between(0, 40*time.Second)
+	switch w.rng.IntN(40) {
+	case 0, 1:
+		age = w.between(time.Minute, 30*time.Minute) // late; for some windows too late
+	case 2:
+		age = -w.between(0, 4*time.Minute) // ahead of the clock
+	}
+	f.end = (w.now + e.offset - int64(age)) / int64(time.Millisecond)
+	f.start = f.end - int64(w.rng.IntN(20000))
+	if fo.seconds {
+		f.end -= f.end % 1000
+		f.start = f.end
+	}
+	octets, err := w.template(formAt, 256).AppendRecord(nil, fo.values(f)...)
+	if err != nil {
+		w.fail("flow %+v: %v", f, err)
+	}
+	f.octets = octets
+	return f
+}

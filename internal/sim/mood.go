@@ -1,0 +1,195 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"tollbridge/asm"
+)
+
+// A mood says what a run is like: how much of what goes wrong.
+type mood struct {
+	traffic   time.Duration // how long flows are measured
+	exporters int
+	gap       time.Duration // between two Messages of an exporter, at most twice this
+
+	crashes int     // at most
+	crash   float64 // at each place where one may be
+
+	loss, double float64       // of datagrams
+	cut          float64       // of a stream, at each Message
+	fulls        int           // times that the disk is full
+	steps        int           // of the bridge's clock
+	slow         time.Duration // most that a sync of the journal takes
+	answers      float64       // of AAA peers that go wrong
+	refuse       bool          // records may be refused for good
+	outages      int           // of AAA peers
+
+	settings asm.Settings
+}
+
+func newMood(rng *rand.Rand) mood {
+	some := func(p float64) float64 {
+		if rng.IntN(3) == 0 {
+			return 0
+		}
+		return p * rng.Float64()
+	}
+	m := mood{
+		traffic:   time.Duration(4+rng.IntN(14)) * time.Minute,
+		exporters: 1 + rng.IntN(3),
+		gap:       time.Duration(2+rng.IntN(10)) * time.Second,
+		crashes:   rng.IntN(9),
+		crash:     0.002 + 0.02*rng.Float64(),
+		loss:      some(0.2),
+		double:    some(0.4),
+		cut:       some(0.1),
+		fulls:     rng.IntN(3),
+		steps:     rng.IntN(3),
+		slow:      30 * time.Millisecond,
+		answers:   some(0.5),
+		refuse:    rng.IntN(4) == 0,
+		outages:   rng.IntN(4),
+	}
+	if rng.IntN(3) == 0 {
+		m.slow = 2 * time.Second
+	}
+	m.settings = asm.Settings{
+		OriginHost: "bridge.visited.example", DestinationRealm: "home.example",
+		Interval: time.Duration(30+30*rng.IntN(3)) * time.Second,
+		Linger:   30 * time.Second, Late: 10 * time.Minute,
+		DedupWindow: time.Duration(5+5*rng.IntN(4)) * time.Minute, ClockTolerance: time.Minute,
+		EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
+	}
+	return m.vary(rng, true)
+}
+
+// vary returns m with other settings, of those that may change in a run. All
+// of them may at first.
+func (m mood) vary(rng *rand.Rand, first bool) mood {
+	s := &m.settings
+	if first || rng.IntN(3) == 0 {
+		s.Mode = asm.ModeASM
+		if rng.IntN(6) == 0 {
+			s.Mode = asm.ModeAAAClient
+		}
+	}
+	s.MaxSessionAge = 0
+	if rng.IntN(3) == 0 {
+		s.MaxSessionAge = 5 * time.Minute
+	}
+	s.Fallback, s.Wait = "", time.Minute
+	if rng.IntN(2) == 0 {
+		s.Fallback = fallbackUser
+	}
+	s.Classes, s.ClassDefault = nil, ""
+	if rng.IntN(2) == 0 {
+		s.Classes = []asm.Class{
+			{Name: "dns", Ports: []asm.PortRange{{First: 53, Last: 53}}},
+			{Name: "voice", DSCP: []uint8{46}, Protocols: []uint8{17}},
+			{Name: "local", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+		}
+		if rng.IntN(2) == 0 {
+			s.ClassDefault = "other"
+		}
+	}
+	if !first && rng.IntN(3) == 0 {
+		s.Interval = time.Duration(30+30*rng.IntN(3)) * time.Second
+	}
+	return m
+}
+
+// fallbackUser is accounted what nobody held.
+const fallbackUser = "nobody"
+
+// troubles lets things go wrong now and then while there is traffic.
+func (w *world) troubles() {
+	sometime := func(do func()) { w.after(w.between(0, w.mood.traffic), do) }
+	for range w.mood.fulls {
+		sometime(func() {
+			w.log("the disk is full")
+			w.full = true
+			w.after(w.between(time.Second, 40*time.Second), func() {
+				w.log("the disk has space")
+				w.full = false
+			})
+		})
+	}
+	for range w.mood.steps {
+		sometime(func() {
+			step := w.between(-2*time.Minute, 2*time.Minute)
+			w.log("the bridge's clock steps by %v", step)
+			w.skew += int64(step)
+		})
+	}
+	for range w.mood.outages {
+		sometime(func() {
+			s := one(&w.scheduler, w.peers)
+			w.log("peer %d is down", s.index)
+			s.down = true
+			s.hangUp()
+			w.after(w.between(time.Second, 3*time.Minute), func() { s.down = false })
+		})
+	}
+	for range w.rng.IntN(4) {
+		sometime(func() {
+			w.mood = w.mood.vary(w.rng, false)
+			if w.proc != nil {
+				w.log("settings change: %+v", w.mood.settings)
+				w.proc.configure()
+			}
+		})
+	}
+	w.users.changes(w)
+}
+
+// heal ends all trouble. The bridge's clock goes on where the pipeline's is.
+func (w *world) heal() {
+	w.log("the world heals")
+	w.quiet, w.full = true, false
+	for _, s := range w.peers {
+		s.down = false
+	}
+	w.skew = max(w.skew, w.truth.now-w.now)
+	if w.proc == nil {
+		w.start()
+	}
+	w.proc.tick()
+}
+
+// A crashed is what a step panics with when the bridge dies in it.
+type crashed string
+
+// mayCrash kills the bridge, perhaps.
+func (w *world) mayCrash(where string) {
+	if w.quiet || w.proc == nil || w.report.Crashes >= w.mood.crashes || !w.chance(w.mood.crash) {
+		return
+	}
+	panic(crashed(where))
+}
+
+// crash is what a crash leaves.
+func (w *world) crash(where string) {
+	w.report.Crashes++
+	w.log("CRASH: %s", where)
+	w.proc = nil
+	w.disk.crash()
+	for _, e := range w.exporters {
+		e.lose()
+	}
+	for _, s := range w.peers {
+		s.lose()
+	}
+	w.after(w.between(10*time.Millisecond, 20*time.Second), w.start)
+}
+
+// start begins a new life of the bridge.
+func (w *world) start() {
+	if w.proc != nil {
+		return
+	}
+	w.lives++
+	w.proc = newProcess(w)
+	w.proc.begin()
+}

@@ -1,0 +1,218 @@
+// Package sim runs the whole bridge in one process under a seeded scheduler:
+// exporters, network, Collecting Process, journal, pipeline, checkpoints,
+// outbox, delivery, AAA peers and the clock. What is simulated is a function of
+// the seed, so a run that fails can be repeated exactly.
+//
+//	exporters ──► network ──► collector ──► journal ──► asm.Module ──► checkpoint
+//	    ▲                         │            │                          │
+//	    └── acknowledgements ◄────┘            ▼                          ▼
+//	                                         truth     AAA peers ◄── aaaclient.Stepper ◄── outbox
+//	                                           │           │
+//	                                           └── compare ┘
+//
+// The pipeline, its users, identities and Templates, the dictionary and the
+// delivery are the real ones. The Collecting Process is a model of
+// ipfix/collect that keeps to its words with the journal; connections to AAA
+// peers are models of peer.Conn. The disk is a model too, in memory, with torn
+// writes; or, where Config.Dir is set, the real spool, whose files are copied
+// as a kill leaves them.
+//
+// Nothing of it runs in a goroutine, but for the committer of the real spool,
+// which is waited for.
+package sim
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"tollbridge/ipfix"
+)
+
+// A Config says what to simulate.
+type Config struct {
+	Seed  uint64
+	Bug   Bug                              // planted; None in earnest
+	Dir   string                           // of the real spool; "" means the disk in memory
+	Trace func(format string, args ...any) // called for what happens; nil for nothing
+}
+
+// A Report says what happened in a run.
+type Report struct {
+	Steps      int           // of the scheduler
+	Simulated  time.Duration // time that passed in the run
+	Crashes    int
+	Reloads    int // of the pipeline, after a failed commit
+	Entries    uint64
+	Flows      int // that were measured
+	Duplicates uint64
+	Suspended  uint64
+	Records    int // accounting records
+	Requests   int // Accounting-Requests that left
+	Resent     int // of those, with the T flag
+}
+
+// A Failure is what a run has found wrong.
+type Failure struct {
+	Seed uint64
+	At   time.Duration // since the run began
+	What string
+}
+
+func (f *Failure) Error() string {
+	return fmt.Sprintf("sim: seed %d: at %v: %s", f.Seed, f.At, f.What)
+}
+
+// Run simulates one seed. Its error is a *Failure.
+func Run(cfg Config) (report Report, err error) {
+	w := newWorld(cfg)
+	defer w.disk.close()
+	defer func() {
+		p := recover()
+		report = w.report
+		report.Simulated = time.Duration(w.now - epoch)
+		switch p := p.(type) {
+		case nil:
+		case *Failure:
+			w.log("FAILURE: %s", p.What)
+			err = p
+		default:
+			panic(p)
+		}
+	}()
+	w.run()
+	return report, nil
+}
+
+// epoch is when a run begins, Unix nanoseconds.
+var epoch = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC).UnixNano()
+
+// A world is a run.
+type world struct {
+	scheduler
+	cfg    Config
+	mood   mood
+	report Report
+	ctx    context.Context
+
+	disk  *device
+	bug   Bug
+	proc  *process // the bridge; nil while it is down
+	lives int      // processes so far
+	skew  int64    // of the bridge's clock, nanoseconds
+	full  bool     // the disk
+	quiet bool     // nothing goes wrong any more
+
+	users     directory
+	exporters []*exporter
+	known     map[string]*message // what was sent, by its octets
+	nextFlow  uint64
+	templates map[[2]int]*ipfix.Template // by form and ID
+	peers     []*server
+	app       *application
+	wire      *wire
+	truth     *truth
+}
+
+func newWorld(cfg Config) *world {
+	w := &world{cfg: cfg, bug: cfg.Bug, ctx: context.Background(), known: map[string]*message{}, templates: map[[2]int]*ipfix.Template{}}
+	w.scheduler = scheduler{now: epoch, rng: rand.New(rand.NewPCG(cfg.Seed, 0x70b1))}
+	w.mood = newMood(w.rng)
+	w.disk = newDevice(w)
+	w.truth = newTruth(w)
+	w.app = newApplication(w)
+	w.wire = newWire(w)
+	for i := range 2 {
+		w.peers = append(w.peers, &server{w: w, index: i})
+	}
+	w.users.begin(w)
+	for i := range w.mood.exporters {
+		w.exporters = append(w.exporters, newExporter(w, i))
+	}
+	return w
+}
+
+// log tells the trace.
+func (w *world) log(format string, args ...any) {
+	if w.cfg.Trace != nil {
+		w.cfg.Trace("%9.3f  %s", time.Duration(w.now-epoch).Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+// fail ends the run.
+func (w *world) fail(format string, args ...any) {
+	panic(&Failure{w.cfg.Seed, time.Duration(w.now - epoch), fmt.Sprintf(format, args...)})
+}
+
+// wall returns the time by the bridge's clock, Unix nanoseconds.
+func (w *world) wall() int64 { return w.now + w.skew }
+
+// run lets traffic flow and things go wrong, then heals the world and checks
+// what has become of it.
+func (w *world) run() {
+	w.log("mood: %+v", w.mood)
+	w.after(0, w.start)
+	for _, e := range w.exporters {
+		e.begin()
+	}
+	w.troubles()
+	w.until(epoch + int64(w.mood.traffic))
+
+	w.heal()
+	w.drain("traffic")
+	for _, e := range w.exporters {
+		if len(e.unacked) > 0 {
+			w.fail("exporter %s waits for ever for %d acknowledgements", e.name, len(e.unacked))
+		}
+	}
+	w.users.end(w) // sessions stop
+	w.drain("users")
+	if ids := w.disk.quarantined(); len(ids) > 0 {
+		w.log("requeue %v", ids)
+		if err := w.disk.requeue(w.ctx, ids); err != nil {
+			w.fail("requeue %v: %v", ids, err)
+		}
+		w.proc.deliver()
+		w.drain("requeue")
+	}
+	w.proc.checkpoint()
+	w.drain("last checkpoint")
+	w.check()
+}
+
+// drain lets everything happen that is still to happen.
+func (w *world) drain(what string) {
+	for limit := w.report.Steps + 200_000; w.step(); {
+		if w.report.Steps > limit {
+			w.fail("the world does not come to rest: %s", what)
+		}
+	}
+}
+
+// until lets happen what happens until a time.
+func (w *world) until(at int64) {
+	for len(w.queue) > 0 && w.queue[0].at <= at {
+		w.step()
+	}
+	w.now = max(w.now, at)
+}
+
+// step does what is due next and reports whether there was anything.
+func (w *world) step() bool {
+	if len(w.queue) == 0 {
+		return false
+	}
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case crashed:
+			w.crash(string(p))
+		default:
+			panic(p)
+		}
+	}()
+	w.report.Steps++
+	w.next()()
+	return true
+}

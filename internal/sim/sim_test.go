@@ -1,0 +1,166 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+var (
+	oneSeed = flag.Uint64("seed", envSeed(), "the one seed to simulate, with its trace; also SIM_SEED")
+	seeds   = flag.Uint64("seeds", 0, "how many seeds to simulate, 1 and up; 0 means a few hundred")
+)
+
+func envSeed() uint64 {
+	n, _ := strconv.ParseUint(os.Getenv("SIM_SEED"), 10, 64)
+	return n
+}
+
+// defaultSeeds is how many seeds are simulated where nothing else is asked
+// for.
+const defaultSeeds = 400
+
+// onSQLite reports whether a seed is run on the real spool: one of a hundred.
+func onSQLite(seed uint64) bool { return seed%100 == 0 }
+
+func config(t testing.TB, seed uint64, bug Bug) Config {
+	cfg := Config{Seed: seed, Bug: bug}
+	if onSQLite(seed) && bug == None {
+		cfg.Dir = t.TempDir()
+	}
+	return cfg
+}
+
+// trace runs a seed and returns what happened in it.
+func trace(t testing.TB, cfg Config) (lines []string, err error) {
+	cfg.Trace = func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	if cfg.Dir != "" {
+		cfg.Dir = t.TempDir()
+	}
+	_, err = Run(cfg)
+	return lines, err
+}
+
+// tail is how many lines of the trace of a seed that fails are shown without
+// -v.
+const tail = 60
+
+// show repeats a seed that has failed and prints how it came to that.
+func show(t testing.TB, cfg Config, failure error) {
+	t.Helper()
+	lines, again := trace(t, cfg)
+	if again == nil || again.Error() != failure.Error() {
+		t.Errorf("the seed repeats otherwise: %v, at first %v", again, failure)
+	}
+	if from := len(lines) - tail; from > 0 && !testing.Verbose() {
+		lines = append([]string{fmt.Sprintf("... %d lines before: run it with -seed %d -v", from, cfg.Seed)}, lines[from:]...)
+	}
+	for _, l := range lines {
+		t.Log(l)
+	}
+	t.Error(failure)
+}
+
+// TestSim runs seeds: at the end of each, what was received and maps to a user
+// is billed to that user once, nothing else is, and the books balance. A seed
+// that fails is repeated with its trace:
+//
+//	go test ./internal/sim -run TestSim -seed 4711 -v
+func TestSim(t *testing.T) {
+	if *oneSeed != 0 {
+		cfg := config(t, *oneSeed, None)
+		lines, err := trace(t, cfg)
+		for _, l := range lines {
+			t.Log(l)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	last := uint64(defaultSeeds)
+	if *seeds != 0 {
+		last = *seeds
+	}
+	var next atomic.Uint64
+	var mu sync.Mutex
+	var sum Report
+	var g sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() {
+			for seed := next.Add(1); seed <= last && !t.Failed(); seed = next.Add(1) {
+				cfg := config(t, seed, None)
+				r, err := Run(cfg)
+				mu.Lock()
+				if err != nil {
+					show(t, cfg, err)
+				}
+				sum.add(r)
+				mu.Unlock()
+			}
+		})
+	}
+	g.Wait()
+	t.Logf("%d seeds: %+v", last, sum)
+	// A world in which nothing goes wrong shows nothing.
+	if sum.Crashes < int(last) || sum.Duplicates < last || sum.Suspended < last || sum.Resent < int(last) || sum.Reloads == 0 {
+		t.Errorf("too little has gone wrong: %+v", sum)
+	}
+}
+
+func (r *Report) add(o Report) {
+	r.Steps += o.Steps
+	r.Simulated += o.Simulated
+	r.Crashes += o.Crashes
+	r.Reloads += o.Reloads
+	r.Entries += o.Entries
+	r.Flows += o.Flows
+	r.Duplicates += o.Duplicates
+	r.Suspended += o.Suspended
+	r.Records += o.Records
+	r.Requests += o.Requests
+	r.Resent += o.Resent
+}
+
+// Each mistake that can be planted is found.
+func TestPlantedBugs(t *testing.T) {
+	const most = 500
+	for _, bug := range Bugs() {
+		t.Run(bug.String(), func(t *testing.T) {
+			for seed := uint64(1); seed <= most; seed++ {
+				if _, err := Run(config(t, seed, bug)); err != nil {
+					t.Logf("found after %d seeds: %v", seed, err)
+					return
+				}
+			}
+			t.Errorf("not found in %d seeds", most)
+		})
+	}
+}
+
+// A seed repeats exactly, to the last word of its trace.
+func TestRepeats(t *testing.T) {
+	for seed := uint64(1); seed <= 10; seed++ {
+		first, err := trace(t, Config{Seed: seed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := trace(t, Config{Seed: seed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(first) != len(again) {
+			t.Fatalf("seed %d: %d lines, then %d", seed, len(first), len(again))
+		}
+		for i := range first {
+			if first[i] != again[i] {
+				t.Fatalf("seed %d, line %d:\n%s\nthen\n%s", seed, i, first[i], again[i])
+			}
+		}
+	}
+}
