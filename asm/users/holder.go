@@ -21,6 +21,8 @@ type Holder struct {
 	source  *source
 	round   uint32 // the latest Replace of source that listed it
 	removed bool   // its source lists it no more
+
+	_ [16]byte // to whole lines of the processor's cache: a lookup reads but the first
 }
 
 // Holds reports whether h holds its prefix at a moment in Unix milliseconds.

@@ -8,7 +8,7 @@ import (
 
 // hosts maps single addresses to chains of Holders by open addressing with
 // linear probing. It is the fast path: most bindings are of one address, and
-// most lookups find one. IPv4 addresses are kept in their IPv4-mapped form.
+// most lookups find one. An IPv4-mapped address is the IPv4 address.
 //
 // The zero hosts is empty and ready to use.
 type hosts struct {
@@ -16,24 +16,48 @@ type hosts struct {
 	n     int
 }
 
-// A slot is free if head is nil.
+// A slot is free if head is nil. Four of them fill a line of the processor's
+// cache.
 type slot struct {
-	host
+	key  hostKey
 	head *Holder
 }
 
-type host struct{ hi, lo uint64 }
+// A hostKey stands for an address: alone for an IPv4 address, which it is, and
+// for few an IPv6 address, of which it is a hash.
+type hostKey uint64
+
+// hashed marks the keys of IPv6 addresses.
+const hashed hostKey = 1 << 63
+
+// A host is an address to be searched for.
+type host struct {
+	key  hostKey
+	addr netip.Addr // if key is hashed, unmapped
+}
 
 func hostOf(a netip.Addr) host {
+	if a.Is4() {
+		b := a.As4()
+		return host{key: hostKey(binary.BigEndian.Uint32(b[:]))}
+	}
+	if a.Is4In6() {
+		return hostOf(a.Unmap())
+	}
 	b := a.As16()
-	return host{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
+	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
+	return host{hostKey(hi*0xff51afd7ed558ccd^lo) | hashed, a.WithZone("")}
+}
+
+// is reports whether s, which is not free, is the slot of h.
+func (s *slot) is(h *host) bool {
+	return s.key == h.key && (h.key&hashed == 0 || s.head.Prefix.Addr() == h.addr)
 }
 
 // home returns the slot where the search for k begins. Neighbouring addresses
 // are spread evenly over the table, which may have any size.
-func (t *hosts) home(k host) int {
-	x := (k.hi*0xff51afd7ed558ccd ^ k.lo) * 0x9e3779b97f4a7c15
-	i, _ := bits.Mul64(x, uint64(len(t.slots)))
+func (t *hosts) home(k hostKey) int {
+	i, _ := bits.Mul64(uint64(k)*0x9e3779b97f4a7c15, uint64(len(t.slots)))
 	return int(i)
 }
 
@@ -42,7 +66,7 @@ func (t *hosts) get(k host) *Holder {
 	if t.n == 0 {
 		return nil
 	}
-	return t.search(k, t.home(k))
+	return t.search(&k, t.home(k.key))
 }
 
 // getBatch stores the chains of up to batch addresses in chains. It reads the
@@ -55,22 +79,22 @@ func (t *hosts) getBatch(addrs []netip.Addr, chains []*Holder) {
 	for i, a := range addrs {
 		if chains[i] = nil; t.n > 0 && a.IsValid() {
 			keys[i] = hostOf(a)
-			at[i] = t.home(keys[i])
+			at[i] = t.home(keys[i].key)
 			first[i] = t.slots[at[i]].head
 		}
 	}
 	for i := range addrs {
 		if first[i] != nil {
-			chains[i] = t.search(keys[i], at[i])
+			chains[i] = t.search(&keys[i], at[i])
 		}
 	}
 }
 
 // search returns the chain of k, whose home is slot i.
-func (t *hosts) search(k host, i int) *Holder {
+func (t *hosts) search(k *host, i int) *Holder {
 	for {
 		s := &t.slots[i]
-		if s.host == k || s.head == nil {
+		if s.head == nil || s.is(k) {
 			return s.head
 		}
 		if i++; i == len(t.slots) {
@@ -84,8 +108,8 @@ func (t *hosts) set(k host, head *Holder) {
 	if len(t.slots) == 0 {
 		t.resize(16)
 	}
-	i := t.home(k)
-	for t.slots[i].head != nil && t.slots[i].host != k {
+	i := t.home(k.key)
+	for t.slots[i].head != nil && !t.slots[i].is(&k) {
 		if i++; i == len(t.slots) {
 			i = 0
 		}
@@ -96,7 +120,7 @@ func (t *hosts) set(k host, head *Holder) {
 		t.free(i)
 		t.n--
 	case head != nil:
-		t.slots[i] = slot{k, head}
+		t.slots[i] = slot{k.key, head}
 		if !had {
 			t.n++
 			t.reserve(0)
@@ -118,7 +142,7 @@ func (t *hosts) free(i int) {
 				return
 			}
 			// It may move to i unless its search begins behind i.
-			if t.distance(t.home(t.slots[j].host), j) >= t.distance(i, j) {
+			if t.distance(t.home(t.slots[j].key), j) >= t.distance(i, j) {
 				break
 			}
 		}
@@ -149,7 +173,7 @@ func (t *hosts) resize(n int) {
 		if s.head == nil {
 			continue
 		}
-		i := t.home(s.host)
+		i := t.home(s.key)
 		for t.slots[i].head != nil {
 			if i++; i == len(t.slots) {
 				i = 0

@@ -1,6 +1,7 @@
 package users
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -312,28 +313,42 @@ func TestTableAgainstScan(t *testing.T) {
 	})
 }
 
-// TestHostsAgainstMap sets and deletes hosts in a table that is nearly full.
+// TestHostsAgainstMap sets and deletes hosts in a table that is nearly full,
+// among them IPv6 addresses with the same hash.
 func TestHostsAgainstMap(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var hosts hosts
-	model := map[host]*Holder{}
+	model := map[netip.Addr]*Holder{}
+	var addrs []netip.Addr
+	for n := range uint32(350) {
+		addrs = append(addrs, netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, n))))
+	}
+	for n := range uint64(350) {
+		hi := 0x20010db800000000 | n%2
+		b := binary.BigEndian.AppendUint64(nil, hi)
+		addrs = append(addrs, netip.AddrFrom16([16]byte(binary.BigEndian.AppendUint64(b, hi*0xff51afd7ed558ccd^n/2))))
+	}
+	if a, b := hostOf(addrs[350]), hostOf(addrs[351]); a.key != b.key || a == b {
+		t.Fatalf("%v and %v should have the same hash", a, b)
+	}
+	pick := func() netip.Addr { return addrs[rng.Uint64N(700)] }
 	for range 200_000 {
-		k := host{0, rng.Uint64N(700)}
+		k := pick()
 		if rng.Uint64N(3) == 0 {
-			hosts.set(k, nil)
+			hosts.set(hostOf(k), nil)
 			delete(model, k)
 		} else {
-			h := new(Holder)
-			hosts.set(k, h)
+			h := &Holder{Prefix: netip.PrefixFrom(k, k.BitLen())}
+			hosts.set(hostOf(k), h)
 			model[k] = h
 		}
-		if k := (host{0, rng.Uint64N(700)}); hosts.get(k) != model[k] {
-			t.Fatalf("%v is %p, want %p", k, hosts.get(k), model[k])
+		if k := pick(); hosts.get(hostOf(k)) != model[k] {
+			t.Fatalf("%v is %p, want %p", k, hosts.get(hostOf(k)), model[k])
 		}
 	}
-	for lo := range uint64(700) {
-		if k := (host{0, lo}); hosts.get(k) != model[k] {
-			t.Errorf("%v is %p, want %p", k, hosts.get(k), model[k])
+	for _, k := range addrs {
+		if hosts.get(hostOf(k)) != model[k] {
+			t.Errorf("%v is %p, want %p", k, hosts.get(hostOf(k)), model[k])
 		}
 	}
 	if hosts.n != len(model) {
