@@ -365,8 +365,8 @@ func captureTruth(t *testing.T) map[string]acct.Usage {
 	return truth
 }
 
-// captureOctets are those of all packets of the capture, each once, and how
-// many of them are nobody's.
+// captureOctets are those of all packets of the capture, each once, as the
+// tshark command of demodata/truth.sh has them, and how many are nobody's.
 func captureOctets(t *testing.T) (octets, nobodys uint64) {
 	t.Helper()
 	nobodys = captureTruth(t)[nobody].InputOctets

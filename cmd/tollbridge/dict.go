@@ -82,7 +82,7 @@ func newDictExport(vendor *uint32) *cobra.Command {
 	return &cobra.Command{
 		Use:       "export {go-diameter | wireshark | freediameter}",
 		Short:     "Print the dictionary in another program's form",
-		Example:   "  tollbridge dict export wireshark > ~/.config/wireshark/diameter/tollbridge.xml",
+		Example:   "  tollbridge dict export wireshark > diameter/Custom.xml  # in Wireshark's data directory",
 		Args:      cobra.ExactArgs(1),
 		ValidArgs: forms, // for completion
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -120,6 +120,9 @@ func TestDeliver(t *testing.T) {
 				}
 				checkBill(t, billFlows(t, got))
 			}
+			if stopCapture == nil {
+				unavailable(t, "tshark does not judge it, since capturing packets needs root")
+			}
 			judge(t, stopCapture(), ports)
 		})
 	}
@@ -203,12 +206,13 @@ func startRelay(t *testing.T, e erlang) string {
 }
 
 // captureTraffic has tcpdump write what passes over the ports. The function
-// that it returns ends that and returns the file's name.
+// that it returns ends that and returns the file's name; it is nil where the
+// user may not capture.
 func captureTraffic(t *testing.T, ports []string) (stop func() string) {
 	t.Helper()
 	need(t, "tcpdump", "tshark")
 	if os.Geteuid() != 0 {
-		unavailable(t, "capturing packets needs root")
+		return nil
 	}
 	file := filepath.Join(readable(t), "diameter.pcap")
 	cmd := exec.Command("tcpdump", "-i", "lo", "-n", "-U", "-B", "8192", "-Z", "root", "-w", file, "tcp port "+strings.Join(ports, " or tcp port "))
