@@ -160,3 +160,50 @@ func BenchmarkEncode(b *testing.B) {
 		}
 	}
 }
+
+// NetFlow packets of 24 records of about as many fields.
+func BenchmarkDecodeNetFlow(b *testing.B) {
+	const records = 24
+	template := wire(256, 12, 8, 4, 12, 4, 22, 4, 21, 4, 7, 2, 11, 2, 4, 1, 5, 1, 10, 4, 14, 4, 1, 4, 2, 4)
+	var flows9 []byte
+	var flows5 [][]byte
+	for range records {
+		flows9 = append(flows9, make([]byte, 38)...)
+		flows5 = append(flows5, netFlow5Record(1000, 2000))
+	}
+	for _, bench := range []struct {
+		name string
+		msg  func(sequence uint32) []byte
+		step uint32
+	}{
+		{"9", func(sequence uint32) []byte { return wireNetFlow9(sequence, wireSet(256, flows9)) }, 1},
+		{"5", func(sequence uint32) []byte { return wireNetFlow5(sequence, 0, flows5...) }, records},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			s := NewSession(UDP)
+			if _, err := s.Decode(wireNetFlow9(0, wireSet(0, template)), nil); err != nil {
+				b.Fatal(err)
+			}
+			var plan *Plan
+			var row [15]uint64
+			visit := func(set DataSet) {
+				if plan == nil {
+					plan = set.Template.Plan(accountingColumns...)
+				}
+				for record, ok := set.Next(); ok; record, ok = set.Next() {
+					plan.Read(record, row[:])
+				}
+			}
+			msg := bench.msg(bench.step)
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				if r, err := s.Decode(msg, visit); err != nil || r.Records != records {
+					b.Fatal(r.Records, err)
+				}
+				n += records
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/record")
+		})
+	}
+}

@@ -44,12 +44,14 @@ const (
 	templateLives
 )
 
-// appendTemplates appends the Templates that are not built in.
+// appendTemplates appends the Templates; of those that are built in the ID.
 func (d *domain) appendTemplates(b []byte) []byte {
-	ids := slices.Sorted(maps.Keys(d.templates))
-	ids = slices.DeleteFunc(ids, func(id uint16) bool { return id < minTemplateID })
-	b = binary.AppendUvarint(b, uint64(len(ids)))
-	for _, id := range ids {
+	b = binary.AppendUvarint(b, uint64(len(d.templates)))
+	for _, id := range slices.Sorted(maps.Keys(d.templates)) {
+		if d.key.version() == NetFlow5 {
+			b = binary.BigEndian.AppendUint16(b, id)
+			continue
+		}
 		t := d.templates[id].asSent()
 		var flags byte
 		if t.Scope > 0 {
@@ -289,6 +291,16 @@ func (c *checkpoint) shared(s *shared) {
 func (c *checkpoint) templates(s *Session, d *domain) {
 	var last uint16
 	for range c.uvarint() {
+		if d.key.version() == NetFlow5 {
+			id := c.uint16()
+			if id <= last || id != netFlow5Template && id != netFlow5SampledTemplate {
+				c.fail()
+				return
+			}
+			last = id
+			d.templates[id] = newNetFlow5(d.key.id(), id)
+			continue
+		}
 		flags := c.flags(templateLives << 1)
 		def, n, err := parseDefinition(c.b, flags&templateOptions != 0)
 		if err != nil || def.count == 0 || def.id <= last {

@@ -36,13 +36,10 @@ func (h *Header) exportMilli() int64 {
 }
 
 // initTime returns the systemInitTimeMilliseconds of a record that ends at an
-// up time: one that began before the up time last started over belongs to the
-// start before. It is 0 where there is none.
-func (h *Header) initTime(up uint32) uint64 {
-	if _, ok := h.InitTime(); !ok {
-		return 0
-	}
-	return uint64(max(h.UpTimeMilli(up)-int64(up), 0))
+// up time, where the export was at another: one that ended before the up time
+// last started over belongs to the start before. It is never negative.
+func initTime(exportMilli int64, exportUp, up uint32) uint64 {
+	return uint64(max(exportMilli+int64(int32(up-exportUp))-int64(up), 0))
 }
 
 func zeros(b []byte) bool {

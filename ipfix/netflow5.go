@@ -7,11 +7,11 @@ const (
 	netFlow5RecordLength = 48
 )
 
-// IDs of the Templates that stand for the records of NetFlow version 5. No
-// exporter can define them.
+// IDs of the Templates that stand for the records of NetFlow version 5, which
+// has none itself.
 const (
-	netFlow5Template        = 5
-	netFlow5SampledTemplate = 6
+	netFlow5Template        = 256
+	netFlow5SampledTemplate = 257
 )
 
 // netFlow5Fields are a record of NetFlow version 5.

@@ -352,7 +352,7 @@ func TestUpTimeMilli(t *testing.T) {
 		if got := h.UpTimeMilli(at); got != exported-ago {
 			t.Fatalf("%d, want %d", got, exported-ago)
 		}
-		if got := int64(h.initTime(at)) + int64(at); got != exported-ago {
+		if got := int64(initTime(h.exportMilli(), h.UpTime, at)) + int64(at); got != exported-ago {
 			t.Fatalf("by the start %d, want %d", got, exported-ago)
 		}
 	})

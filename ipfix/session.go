@@ -154,7 +154,7 @@ type Result struct {
 // systemInitTimeMilliseconds, which makes those times absolute; records of
 // version 5 get samplingInterval and samplingAlgorithm where its header says
 // so. Templates and records then hold these fields as if they had been sent.
-// The Templates of version 5 are built in, with IDs below 256.
+// The Templates of version 5 are built in.
 //
 // Sequence accounting, per Observation Domain: a number ahead of the expected
 // one means that the records between are Lost; a later Message that carries

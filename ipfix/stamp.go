@@ -1,6 +1,9 @@
 package ipfix
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // Records of NetFlow tell times by the exporter's up time, whose start, and of
 // version 5 the sampling, is in the header of their packet. A Template for
@@ -41,11 +44,18 @@ func (t *Template) stamp(b, content []byte, h *Header, spans *[]span) []byte {
 	if !ok {
 		up, _ = t.sent.Accessor(0, FlowStartSysUpTime)
 	}
+	_, known := h.InitTime()
+	exported, sampled := h.exportMilli(), h.sampled()
 	sent := DataSet{Template: t.sent, octets: content, spans: spans}
+	b = slices.Grow(b, len(content)/t.sent.minLength*(t.minLength-t.sent.minLength)+len(content))
 	for r, ok := sent.Next(); ok; r, ok = sent.Next() {
 		b = append(b, r.octets...)
-		b = binary.BigEndian.AppendUint64(b, h.initTime(uint32(up.Uint64(r))))
-		if h.sampled() {
+		var init uint64
+		if known {
+			init = initTime(exported, h.UpTime, uint32(up.Uint64(r)))
+		}
+		b = binary.BigEndian.AppendUint64(b, init)
+		if sampled {
 			b = binary.BigEndian.AppendUint16(b, h.sampling&samplingInterval)
 			b = append(b, byte(h.sampling>>samplingModeShift))
 		}
