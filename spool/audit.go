@@ -32,6 +32,7 @@ type Row struct {
 //	received + mirrored = accounted + duplicate + suspended + rejected + skipped
 //	accounted           = open + pending + acknowledged + quarantined
 //
+// Estimated is the part of Accounted that was scaled from sampled packets.
 // Suspended is summed from what is in suspense, Open from the sessions, Pending
 // and Quarantined from the records in the outbox; all else is the ledger's.
 type Sums struct {
@@ -46,6 +47,7 @@ type Sums struct {
 	Pending      acct.Count `json:"pending"`
 	Acknowledged acct.Count `json:"acknowledged"`
 	Quarantined  acct.Count `json:"quarantined"`
+	Estimated    acct.Count `json:"estimated"`
 	Undecoded    Undecoded  `json:"undecoded"`
 	Lost         Lost       `json:"lost"`
 }
@@ -56,10 +58,60 @@ type Undecoded struct {
 	Octets   uint64 `json:"octets"`
 }
 
-// Lost are the Data Records that the sequence numbers miss: an estimate, and
-// outside of what balances.
+// Lost are the Data Records that the sequence numbers miss, outside of what
+// balances.
 type Lost struct {
 	Records uint64 `json:"records"`
+	// Restarts is how often the numbers began anew: then nothing is known of
+	// what was lost before.
+	Restarts   uint64     `json:"restarts"`
+	Confidence Confidence `json:"confidence"`
+}
+
+// A Confidence says what a number of lost Data Records is worth.
+type Confidence uint8
+
+const (
+	// Exact: the sequence numbers count Data Records.
+	Exact Confidence = iota
+	// Estimated: some count something else, such as Messages.
+	Estimated
+	// Suspect: some disagreed with what came, as those of an exporter that
+	// counts in a way of its own.
+	Suspect
+	// Unknown: some began anew, so more may be lost.
+	Unknown
+)
+
+func (c Confidence) String() string {
+	switch c {
+	case Exact:
+		return "exact"
+	case Estimated:
+		return "estimated"
+	case Suspect:
+		return "suspect"
+	case Unknown:
+		return "unknown"
+	}
+	return fmt.Sprintf("Confidence(%d)", uint8(c))
+}
+
+// MarshalText returns the word of String.
+func (c Confidence) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// lost returns what is known of the loss in a row of the ledger.
+func (a *amount) lost() Lost {
+	l := Lost{Records: a.Lost - min(a.Lost, a.LostFound), Restarts: a.Restarts}
+	switch {
+	case a.Restarts > 0:
+		l.Confidence = Unknown
+	case l.Records > 0 && a.LostSuspect > 0:
+		l.Confidence = Suspect
+	case l.Records > 0 && a.LostEstimated > 0:
+		l.Confidence = Estimated
+	}
+	return l
 }
 
 func (s *Sums) add(d *Sums) {
@@ -67,13 +119,15 @@ func (s *Sums) add(d *Sums) {
 		{&s.Received, &d.Received}, {&s.Mirrored, &d.Mirrored}, {&s.Accounted, &d.Accounted},
 		{&s.Duplicate, &d.Duplicate}, {&s.Suspended, &d.Suspended}, {&s.Rejected, &d.Rejected},
 		{&s.Skipped, &d.Skipped}, {&s.Open, &d.Open}, {&s.Pending, &d.Pending},
-		{&s.Acknowledged, &d.Acknowledged}, {&s.Quarantined, &d.Quarantined},
+		{&s.Acknowledged, &d.Acknowledged}, {&s.Quarantined, &d.Quarantined}, {&s.Estimated, &d.Estimated},
 	} {
 		*p[0] = p[0].Plus(*p[1])
 	}
 	s.Undecoded.Messages += d.Undecoded.Messages
 	s.Undecoded.Octets += d.Undecoded.Octets
 	s.Lost.Records += d.Lost.Records
+	s.Lost.Restarts += d.Lost.Restarts
+	s.Lost.Confidence = max(s.Lost.Confidence, d.Lost.Confidence)
 }
 
 // A bookRow is a Row with what only the check wants.
@@ -165,7 +219,7 @@ func (b *bookRow) row() Row {
 		Open: b.open, Pending: b.pending, Acknowledged: b.Acknowledged, Quarantined: b.quarantined,
 		Undecoded: Undecoded{b.UndecodedMessages - min(b.UndecodedMessages, b.DecodedMessages),
 			b.UndecodedOctets - min(b.UndecodedOctets, b.DecodedOctets)},
-		Lost: Lost{b.Lost - min(b.Lost, b.LostFound)},
+		Estimated: b.Estimated, Lost: b.lost(),
 	}}
 }
 
@@ -203,6 +257,7 @@ func (b *bookRow) problems() []string {
 		{"messages decoded late exceed those undecoded", b.UndecodedMessages, b.DecodedMessages},
 		{"octets decoded late exceed those undecoded", b.UndecodedOctets, b.DecodedOctets},
 		{"records found late exceed those lost", b.Lost, b.LostFound},
+		{"octets estimated exceed those accounted", b.Accounted.Octets, b.Estimated.Octets},
 	} {
 		if u.more > u.less {
 			say("%s: %d of %d", u.what, u.more, u.less)

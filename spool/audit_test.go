@@ -2,6 +2,8 @@ package spool
 
 import (
 	"encoding/json"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +24,8 @@ func bookkeeping(tb testing.TB) *Spool {
 		Sessions: []acct.SessionState{{ID: 1, Open: []acct.Share{{LedgerKey: k, Count: count(25)}}}},
 		Ledger: []acct.LedgerRow{{LedgerKey: k, Received: count(100), Mirrored: count(5), Accounted: count(60), Duplicate: count(20),
 			Suspended: count(15), Resumed: count(5), Rejected: count(8), Skipped: count(7),
-			UndecodedMessages: 4, UndecodedOctets: 400, DecodedMessages: 1, DecodedOctets: 100, Lost: 9, LostFound: 2}},
+			UndecodedMessages: 4, UndecodedOctets: 400, DecodedMessages: 1, DecodedOctets: 100, Lost: 9, LostFound: 2,
+			Estimated: count(30), LostEstimated: 4, LostSuspect: 1}},
 		Suspended: []acct.Suspended{{ID: 1, Key: k, Count: count(4)}, {ID: 2, Key: k, Count: count(6)}},
 	})
 	settle(tb, s, acct.Acknowledged, 1)
@@ -35,7 +38,7 @@ func TestAudit(t *testing.T) {
 	books := balanced(t, s)
 	want := Sums{Received: count(100), Mirrored: count(5), Accounted: count(60), Duplicate: count(20), Suspended: count(10),
 		Rejected: count(8), Skipped: count(7), Open: count(25), Pending: count(20), Acknowledged: count(10), Quarantined: count(5),
-		Undecoded: Undecoded{3, 300}, Lost: Lost{7}}
+		Undecoded: Undecoded{3, 300}, Estimated: count(30), Lost: Lost{Records: 7, Confidence: Suspect}}
 	if books.Total != want {
 		t.Errorf("total %+v\nwant %+v", books.Total, want)
 	}
@@ -48,12 +51,13 @@ func TestAudit(t *testing.T) {
 	}
 	var got struct {
 		Balanced bool
-		Total    map[string]map[string]uint64
+		Total    map[string]map[string]any
 	}
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
-	if !got.Balanced || got.Total["quarantined"]["octets"] != 5000 || got.Total["undecoded"]["messages"] != 3 || got.Total["lost"]["records"] != 7 {
+	if !got.Balanced || got.Total["quarantined"]["octets"] != 5000.0 || got.Total["estimated"]["octets"] != 30000.0 ||
+		got.Total["undecoded"]["messages"] != 3.0 || got.Total["lost"]["records"] != 7.0 || got.Total["lost"]["confidence"] != "suspect" {
 		t.Errorf("JSON %s", text)
 	}
 }
@@ -85,6 +89,8 @@ func TestAuditFinds(t *testing.T) {
 			row + "messages decoded late exceed those undecoded: 5 of 4"},
 		{"more found than lost", "UPDATE ledger SET lost_found = 10",
 			row + "records found late exceed those lost: 10 of 9"},
+		{"more estimated than accounted", "UPDATE ledger SET estimated_octets = 60001",
+			row + "octets estimated exceed those accounted: 60001 of 60000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := bookkeeping(t)
@@ -122,5 +128,21 @@ func TestStats(t *testing.T) {
 	if st.Sessions != 1 || st.Suspended != 2 || st.Checkpoint != 1 || st.Records["pending"] != 1 || st.Records["acknowledged"] != 1 ||
 		st.Records["quarantined"] != 1 || st.Octets.State == 0 || st.Octets.Journal == 0 || st.First != 1 || st.Last != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// The first schema had no columns for estimates: they are zero in what it
+// stored.
+func TestAuditAfterMigration(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "state.db")
+	execute(t, file, stateSchema.steps[0])
+	execute(t, file, fmt.Sprintf("PRAGMA application_id = %d", stateSchema.id))
+	execute(t, file, "PRAGMA user_version = 1")
+	execute(t, file, "INSERT INTO ledger (exporter, domain, interval, received_records, rejected_records, lost) VALUES ('a', 1, 60, 2, 2, 3)")
+	books := balanced(t, open(t, dir, Config{}))
+	want := Sums{Received: acct.Count{Records: 2}, Rejected: acct.Count{Records: 2}, Lost: Lost{Records: 3}}
+	if books.Total != want {
+		t.Errorf("total %+v, want %+v", books.Total, want)
 	}
 }

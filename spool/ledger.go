@@ -48,12 +48,18 @@ var ledgerColumns = []struct {
 	{"acknowledged_records", func(a *amount) *uint64 { return &a.Acknowledged.Records }},
 	{"acknowledged_octets", func(a *amount) *uint64 { return &a.Acknowledged.Octets }},
 	{"acknowledged_packets", func(a *amount) *uint64 { return &a.Acknowledged.Packets }},
+	{"estimated_records", func(a *amount) *uint64 { return &a.Estimated.Records }},
+	{"estimated_octets", func(a *amount) *uint64 { return &a.Estimated.Octets }},
+	{"estimated_packets", func(a *amount) *uint64 { return &a.Estimated.Packets }},
 	{"undecoded_messages", func(a *amount) *uint64 { return &a.UndecodedMessages }},
 	{"undecoded_octets", func(a *amount) *uint64 { return &a.UndecodedOctets }},
 	{"decoded_messages", func(a *amount) *uint64 { return &a.DecodedMessages }},
 	{"decoded_octets", func(a *amount) *uint64 { return &a.DecodedOctets }},
 	{"lost", func(a *amount) *uint64 { return &a.Lost }},
 	{"lost_found", func(a *amount) *uint64 { return &a.LostFound }},
+	{"lost_estimated", func(a *amount) *uint64 { return &a.LostEstimated }},
+	{"lost_suspect", func(a *amount) *uint64 { return &a.LostSuspect }},
+	{"restarts", func(a *amount) *uint64 { return &a.Restarts }},
 }
 
 var ledgerSelect, ledgerAdd, acknowledgedAdd = ledgerQueries()

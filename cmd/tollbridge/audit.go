@@ -21,8 +21,11 @@ every record and octet went:
   accounted           = open + pending + acknowledged + quarantined
 
 Both sides are counted independently, in one moment, beside a running daemon
-or without one. Undecoded data and lost records stand apart. The exit status
-is 1, and the row is named, when something does not balance.`,
+or without one. Estimated is the part of accounted that was scaled from sampled
+packets. Undecoded data and lost records stand apart; confidence says what the
+number of lost records is worth: exact, estimated, suspect, or unknown where
+the exporter's numbers began anew. The exit status is 1, and the row is named,
+when something does not balance.`,
 		Args: cobra.NoArgs,
 	}
 	state := addStateFlags(cmd)
@@ -66,7 +69,7 @@ func booksTable(b spool.Books, wide bool) table {
 			t.columns = append(t.columns, a.name)
 		}
 	}
-	t.columns = append(t.columns, "undecoded", "lost")
+	t.columns = append(t.columns, "undecoded", "lost", "confidence")
 	add := func(s spool.Sums, cells ...any) {
 		for _, a := range amounts(s) {
 			if wide {
@@ -75,7 +78,7 @@ func booksTable(b spool.Books, wide bool) table {
 				cells = append(cells, a.Octets)
 			}
 		}
-		t.add(append(cells, s.Undecoded.Octets, s.Lost.Records)...)
+		t.add(append(cells, s.Undecoded.Octets, s.Lost.Records, s.Lost.Confidence)...)
 	}
 	for _, r := range b.Rows {
 		add(r.Sums, r.Exporter, r.Domain, r.Interval.UTC().Format(time.RFC3339))
@@ -94,7 +97,7 @@ func amounts(s spool.Sums) []amount {
 	return []amount{
 		{"received", s.Received}, {"mirrored", s.Mirrored}, {"accounted", s.Accounted}, {"duplicate", s.Duplicate},
 		{"suspended", s.Suspended}, {"rejected", s.Rejected}, {"skipped", s.Skipped}, {"open", s.Open},
-		{"pending", s.Pending}, {"acknowledged", s.Acknowledged}, {"quarantined", s.Quarantined},
+		{"pending", s.Pending}, {"acknowledged", s.Acknowledged}, {"quarantined", s.Quarantined}, {"estimated", s.Estimated},
 	}
 }
 
