@@ -39,7 +39,9 @@ type bridge struct {
 	server *aaaserver.Server // likewise
 
 	udp      []*net.UDPConn
+	dtls     []*net.UDPConn
 	tcp      []net.Listener
+	tls      []net.Listener
 	diameter []net.Listener
 	status   net.Listener
 
@@ -80,7 +82,11 @@ func (b *bridge) open() error {
 		return err
 	}
 
-	if b.collector, err = collect.New(collect.Config{Journal: b.journal, Exporters: exporters(b.cfg), Log: b.log}); err != nil {
+	secure, err := collectTLS(b.cfg.CollectingProcess)
+	if err != nil {
+		return err
+	}
+	if b.collector, err = collect.New(collect.Config{Journal: b.journal, Exporters: exporters(b.cfg), TLS: secure, Log: b.log}); err != nil {
 		return err
 	}
 	b.runner, err = asm.NewRunner(asm.RunConfig{
@@ -123,22 +129,39 @@ func (b *bridge) listen() error {
 		b.log.Info("listening", "what", key, "address", ln.Addr().String())
 		return ln, nil
 	}
-	for _, a := range b.cfg.CollectingProcess.UDPCollectors {
-		const key = "collectingProcess.udpCollectors"
-		conn, err := lc.ListenPacket(ctx, "udp", a.String())
-		if err != nil {
-			return listenError(key, err)
+	for _, l := range []struct {
+		key   string
+		addrs []netip.AddrPort
+		conns *[]*net.UDPConn
+	}{
+		{"collectingProcess.udpCollectors", b.cfg.CollectingProcess.UDPCollectors, &b.udp},
+		{"collectingProcess.dtlsCollectors", b.cfg.CollectingProcess.DTLSCollectors, &b.dtls},
+	} {
+		for _, a := range l.addrs {
+			conn, err := lc.ListenPacket(ctx, "udp", a.String())
+			if err != nil {
+				return listenError(l.key, err)
+			}
+			b.closers = append(b.closers, conn.Close)
+			b.log.Info("listening", "what", l.key, "address", conn.LocalAddr().String())
+			*l.conns = append(*l.conns, conn.(*net.UDPConn))
 		}
-		b.closers = append(b.closers, conn.Close)
-		b.log.Info("listening", "what", key, "address", conn.LocalAddr().String())
-		b.udp = append(b.udp, conn.(*net.UDPConn))
 	}
-	for _, a := range b.cfg.CollectingProcess.TCPCollectors {
-		ln, err := tcp("collectingProcess.tcpCollectors", a)
-		if err != nil {
-			return err
+	for _, l := range []struct {
+		key       string
+		addrs     []netip.AddrPort
+		listeners *[]net.Listener
+	}{
+		{"collectingProcess.tcpCollectors", b.cfg.CollectingProcess.TCPCollectors, &b.tcp},
+		{"collectingProcess.tlsCollectors", b.cfg.CollectingProcess.TLSCollectors, &b.tls},
+	} {
+		for _, a := range l.addrs {
+			ln, err := tcp(l.key, a)
+			if err != nil {
+				return err
+			}
+			*l.listeners = append(*l.listeners, ln)
 		}
-		b.tcp = append(b.tcp, ln)
 	}
 	for _, a := range b.cfg.Server.Listen {
 		ln, err := tcp("server.listen", a)
@@ -259,6 +282,12 @@ func (b *bridge) collect(ctx context.Context) error {
 	for _, ln := range b.tcp {
 		g.Go(func() error { return b.collector.ServeTCP(ctx, ln) })
 	}
+	for _, ln := range b.tls {
+		g.Go(func() error { return b.collector.ServeTLS(ctx, ln) })
+	}
+	for _, conn := range b.dtls {
+		g.Go(func() error { return b.collector.ServeDTLS(ctx, conn) })
+	}
 	g.Go(func() error { <-ctx.Done(); return nil }) // a server alone collects nothing
 	return g.Wait()
 }
@@ -312,11 +341,23 @@ func (b *bridge) keepHouse(ctx context.Context) error {
 	}
 }
 
+// collectTLS reads the files for TLS and DTLS, where either is listened for.
+func collectTLS(c config.CollectingProcess) (*collect.TLS, error) {
+	if len(c.TLSCollectors)+len(c.DTLSCollectors) == 0 {
+		return nil, nil
+	}
+	certificate, ca, err := c.TLS.Load()
+	if err != nil {
+		return nil, fmt.Errorf("collectingProcess.tls: %w", err)
+	}
+	return &collect.TLS{Certificate: certificate, ClientCAs: ca}, nil
+}
+
 // exporters are those of the configuration as the Collecting Process has them.
 func exporters(c config.Config) []collect.Exporter {
 	var all []collect.Exporter
 	for _, e := range c.CollectingProcess.Exporters {
-		all = append(all, collect.Exporter{Name: e.Name, Prefixes: prefixes(e.Prefixes)})
+		all = append(all, collect.Exporter{Name: e.Name, Prefixes: prefixes(e.Prefixes), CertificateNames: e.CertificateNames})
 	}
 	return all
 }

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/export"
 	"tollbridge/meter"
@@ -24,8 +26,11 @@ func newMeter() *cobra.Command {
 	var (
 		files        []string
 		iface        string
-		to           string
+		collectors   string
+		duplicate    bool
+		transport    string
 		udp          bool
+		secure       config.TLS
 		domain       uint32
 		active, idle time.Duration
 	)
@@ -34,28 +39,54 @@ func newMeter() *cobra.Command {
 		Short: "Measure packets and export flow records",
 		Long: `Meter sorts packets into flows (addresses, ports, protocol, DSCP) and exports
 a record of each over IPFIX: of capture files, pcap or pcapng, or of a live
-interface until it is interrupted. Octets are those of the IP layer.`,
+interface until it is interrupted. Octets are those of the IP layer.
+
+Of several collectors the first that can be reached is exported to, with
+--duplicate each; one that can't be reached then misses what does not fit the
+buffer. Over tls and dtls the collector's certificate must be of the host that
+--to names, and ours is shown to it.`,
 		Example: `  tollbridge meter -r traffic.pcap
-  tollbridge meter -i eth0 --to 127.0.0.1:4739`,
+  tollbridge meter -i eth0 --to 127.0.0.1:4739
+  tollbridge meter -i eth0 --transport tls --to collector.isp.example:4740,backup.isp.example:4740 \
+    --cert meter.pem --key meter-key.pem --ca isp-ca.pem`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&files, "read", "r", nil, "capture files to read")
 	flags.StringVarP(&iface, "interface", "i", "", "interface to observe (needs root or CAP_NET_RAW)")
-	flags.StringVar(&to, "to", "127.0.0.1:4739", "address and port of the collector")
-	flags.BoolVar(&udp, "udp", false, "export over UDP instead of TCP")
+	flags.StringVar(&collectors, "to", "127.0.0.1:4739", "address and port of the collector, then of backups, with commas between")
+	flags.BoolVar(&duplicate, "duplicate", false, "export every record to each collector")
+	flags.StringVar(&transport, "transport", "tcp", "udp, tcp, tls or dtls")
+	flags.BoolVar(&udp, "udp", false, "short for --transport udp")
+	flags.StringVar(&secure.Certificate, "cert", "", "our certificate for tls and dtls, a PEM file")
+	flags.StringVar(&secure.Key, "key", "", "its private key")
+	flags.StringVar(&secure.CA, "ca", "", "who may vouch for collectors")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
 	flags.DurationVar(&active, "active-timeout", 60*time.Second, "a long flow is exported this often")
 	flags.DurationVar(&idle, "idle-timeout", 15*time.Second, "a silent flow ends after this")
 	cmd.MarkFlagsMutuallyExclusive("read", "interface")
 	cmd.MarkFlagsOneRequired("read", "interface")
+	cmd.MarkFlagsMutuallyExclusive("udp", "transport")
+	cmd.MarkFlagsRequiredTogether("cert", "key", "ca")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-		transport := ipfix.TCP
+		cfg := export.Config{Domain: domain, Reconnect: 5 * time.Second, Log: log}
 		if udp {
-			transport = ipfix.UDP
+			transport = "udp"
 		}
-		exporter, err := export.New(export.Config{Transport: transport, Address: to, Domain: domain, Reconnect: 5 * time.Second, Log: log})
+		var err error
+		if cfg.Transport, err = exportOver(transport); err != nil {
+			return err
+		}
+		if secure != (config.TLS{}) {
+			certificate, ca, err := secure.Load()
+			if err != nil {
+				return fmt.Errorf("meter: --cert, --key, --ca: %w", err)
+			}
+			cfg.TLS = &export.TLS{Certificate: certificate, RootCAs: ca}
+		}
+		to := strings.Split(collectors, ",")
+		exporter, err := newExport(cfg, to, duplicate)
 		if err != nil {
 			return err
 		}
@@ -74,18 +105,61 @@ interface until it is interrupted. Octets are those of the IP layer.`,
 			}
 			return nil
 		})
-		s, e := m.Stats(), exporter.Stats()
-		fmt.Fprintf(cmd.OutOrStdout(), "%d packets and %d octets in %d flow records, %d messages sent\n",
-			s.Packets, s.Octets, e.Records, e.Messages)
+		s := m.Stats()
+		for i, p := range exporter {
+			where := ""
+			if len(exporter) > 1 {
+				where = " to " + to[i]
+			}
+			e := p.Stats()
+			fmt.Fprintf(cmd.OutOrStdout(), "%d packets and %d octets in %d flow records, %d messages sent%s\n",
+				s.Packets, s.Octets, e.Records, e.Messages, where)
+		}
 		return err
 	}
 	return cmd
 }
 
+// exportOver returns the transport of a name.
+func exportOver(name string) (ipfix.Transport, error) {
+	for _, t := range []ipfix.Transport{ipfix.UDP, ipfix.TCP, ipfix.TLS, ipfix.DTLS} {
+		if t.String() == name {
+			return t, nil
+		}
+	}
+	return 0, fmt.Errorf("meter: --transport %s: is not one of udp, tcp, tls, dtls", name)
+}
+
+// newExport returns an Exporting Process for the first collector, with the
+// others as backups, or one for each.
+func newExport(cfg export.Config, to []string, duplicate bool) (export.Duplicate, error) {
+	if !duplicate {
+		cfg.Address, cfg.Backups = to[0], to[1:]
+		p, err := export.New(cfg)
+		return export.Duplicate{p}, err
+	}
+	var all export.Duplicate
+	cfg.DropWhenFull = true
+	for _, cfg.Address = range to {
+		p, err := export.New(cfg)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// An exporter is an Exporting Process, or several.
+type exporter interface {
+	Run(context.Context) error
+	Close(context.Context) error
+}
+
 // meterAndExport runs the Exporting Process while measure feeds the meter,
 // then exports what the flow cache still holds and waits until the collector
 // has read it.
-func meterAndExport(ctx context.Context, m *meter.Meter, e *export.Process, measure func(context.Context) error) error {
+func meterAndExport(ctx context.Context, m *meter.Meter, e exporter, measure func(context.Context) error) error {
 	g, runCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	g.Go(func() error { return e.Run(runCtx) })
 	err := measure(ctx)

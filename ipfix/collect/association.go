@@ -183,7 +183,7 @@ func (t *associations) end(a *association) {
 }
 
 // maxEarly is the most datagrams that are kept until a handshake is done.
-const maxEarly = 64
+const maxEarly = maxQueued
 
 // ReadFrom implements net.PacketConn. It holds application data back until
 // the handshake is done: the library, which may notice that later than the

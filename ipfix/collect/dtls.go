@@ -20,8 +20,8 @@ import (
 // maxRecord is the longest datagram that the DTLS library reads, in octets.
 const maxRecord = 8192
 
-// stopGrace is how long a Process that was told to stop reads on from DTLS
-// associations: what is on its way through it comes out in that time.
+// stopGrace is how long nothing must have come from a DTLS association before a
+// Process that was told to stop believes that nothing is on its way.
 const stopGrace = 100 * time.Millisecond
 
 // ServeDTLS is ServeUDP for DTLS 1.2 over UDP. The exporter is who its
@@ -200,15 +200,21 @@ type dtlsSession struct {
 // long, or ctx ends.
 func (c *dtlsSession) collect(ctx context.Context) error {
 	idle := time.Now().Add(c.cfg.IdleTimeout)
+	var end time.Time // of reading on, once the Process is to stop
 	stop := context.AfterFunc(ctx, func() { c.conn.SetReadDeadline(time.Now().Add(2 * stopGrace)) })
 	defer stop()
 	b := make([]byte, maxRecord)
 	for {
-		if ctx.Err() == nil {
-			c.conn.SetReadDeadline(idle)
-			if ctx.Err() != nil { // it has ended just now, and its deadline was overwritten
-				c.conn.SetReadDeadline(time.Now().Add(2 * stopGrace))
+		c.conn.SetReadDeadline(idle)
+		if ctx.Err() != nil { // not asked before, or its own deadline could be overwritten
+			now := time.Now()
+			if end.IsZero() {
+				end = now.Add(c.cfg.StopTimeout)
 			}
+			if now = now.Add(2 * stopGrace); now.After(end) {
+				now = end
+			}
+			c.conn.SetReadDeadline(now)
 		}
 		n, err := c.conn.Read(b)
 		at := c.cfg.Now()
@@ -226,11 +232,11 @@ func (c *dtlsSession) collect(ctx context.Context) error {
 			}
 			c.opened = true
 		}
+		c.associations.touch(c.association)
+		idle = time.Now().Add(c.cfg.IdleTimeout)
 		if err := c.message(at, c.exporter, c.number, b[:n]); err != nil {
 			return err
 		}
-		c.associations.touch(c.association)
-		idle = time.Now().Add(c.cfg.IdleTimeout)
 	}
 }
 

@@ -26,39 +26,9 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 		report("server.originHost", "%q is identity.originHost too: a Diameter node does not connect to itself, so give the server a name of its own", c.Server.OriginHost)
 	}
 
-	names := map[string]bool{}
-	owner := map[netip.Prefix]string{}
-	for i, e := range c.CollectingProcess.Exporters {
-		key := fmt.Sprintf("collectingProcess.exporters[%d]", i)
-		if e.Name == "" {
-			report(key+".name", "is missing: the books name an exporter by it")
-		}
-		if names[e.Name] {
-			report(key+".name", "%q is another exporter's name", e.Name)
-		}
-		names[e.Name] = true
-		if len(e.Prefixes) == 0 {
-			report(key+".prefixes", "is missing: an exporter is known by the addresses that it sends from")
-		}
-		for j, p := range e.Prefixes {
-			if o, taken := owner[p.Prefix]; taken {
-				report(fmt.Sprintf("%s.prefixes[%d]", key, j), "%s belongs to exporter %q", p, o)
-			}
-			owner[p.Prefix] = e.Name
-		}
-	}
-	for _, l := range []struct {
-		key   string
-		addrs []netip.AddrPort
-	}{{"collectingProcess.udpCollectors", c.CollectingProcess.UDPCollectors}, {"collectingProcess.tcpCollectors", c.CollectingProcess.TCPCollectors}} {
-		for i, a := range l.addrs {
-			if !a.Addr().IsLoopback() && len(c.CollectingProcess.Exporters) == 0 {
-				report(fmt.Sprintf("%s[%d]", l.key, i), "%s can be reached from other hosts, but collectingProcess.exporters names none that may send", a)
-			}
-		}
-	}
-	if len(c.CollectingProcess.UDPCollectors)+len(c.CollectingProcess.TCPCollectors) == 0 && len(c.Server.Listen) == 0 {
-		report("collectingProcess", "has no udpCollectors and no tcpCollectors, and server.listen is empty: nothing could ever come in")
+	c.CollectingProcess.check(report)
+	if c.CollectingProcess.listeners() == 0 && len(c.Server.Listen) == 0 {
+		report("collectingProcess", "has no udpCollectors, tcpCollectors, tlsCollectors or dtlsCollectors, and server.listen is empty: nothing could ever come in")
 	}
 
 	for i, f := range c.Users.Files {

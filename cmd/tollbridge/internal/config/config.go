@@ -4,7 +4,11 @@
 package config
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -30,16 +34,45 @@ type Identity struct {
 
 // CollectingProcess is where IPFIX comes in (RFC 6728, Section 4.5).
 type CollectingProcess struct {
-	UDPCollectors []netip.AddrPort `yaml:"udpCollectors"`
-	TCPCollectors []netip.AddrPort `yaml:"tcpCollectors"`
-	Exporters     []Exporter       `yaml:"exporters"`
+	UDPCollectors  []netip.AddrPort `yaml:"udpCollectors"`
+	TCPCollectors  []netip.AddrPort `yaml:"tcpCollectors"`
+	TLSCollectors  []netip.AddrPort `yaml:"tlsCollectors"`
+	DTLSCollectors []netip.AddrPort `yaml:"dtlsCollectors"`
+	TLS            TLS              `yaml:"tls"`
+	Exporters      []Exporter       `yaml:"exporters"`
+}
+
+// TLS is who we are over TLS and DTLS, and whose word we take for who others
+// are (RFC 7011, Section 11.3). Its files are in PEM.
+type TLS struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+	CA          string `yaml:"ca"`
+}
+
+// Load reads the files.
+func (t TLS) Load() (tls.Certificate, *x509.CertPool, error) {
+	certificate, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	ca, err := os.ReadFile(t.CA)
+	if err != nil {
+		return tls.Certificate{}, nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return tls.Certificate{}, nil, fmt.Errorf("%s has no certificate in PEM", t.CA)
+	}
+	return certificate, pool, nil
 }
 
 // An Exporter is one that may send to us. With none named, every address is
 // an exporter of its own, by the name of its address.
 type Exporter struct {
-	Name     string   `yaml:"name"`
-	Prefixes []Prefix `yaml:"prefixes"`
+	Name             string   `yaml:"name"`
+	Prefixes         []Prefix `yaml:"prefixes"`         // over UDP and TCP
+	CertificateNames []string `yaml:"certificateNames"` // over TLS and DTLS
 }
 
 // Users says whose addresses are whose.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/internal/certtest"
 )
 
 func TestAnEmptyFileIsTheDefault(t *testing.T) {
@@ -47,6 +48,16 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 		{"unreadable users file", "users:\n  files: [nowhere.csv]\n", "x.yaml:2: users.files[0]: can't be read: open nowhere.csv"},
 		{"open to the world without exporters", "collectingProcess:\n  udpCollectors: ['0.0.0.0:4739']\n", "x.yaml:2: collectingProcess.udpCollectors[0]: 0.0.0.0:4739 can be reached from other hosts"},
 		{"an address of two exporters", "collectingProcess:\n  exporters:\n    - {name: a, prefixes: [192.0.2.1]}\n    - {name: b, prefixes: [192.0.2.1/32]}\n", `x.yaml:4: collectingProcess.exporters[1].prefixes[0]: 192.0.2.1/32 belongs to exporter "a"`},
+		{"TLS without a certificate", "collectingProcess:\n  tlsCollectors: ['127.0.0.1:4740']\n", "x.yaml:1: collectingProcess.tls.certificate: is missing: name the PEM file of what exporters know us by, as tlsCollectors and dtlsCollectors need it"},
+		{"half of tls", "collectingProcess:\n  tls:\n    ca: /dev/null\n", "x.yaml:2: collectingProcess.tls.key: is missing: name the PEM file of the certificate's private key, as the other keys of tls are given"},
+		{"unreadable key", "collectingProcess:\n  tls:\n    key: nowhere.pem\n", "x.yaml:3: collectingProcess.tls.key: can't be read: open nowhere.pem"},
+		{"TLS open to the world without exporters", "collectingProcess:\n  dtlsCollectors: ['0.0.0.0:4740']\n", "x.yaml:2: collectingProcess.dtlsCollectors[0]: 0.0.0.0:4740 can be reached from other hosts"},
+		{"exporter by certificate on plain transports only", "collectingProcess:\n  exporters:\n    - {name: a, certificateNames: [a.example]}\n", "x.yaml:3: collectingProcess.exporters[0].certificateNames: is of no use without tlsCollectors and dtlsCollectors"},
+		{"plain listener that no exporter may use", "collectingProcess:\n  exporters:\n    - {name: a, certificateNames: [a.example]}\n", "collectingProcess.udpCollectors[0]: nobody could send to it: no exporter has prefixes"},
+		{"exporter by address on TLS only", "collectingProcess:\n  udpCollectors: []\n  tcpCollectors: []\n  tlsCollectors: ['127.0.0.1:4740']\n  exporters:\n    - {name: a, prefixes: [192.0.2.1]}\n", "x.yaml:6: collectingProcess.exporters[0].prefixes: is of no use without udpCollectors and tcpCollectors"},
+		{"a certificate name of two exporters", "collectingProcess:\n  exporters:\n    - {name: a, certificateNames: [e.example]}\n    - {name: b, certificateNames: [E.example.]}\n", `x.yaml:4: collectingProcess.exporters[1].certificateNames[0]: E.example. belongs to exporter "a"`},
+		{"no certificate name", "collectingProcess:\n  exporters:\n    - {name: a, certificateNames: ['edge 1']}\n", `collectingProcess.exporters[0].certificateNames[0]: "edge 1" is not a name of a certificate`},
+		{"exporter known by nothing", "collectingProcess:\n  exporters:\n    - {name: a}\n", "x.yaml:3: collectingProcess.exporters[0].prefixes: is missing, and so is certificateNames"},
 		{"peer in the clear", "delivery:\n  peers:\n    - address: 192.0.2.1:3868\n", "x.yaml:3: delivery.peers[0].address: 192.0.2.1:3868 is another host"},
 		{"nowhere to deliver to", "server:\n  listen: []\n", "delivery.peers: is empty and so is server.listen"},
 		{"users in mode aaa-client", "accounting: {mode: aaa-client}\nusers: {files: [/dev/null]}\n", "x.yaml:2: users.files: is of no use with accounting.mode aaa-client"},
@@ -56,6 +67,31 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			_, err := config.Parse("x.yaml", []byte(row.content))
 			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("error:\n%v\nwant:\n%s", err, row.want)
+			}
+		})
+	}
+}
+
+// Files for TLS that can be read may still be of no use.
+func TestTLSFiles(t *testing.T) {
+	ca := certtest.NewAuthority(t)
+	ours, other := ca.Write(ca.Issue("collector.isp.example")), ca.Write(ca.Issue("collector.isp.example"))
+	for _, row := range []struct {
+		name string
+		tls  certtest.Files
+		want string // "" accepts
+	}{
+		{"whole", ours, ""},
+		{"key of another certificate", certtest.Files{Certificate: ours.Certificate, Key: other.Key, CA: ours.CA}, "collectingProcess.tls.certificate: can't be used: tls: private key does not match public key"},
+		{"no certificate in the file", certtest.Files{Certificate: ours.Key, Key: ours.Key, CA: ours.CA}, "collectingProcess.tls.certificate: can't be used"},
+		{"no authority in the file", certtest.Files{Certificate: ours.Certificate, Key: ours.Key, CA: ours.Key}, "collectingProcess.tls.ca: can't be used"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			content := fmt.Sprintf("collectingProcess:\n  tlsCollectors: ['0.0.0.0:4740']\n  udpCollectors: []\n  tcpCollectors: []\n  exporters:\n    - {name: a, certificateNames: [a.example]}\n  tls: {certificate: %q, key: %q, ca: %q}\n",
+				row.tls.Certificate, row.tls.Key, row.tls.CA)
+			_, err := config.Parse("x.yaml", []byte(content))
+			if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 				t.Errorf("error:\n%v\nwant:\n%s", err, row.want)
 			}
 		})
