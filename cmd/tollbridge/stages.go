@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // A stage is a part of the daemon that runs until its context ends. An error
@@ -13,9 +14,15 @@ type stage struct {
 	run  func(context.Context) error
 }
 
+// stopTimeout is how long a stage may take to stop before the next is stopped
+// beside it: one may be held up by another that can't go on, as the collector
+// is by a journal without space on the disk.
+const stopTimeout = 20 * time.Second
+
 // runStages runs stages at once until ctx ends or one of them does. It stops
-// them in order, each after the one before has returned, so that what a stage
-// still hands on is taken by the next.
+// them in order, each after the one before has returned or stopTimeout has
+// passed, so that what a stage still hands on is taken by the next. It returns
+// when all have.
 func runStages(ctx context.Context, stages ...stage) error {
 	type running struct {
 		cancel context.CancelFunc
@@ -42,9 +49,17 @@ func runStages(ctx context.Context, stages ...stage) error {
 	case <-ctx.Done():
 	case <-ended:
 	}
-	var errs []error
 	for _, r := range all {
 		r.cancel()
+		late := time.NewTimer(stopTimeout)
+		select {
+		case <-r.done:
+		case <-late.C:
+		}
+		late.Stop()
+	}
+	var errs []error
+	for _, r := range all {
 		<-r.done
 		errs = append(errs, r.err)
 	}
