@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -29,10 +30,13 @@ and what would be right. It opens no port and touches no state.`,
 		if err != nil {
 			return err
 		}
+		problems := []error{settings(c).Validate()}
 		for _, f := range c.Users.Files {
-			if _, err := users.ParseFile(f); err != nil {
-				return err
-			}
+			_, err := users.ParseFile(f)
+			problems = append(problems, err)
+		}
+		if err := errors.Join(problems...); err != nil {
+			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%s is valid\n", file)
 		return nil

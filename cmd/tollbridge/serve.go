@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,8 @@ func newServe() *cobra.Command {
 		Short: "Run the daemon: collect, account, deliver",
 		Long: `Serve collects IPFIX, accounts for it and delivers the accounting records,
 until it is told to stop by SIGTERM or SIGINT: it then works off what it has
-read, makes a last checkpoint, and exits with status 0.
+read, makes a last checkpoint, and exits with status 0. A second signal ends
+it at once; like a crash, that loses nothing.
 
 Without a configuration it collects on 127.0.0.1:4739, UDP and TCP, into
 ./tollbridge-data, and delivers to the embedded accounting application.`,
@@ -36,6 +38,9 @@ Without a configuration it collects on 127.0.0.1:4739, UDP and TCP, into
 		if data != "" {
 			c.Data = data
 		}
+		if err := settings(c).Validate(); err != nil {
+			return err
+		}
 		log := newLog(cmd, c.Log)
 		b, err := newBridge(c, log)
 		if err != nil {
@@ -43,6 +48,7 @@ Without a configuration it collects on 127.0.0.1:4739, UDP and TCP, into
 		}
 		defer b.Close()
 		log.Info("started", "version", version, "data", c.Data)
+		context.AfterFunc(cmd.Context(), func() { log.Info("stopping") })
 		if err := b.Run(cmd.Context()); err != nil {
 			return err
 		}
