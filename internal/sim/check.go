@@ -29,6 +29,7 @@ func (w *world) check() {
 	w.checkBills()
 	w.checkEvents()
 	w.checkBooks(&books)
+	w.checkStraight(&books)
 	for _, m := range w.truth.promised {
 		for _, f := range m.flows() {
 			if !f.journaled {
@@ -110,10 +111,17 @@ func (w *world) checkBooks(books *sums) {
 	for _, x := range w.truth.total {
 		want.received, want.mirrored = want.received.Plus(x.received), want.mirrored.Plus(x.mirrored)
 		want.accounted, want.suspended = want.accounted.Plus(x.accounted), want.suspended.Plus(x.suspended)
+		want.duplicate = want.duplicate.Plus(x.duplicate)
 	}
 	if books.received != want.received || books.mirrored != want.mirrored || books.accounted != want.accounted {
 		w.fail("the books have received %+v, mirrored %+v, accounted %+v; in truth %+v, %+v, %+v",
 			books.received, books.mirrored, books.accounted, want.received, want.mirrored, want.accounted)
+	}
+	// What is outside of the window may be known as a duplicate by its Message,
+	// or be suspended.
+	if books.duplicate.Octets < want.duplicate.Octets || books.suspended.Octets < want.suspended.Octets {
+		w.fail("the books have duplicates of %+v and suspended %+v, in truth at least %+v and %+v",
+			books.duplicate, books.suspended, want.duplicate, want.suspended)
 	}
 	if !books.rejected.IsZero() {
 		w.fail("rejected are %+v", books.rejected)

@@ -30,6 +30,9 @@ type disk interface {
 	// the sums.
 	books() (sums, error)
 
+	// contents returns the accounting records, encoded.
+	contents() map[cdrKey][]byte
+
 	crash(rng randomness) // what was written and not made durable may be lost or torn
 	close()
 }

@@ -18,7 +18,8 @@ type exporter struct {
 	domains   []uint32
 	udp       bool
 	wantsAcks bool
-	offset    int64 // of its clock, nanoseconds
+	shadow    *exporter // sends all of it once more over UDP; nil for none
+	offset    int64     // of its clock, nanoseconds
 
 	remote   netip.AddrPort // of the present Transport Session
 	port     uint16
@@ -58,6 +59,10 @@ func newExporter(w *world, i int) *exporter {
 		e.domains = append(e.domains, 7)
 	}
 	e.wantsAcks = !e.udp && w.rng.IntN(3) > 0
+	if w.rng.IntN(5) == 0 {
+		e.shadow = &exporter{w: w, name: e.name, domains: e.domains, udp: true, offset: e.offset, port: e.port + 500}
+		e.shadow.renew()
+	}
 	e.renew()
 	return e
 }
@@ -105,6 +110,9 @@ func (e *exporter) export() {
 	e.recent = append(e.recent, flows...)
 	e.recent = e.recent[max(0, len(e.recent)-20):]
 	e.send(e.encode(domain, flows))
+	if e.shadow != nil {
+		e.shadow.send(e.shadow.encode(domain, flows))
+	}
 }
 
 // repeat sends the latest n flows again, in other Messages.

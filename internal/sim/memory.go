@@ -15,7 +15,9 @@ import (
 // A memory is the disk in memory. A transaction is whole or not there at all;
 // the journal can be torn, see tape.
 type memory struct {
-	tape tape
+	tape    tape
+	epoch   uint32
+	hashKey [16]byte
 
 	position, needed uint64
 	time             int64
@@ -54,7 +56,7 @@ func newMemory() *memory {
 	return &memory{
 		sessions: map[uint64]acct.SessionState{}, ledger: map[acct.LedgerKey]*memoryRow{},
 		suspended: map[uint64]acct.Suspended{}, state: map[[2]string][]byte{}, identities: map[int64][]byte{},
-		nextSuspended: 1, wake: make(chan struct{}, 1),
+		epoch: 7, hashKey: [16]byte{1, 2, 3}, nextSuspended: 1, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -184,7 +186,7 @@ func (m *memory) ledgerRow(key acct.LedgerKey) *memoryRow {
 // from a disk.
 func (m *memory) Load(context.Context) (acct.Checkpoint, error) {
 	cp := acct.Checkpoint{
-		Position: m.position, Time: m.time, Epoch: 7, HashKey: [16]byte{1, 2, 3}, NextSuspended: m.nextSuspended,
+		Position: m.position, Time: m.time, Epoch: m.epoch, HashKey: m.hashKey, NextSuspended: m.nextSuspended,
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.sessions)) {
 		s := m.sessions[id]
@@ -320,6 +322,16 @@ func (m *memory) requeue(_ context.Context, ids []uint64) error {
 	}
 	m.notify()
 	return nil
+}
+
+func (m *memory) contents() map[cdrKey][]byte {
+	all := map[cdrKey][]byte{}
+	for _, p := range m.rows {
+		if p != nil {
+			all[cdrKey{p.session, p.number}] = p.content
+		}
+	}
+	return all
 }
 
 // books implements disk.

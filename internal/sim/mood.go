@@ -52,6 +52,10 @@ func newMood(rng *rand.Rand) mood {
 		refuse:    rng.IntN(4) == 0,
 		outages:   rng.IntN(4),
 	}
+	early := 0
+	if rng.IntN(3) == 0 {
+		early = 2
+	}
 	if rng.IntN(3) == 0 {
 		m.slow = 2 * time.Second
 	}
@@ -60,7 +64,7 @@ func newMood(rng *rand.Rand) mood {
 		Interval: time.Duration(30+30*rng.IntN(3)) * time.Second,
 		Linger:   30 * time.Second, Late: 10 * time.Minute,
 		DedupWindow: time.Duration(5+5*rng.IntN(4)) * time.Minute, ClockTolerance: time.Minute,
-		EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
+		EarlySets: early, EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
 	}
 	return m.vary(rng, true)
 }
@@ -95,6 +99,10 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 		}
 	}
 	if !first && rng.IntN(3) == 0 {
+		s.DedupWindow = time.Duration(5+5*rng.IntN(4)) * time.Minute
+		s.ClockTolerance = time.Duration(30+30*rng.IntN(3)) * time.Second
+	}
+	if !first && rng.IntN(3) == 0 {
 		s.Interval = time.Duration(30+30*rng.IntN(3)) * time.Second
 	}
 	return m
@@ -119,6 +127,9 @@ func (w *world) troubles() {
 	for range w.mood.steps {
 		sometime(func() {
 			step := w.between(-2*time.Minute, 2*time.Minute)
+			if w.chance(0.2) {
+				step *= 15
+			}
 			w.log("the bridge's clock steps by %v", step)
 			w.skew += int64(step)
 		})
@@ -141,7 +152,27 @@ func (w *world) troubles() {
 			}
 		})
 	}
+	if w.mood.refuse {
+		for range w.rng.IntN(4) {
+			sometime(func() { w.requeue() })
+		}
+	}
 	w.users.changes(w)
+}
+
+// requeue is what an operator does with records that were refused, and
+// reports whether there were any.
+func (w *world) requeue() bool {
+	ids := w.disk.quarantined()
+	if len(ids) == 0 || w.proc == nil {
+		return false
+	}
+	w.log("requeue %v", ids)
+	if err := w.disk.requeue(w.ctx, ids); err != nil {
+		w.fail("requeue %v: %v", ids, err)
+	}
+	w.proc.deliver()
+	return true
 }
 
 // heal ends all trouble. The bridge's clock goes on where the pipeline's is.

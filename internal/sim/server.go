@@ -112,6 +112,10 @@ type cdrKey struct {
 	number  uint32
 }
 
+func (k cdrKey) compare(o cdrKey) int {
+	return cmp.Or(cmp.Compare(k.session, o.session), cmp.Compare(k.number, o.number))
+}
+
 type cdr struct {
 	acct.Record
 	digest [32]byte

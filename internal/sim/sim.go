@@ -168,12 +168,7 @@ func (w *world) run() {
 	}
 	w.users.end(w) // sessions stop
 	w.drain("users")
-	if ids := w.disk.quarantined(); len(ids) > 0 {
-		w.log("requeue %v", ids)
-		if err := w.disk.requeue(w.ctx, ids); err != nil {
-			w.fail("requeue %v: %v", ids, err)
-		}
-		w.proc.deliver()
+	if w.requeue() {
 		w.drain("requeue")
 	}
 	w.proc.checkpoint()

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -13,8 +14,11 @@ import (
 
 var (
 	oneSeed = flag.Uint64("seed", envSeed(), "the one seed to simulate, with its trace; also SIM_SEED")
-	seeds   = flag.Uint64("seeds", 0, "how many seeds to simulate, 1 and up; 0 means a few hundred")
+	first   = flag.Uint64("first", 1, "the first of the seeds to simulate")
+	seeds   = flag.Uint64("seeds", 0, "how many seeds to simulate; 0 means a few hundred")
 )
+
+var allSQLite = flag.Bool("sqlite", false, "simulate every seed on the real spool")
 
 func envSeed() uint64 {
 	n, _ := strconv.ParseUint(os.Getenv("SIM_SEED"), 10, 64)
@@ -26,7 +30,7 @@ func envSeed() uint64 {
 const defaultSeeds = 400
 
 // onSQLite reports whether a seed is run on the real spool: one of a hundred.
-func onSQLite(seed uint64) bool { return seed%100 == 0 }
+func onSQLite(seed uint64) bool { return *allSQLite || seed%100 == 0 }
 
 func config(t testing.TB, seed uint64, bug Bug) Config {
 	cfg := Config{Seed: seed, Bug: bug}
@@ -83,11 +87,10 @@ func TestSim(t *testing.T) {
 		}
 		return
 	}
-	last := uint64(defaultSeeds)
-	if *seeds != 0 {
-		last = *seeds
-	}
+	n := cmp.Or(*seeds, defaultSeeds)
+	last := *first + n - 1
 	var next atomic.Uint64
+	next.Store(*first - 1)
 	var mu sync.Mutex
 	var sum Report
 	var g sync.WaitGroup
@@ -106,9 +109,9 @@ func TestSim(t *testing.T) {
 		})
 	}
 	g.Wait()
-	t.Logf("%d seeds: %+v", last, sum)
+	t.Logf("%d seeds: %+v", n, sum)
 	// A world in which nothing goes wrong shows nothing.
-	if sum.Crashes < int(last) || sum.Duplicates < last || sum.Suspended < last || sum.Resent < int(last) || sum.Reloads == 0 {
+	if sum.Crashes < int(n) || sum.Duplicates < n || sum.Suspended < n || sum.Resent < int(n) || sum.Reloads == 0 {
 		t.Errorf("too little has gone wrong: %+v", sum)
 	}
 }

@@ -42,7 +42,7 @@ func (s *sqlite) path() string { return filepath.Join(s.dir, strconv.Itoa(s.copi
 
 func (s *sqlite) open() {
 	var err error
-	s.Spool, err = spool.Open(s.path(), spool.Config{MaxDelay: time.Microsecond})
+	s.Spool, err = spool.Open(s.path(), spool.Config{MaxDelay: time.Microsecond, GroupSize: 2 << 10, Recent: 8 << 10})
 	must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -144,6 +144,19 @@ func (s *sqlite) quarantined() []uint64 {
 func (s *sqlite) requeue(ctx context.Context, ids []uint64) error {
 	_, err := s.Outbox().Requeue(ctx, ids)
 	return err
+}
+
+func (s *sqlite) contents() map[cdrKey][]byte {
+	list, err := s.List(context.Background(), spool.Filter{})
+	must(err)
+	all := map[cdrKey][]byte{}
+	for i := range list {
+		r := &list[i].Record
+		content, err := r.AppendBinary(nil)
+		must(err)
+		all[cdrKey{r.SessionID, r.Number}] = content
+	}
+	return all
 }
 
 func (s *sqlite) books() (sums, error) {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"cmp"
 	"net/netip"
 	"slices"
@@ -19,7 +20,8 @@ import (
 type truth struct {
 	w        *world
 	position uint64
-	promised []*message // that exporters were told of as durable
+	journal  []acct.Entry // all of it
+	promised []*message   // that exporters were told of as durable
 	infos    map[string]asm.SessionInfo
 
 	now      int64 // the latest time of an entry, Unix nanoseconds
@@ -52,7 +54,7 @@ type exporterDomain struct {
 }
 
 // totals are the books of an Observation Domain.
-type totals struct{ received, mirrored, accounted, suspended acct.Count }
+type totals struct{ received, mirrored, accounted, duplicate, suspended acct.Count }
 
 // A transport is a Transport Session.
 type transport struct {
@@ -102,6 +104,8 @@ func (t *truth) follow() {
 		for _, e := range entries {
 			t.entry(e)
 			t.position = e.Position
+			e.Data = bytes.Clone(e.Data)
+			t.journal = append(t.journal, e)
 			t.w.report.Entries++
 		}
 	}
@@ -140,6 +144,7 @@ func (t *truth) entry(e acct.Entry) {
 			return
 		}
 		t.settings, t.set = s, true
+		t.raise()
 		t.boundary = down(t.now, s.Interval) + int64(s.Interval)
 	case acct.EntryUsers:
 		list, ok := t.w.users.encoded[string(e.Data)]
@@ -212,7 +217,9 @@ func (t *truth) message(s *transport, m *message, at int64) {
 			told[x.id] = told[x.id] || !ok
 			s.forms[domain][x.id] = x.form
 		case !ok:
-			s.early = append(s.early, early{at, m.domain, x})
+			if t.earlyOf(s.info.Exporter) < t.settings.EarlySets {
+				s.early = append(s.early, early{at, m.domain, x})
+			}
 			for _, f := range x.flows {
 				f.journaled = true
 			}
@@ -233,6 +240,16 @@ func (t *truth) message(s *transport, m *message, at int64) {
 	s.early = rest
 }
 
+// earlyOf returns how many early sets of an exporter are kept.
+func (t *truth) earlyOf(exporter string) (n int) {
+	for _, s := range t.sessions {
+		if s.info.Exporter == exporter {
+			n += len(s.early)
+		}
+	}
+	return n
+}
+
 // bucket is how finely the window of identities is divided.
 const bucket = int64(time.Minute / time.Millisecond)
 
@@ -248,9 +265,10 @@ func (t *truth) flows(s *transport, list []*flow) {
 		}
 		if at := f.end / bucket; at > t.newest {
 			t.newest = at
-			t.floor = max(t.floor, (at-(t.settings.DedupWindow.Milliseconds()+bucket-1)/bucket)*bucket)
+			t.raise()
 		}
 		if t.seen[f.id] {
+			x.duplicate = x.duplicate.Plus(n)
 			continue
 		}
 		t.seen[f.id] = true
@@ -266,6 +284,11 @@ func (t *truth) flows(s *transport, list []*flow) {
 			t.account(f, sides)
 		}
 	}
+}
+
+// raise keeps the window's length before the newest flow end.
+func (t *truth) raise() {
+	t.floor = max(t.floor, (t.newest-(t.settings.DedupWindow.Milliseconds()+bucket-1)/bucket)*bucket)
 }
 
 func (t *truth) books(f *flow) *totals {
