@@ -44,14 +44,14 @@ func usage(from, to volume) acct.Usage {
 	}
 }
 
-// sessionOf returns the session of h, a new one if it has none.
-func (m *Module) sessionOf(h *users.Holder) *session {
-	if s, _ := h.Session.(*session); s != nil && !s.gone {
-		return s
+// sessionOf returns the tally of the session of h, a new one if it has none.
+func (m *Module) sessionOf(h *users.Holder) *tally {
+	if y, _ := h.Session.(*tally); y != nil && !y.gone {
+		return y
 	}
 	s := m.open(keyOf(h))
 	m.bind(s, h)
-	return s
+	return s.tally
 }
 
 // keyOf returns what names the binding of h.
@@ -72,7 +72,7 @@ func (m *Module) open(key bindingKey) *session {
 
 // bind makes s follow its binding as h has it now.
 func (m *Module) bind(s *session, h *users.Holder) {
-	h.Session = s
+	h.Session = s.tally
 	s.until, s.realm, s.class = h.Until, h.Realm, noClass
 	if h.Class != "" {
 		s.class = m.class(h.Class)
@@ -127,18 +127,18 @@ func (m *Module) rebind(h *users.Holder) {
 	m.sessions.touch(s)
 }
 
-// use adds usage to s, which starts if need be.
-func (m *Module) use(s *session, c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Count) {
+// use adds usage to the session of y, which starts if need be.
+func (m *Module) use(y *tally, c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Count) {
 	now := m.millis()
 	switch {
-	case s.phase == dormant:
-		m.start(s, now)
-	case s.phase == ended && !s.changed:
-		s.cut = now
+	case y.phase == dormant:
+		m.start(y.session, now)
+	case y.phase == ended && !y.changed:
+		y.session.cut = now
 	}
-	s.last = now
-	s.add(c, u, key, n)
-	m.sessions.change(s)
+	y.last = now
+	m.sessions.count(y, c, u, key, n)
+	m.sessions.change(y)
 }
 
 // end returns when s ends for its binding's end, 0 for never: when flows of

@@ -96,6 +96,7 @@ func (m *Module) event(s *session, at int64) {
 // record returns the record of s at a time in Unix milliseconds, with all but
 // its number, and takes the open usage of s.
 func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
+	m.sessions.fold(s)
 	r := acct.Record{
 		SessionID: s.sessionID, Type: t, MultiSessionID: s.multiID,
 		User: s.key.user, Realm: s.realm, Framed: s.key.prefix,

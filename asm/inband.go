@@ -103,18 +103,18 @@ func (m *Module) accountNamed(f *flow, source, destination *users.Holder, key ac
 
 // accountSide adds f to the session of the user at its source, or at its
 // destination.
-func (m *Module) accountSide(f *flow, s *session, to bool, key acct.LedgerKey, n acct.Count) {
+func (m *Module) accountSide(f *flow, y *tally, to bool, key acct.LedgerKey, n acct.Count) {
 	remote, port, u := f.destination, f.destinationPort, usage(f.forward, f.reverse)
 	if to {
 		remote, port, u = f.source, f.sourcePort, usage(f.reverse, f.forward)
 	}
-	m.use(s, m.classes.find(f, remote, port, s.class), u, key, n)
-	s.estimated = s.estimated || f.estimated
+	m.use(y, m.classes.find(f, remote, port, y.class), u, key, n)
+	y.estimated = y.estimated || f.estimated
 }
 
-// named returns the session of a user whom a flow named: that of the binding,
+// named returns the tally of the session of a user whom a flow named: that of the binding,
 // if it is the user's, else one of the name alone; nil if there are too many.
-func (m *Module) named(user string, h *users.Holder) *session {
+func (m *Module) named(user string, h *users.Holder) *tally {
 	if h != nil {
 		if h.User == user {
 			return m.sessionOf(h)
@@ -126,7 +126,7 @@ func (m *Module) named(user string, h *users.Holder) *session {
 		m.stats.InBandRefused++
 		return nil
 	}
-	return m.open(key)
+	return m.open(key).tally
 }
 
 // named reports whether s is the session of a name alone.

@@ -260,7 +260,7 @@ func (m *Module) repeated() bool {
 }
 
 // lookup finds the holders of the addresses of the first n flows. Their
-// sessions are touched one after another before any is used, so that the waits
+// tallies are touched one after another before any is used, so that the waits
 // for memory overlap.
 func (m *Module) lookup(n int) {
 	c := &m.decoder
@@ -278,8 +278,8 @@ func (m *Module) lookup(n int) {
 		if h == nil {
 			continue
 		}
-		if s, _ := h.Session.(*session); s != nil {
-			c.sink += s.last + int64(s.room.open[0].Records)
+		if y, _ := h.Session.(*tally); y != nil {
+			c.sink += y.last
 		}
 	}
 }

@@ -32,17 +32,11 @@ type bindingKey struct {
 // sessions, one after another, under one Acct-Multi-Session-Id. One of them
 // is current, or none.
 type session struct {
-	// What every flow touches comes first and lies together.
-	phase     phase
-	gone      bool         // removed
-	dirty     bool         // listed in sessions.dirty
-	changed   bool         // listed in sessions.changed: usage to be cut at the interval's end
-	estimated bool         // some of usage is scaled from sampled packets
-	class     classIndex   // of what no rule of the settings matches; noClass for theirs
-	last      int64        // arrival of the latest flow, Unix milliseconds
-	usage     []classUsage // cumulative while active; not yet cut after that
-	open      []acct.Share // not yet cut
-	room      struct {     // of usage and open, mostly
+	*tally
+
+	usage []classUsage // cumulative while active; not yet cut after that
+	open  []acct.Share // not yet cut
+	room  struct {     // of usage and open, mostly
 		usage [1]classUsage
 		open  [1]acct.Share
 	}
@@ -74,7 +68,8 @@ func (s *session) stoppedAt() int64 {
 
 // newSession returns a session that has not begun.
 func newSession(id uint64, key bindingKey) *session {
-	s := &session{id: id, key: key, phase: dormant, class: noClass, index: -1}
+	s := &session{id: id, key: key, tally: &tally{phase: dormant, class: noClass}, index: -1}
+	s.session = s
 	s.usage, s.open = s.room.usage[:0], s.room.open[:0]
 	return s
 }
@@ -117,10 +112,14 @@ type sessions struct {
 	gone    []*session // ended for good since the last checkpoint
 	nextID  uint64
 	counter uint64 // of Session-Ids
+
+	rows    []acct.LedgerKey // that tallies refer to
+	rowOf   map[acct.LedgerKey]uint32
+	lastRow uint32
 }
 
 func newSessions() sessions {
-	return sessions{byKey: make(map[bindingKey]*session), nextID: 1}
+	return sessions{byKey: make(map[bindingKey]*session), rowOf: make(map[acct.LedgerKey]uint32), nextID: 1}
 }
 
 // touch marks s for the next checkpoint.
@@ -131,12 +130,15 @@ func (t *sessions) touch(s *session) {
 	}
 }
 
-// change marks s for the next checkpoint and for the interval's end.
-func (t *sessions) change(s *session) {
-	t.touch(s)
-	if !s.changed {
-		s.changed = true
-		t.changed = append(t.changed, s)
+// change marks the session of y for the next checkpoint and for the interval's
+// end.
+func (t *sessions) change(y *tally) {
+	if !y.dirty {
+		t.touch(y.session)
+	}
+	if !y.changed {
+		y.changed = true
+		t.changed = append(t.changed, y.session)
 	}
 }
 

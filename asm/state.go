@@ -273,7 +273,7 @@ func (m *Module) batch() (acct.Batch, error) {
 		Suspended: m.suspense.added, Released: m.suspense.released,
 		Floor: m.window.Floor(),
 	}
-	b.Sessions = m.sessions.rows(m.classNames)
+	b.Sessions = m.sessions.take(m.classNames)
 	m.window.Delta(func(bucket int64, data []byte) {
 		b.Identities = append(b.Identities, acct.Identities{Bucket: bucket, Data: data})
 	})
@@ -352,9 +352,9 @@ func (m *Module) committed() {
 	m.sessions.gone = m.sessions.gone[:0]
 }
 
-// rows returns the sessions that changed since the last checkpoint, in their
+// take returns the sessions that changed since the last checkpoint, in their
 // order.
-func (t *sessions) rows(classNames []string) []acct.SessionState {
+func (t *sessions) take(classNames []string) []acct.SessionState {
 	slices.SortFunc(t.dirty, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
 	rows := make([]acct.SessionState, 0, len(t.dirty)+len(t.gone))
 	size := len(t.dirty) * 128
@@ -364,6 +364,7 @@ func (t *sessions) rows(classNames []string) []acct.SessionState {
 		if s.gone {
 			continue
 		}
+		t.fold(s)
 		start := len(b)
 		b = s.appendState(b, classNames)
 		rows = append(rows, acct.SessionState{
@@ -376,5 +377,6 @@ func (t *sessions) rows(classNames []string) []acct.SessionState {
 	}
 	clear(t.dirty)
 	t.dirty = t.dirty[:0]
+	t.forgetRows()
 	return rows
 }

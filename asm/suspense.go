@@ -147,7 +147,7 @@ func (m *Module) fallback(ctx context.Context) error {
 		func(f *flow, key acct.LedgerKey) (accounted, mirrored acct.Count) {
 			n := f.count()
 			user := m.open(bindingKey{user: m.settings.Fallback})
-			m.accountSide(f, user, false, key, n)
+			m.accountSide(f, user.tally, false, key, n)
 			return n, acct.Count{}
 		})
 	s.since = since
