@@ -1,0 +1,213 @@
+package asm
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"tollbridge/asm/acct"
+	"tollbridge/ipfix"
+)
+
+// sampledTemplate is of records that name an interface and a sampler.
+var sampledTemplate = must(ipfix.NewTemplate(320,
+	field(ipfix.FlowEndMilliseconds, 8), field(ipfix.SourceIPv4Address, 4), field(ipfix.SourceTransportPort, 2),
+	field(ipfix.OctetDeltaCount, 4), field(ipfix.PacketDeltaCount, 4),
+	field(ipfix.IngressInterface, 4), field(ipfix.EgressInterface, 4), field(ipfix.FlowDirection, 1), field(ipfix.SamplerId, 1),
+))
+
+// plainTemplate is of records that name neither.
+var plainTemplate = must(ipfix.NewTemplate(321,
+	field(ipfix.FlowEndMilliseconds, 8), field(ipfix.SourceIPv4Address, 4), field(ipfix.SourceTransportPort, 2),
+	field(ipfix.OctetDeltaCount, 4), field(ipfix.PacketDeltaCount, 4),
+))
+
+// An announcement is an options record.
+type announcement struct {
+	fields []ipfix.FieldSpecifier // the first is the scope
+	values []any
+}
+
+// Each case is what an exporter announces, and what a record of 100 octets and
+// 3 packets, in by interface 7, out by 8, of sampler 1, comes to.
+func TestSampling(t *testing.T) {
+	type fields = []ipfix.FieldSpecifier
+	domain, observed := field(ipfix.ObservationDomainId, 4), field(ipfix.MeteringProcessId, 4)
+	iface, sampler, selector := field(ipfix.IngressInterface, 4), field(ipfix.SamplerId, 1), field(ipfix.SelectorId, 8)
+	interval := field(ipfix.SamplingInterval, 4)
+	for _, c := range []struct {
+		name           string
+		announced      []announcement
+		exporter       uint32 // the settings' rate
+		egress         bool
+		plain, sampled acct.Count // accounted of a record without interface and sampler, and of one with them
+	}{
+		{"nothing", nil, 0, false, count(1, 100, 3), count(1, 100, 3)},
+		{"samplingInterval of the domain", []announcement{{fields{domain, interval}, []any{1, 10}}}, 0, false, count(1, 1000, 30), count(1, 1000, 30)},
+		{"samplingInterval of 1 is no sampling", []announcement{{fields{domain, interval}, []any{1, 1}}}, 0, false, count(1, 100, 3), count(1, 100, 3)},
+		{"samplingInterval of 0 is none", []announcement{{fields{domain, interval}, []any{1, 0}}}, 0, false, count(1, 100, 3), count(1, 100, 3)},
+		{"samplingPacketInterval and Space", []announcement{{fields{observed, field(305, 4), field(306, 4)}, []any{1, 2, 3}}}, 0, false,
+			count(1, 250, 8), count(1, 250, 8)}, // 7.5 packets round up
+		{"samplingPacketInterval alone is the rate", []announcement{{fields{observed, field(305, 4)}, []any{1, 100}}}, 0, false, count(1, 10000, 300), count(1, 10000, 300)},
+		{"samplingSize of samplingPopulation", []announcement{{fields{observed, field(309, 4), field(310, 4)}, []any{1, 3, 10}}}, 0, false, count(1, 333, 10), count(1, 333, 10)},
+		{"samplingProbability", []announcement{{fields{observed, field(311, 8)}, []any{1, 0.25}}}, 0, false, count(1, 400, 12), count(1, 400, 12)},
+		{"samplingTimeInterval and Space", []announcement{{fields{observed, field(307, 4), field(308, 4)}, []any{1, 1000, 9000}}}, 0, false, count(1, 1000, 30), count(1, 1000, 30)},
+		{"a filter is no sampling", []announcement{{fields{observed, field(304, 2), field(305, 4)}, []any{1, 5, 10}}}, 0, false, count(1, 100, 3), count(1, 100, 3)},
+		{"the settings overrule", []announcement{{fields{domain, interval}, []any{1, 10}}}, 2, false, count(1, 200, 6), count(1, 200, 6)},
+		{"the settings may say that nothing is sampled", []announcement{{fields{domain, interval}, []any{1, 10}}}, 1, false, count(1, 100, 3), count(1, 100, 3)},
+		{"another announcement takes the place of the one before", []announcement{{fields{domain, interval}, []any{1, 10}}, {fields{domain, interval}, []any{1, 20}}}, 0, false,
+			count(1, 2000, 60), count(1, 2000, 60)},
+
+		{"the only sampler is also that of records that name none", []announcement{{fields{domain, sampler, field(50, 4)}, []any{1, 1, 10}}}, 0, false,
+			count(1, 1000, 30), count(1, 1000, 30)},
+		{"of several samplers a record names its own", []announcement{{fields{domain, sampler, field(50, 4)}, []any{1, 1, 10}}, {fields{domain, sampler, field(50, 4)}, []any{1, 2, 20}}}, 0, false,
+			count(1, 100, 3), count(1, 1000, 30)},
+		{"selectorId is a samplerId", []announcement{{fields{selector, field(304, 2), field(309, 4), field(310, 4)}, []any{1, 3, 1, 10}}}, 0, false,
+			count(1, 1000, 30), count(1, 1000, 30)},
+		{"an unknown sampler", []announcement{{fields{domain, sampler, field(50, 4)}, []any{1, 2, 10}}}, 0, false, count(1, 1000, 30), count(1, 100, 3)},
+
+		{"of the interface", []announcement{{fields{iface, interval}, []any{7, 10}}, {fields{iface, interval}, []any{8, 20}}}, 0, false, count(1, 100, 3), count(1, 100, 3)},
+		{"interface 0 is all", []announcement{{fields{iface, interval}, []any{0, 10}}}, 0, false, count(1, 1000, 30), count(1, 1000, 30)},
+		{"of the Template", []announcement{{fields{field(ipfix.TemplateId, 2), interval}, []any{321, 10}}}, 0, false, count(1, 1000, 30), count(1, 100, 3)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			settings := testSettings
+			if c.exporter != 0 {
+				settings.Exporters = []ExporterSettings{{Name: "router", Sampling: c.exporter}}
+			}
+			b := mapped(t, settings)
+			s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+			for i, a := range c.announced {
+				b.sendRecords(s, must(ipfix.NewOptionsTemplate(uint16(400+i), 1, a.fields...)), a.values)
+			}
+			ann := netip.MustParseAddr("192.0.2.1")
+			var before acct.Count
+			for i, x := range []struct {
+				t      *ipfix.Template
+				values []any
+				want   acct.Count
+			}{
+				{plainTemplate, []any{b.clock, ann, 1, 100, 3}, c.plain},
+				{sampledTemplate, []any{b.clock, ann, 2, 100, 3, 7, 8, 0, 1}, c.sampled},
+			} {
+				b.checkpoint()
+				b.restart() // what was announced survives
+				b.sendRecords(s, x.t, x.values)
+				sum := b.checkpoint()
+				if got := sum.Accounted.Minus(before); got != x.want {
+					t.Errorf("record %d: accounted %+v, want %+v", i, got, x.want)
+				}
+				before = sum.Accounted
+			}
+		})
+	}
+}
+
+// Interfaces are sampled each at its own rate, and a record is metered where
+// its flow came in, or where it left if it says so.
+func TestSamplingByInterface(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	noSampler := must(ipfix.NewTemplate(322, sampledTemplate.Fields[:8]...))
+	options := must(ipfix.NewOptionsTemplate(400, 1, field(ipfix.IngressInterface, 4), field(ipfix.SamplingInterval, 4)))
+	b.sendRecords(s, options, []any{7, 10}, []any{8, 20})
+	ann := netip.MustParseAddr("192.0.2.1")
+	for i, x := range []struct{ in, out, direction, octets int }{
+		{7, 8, 0, 1000}, {7, 8, 1, 2000}, {9, 8, 0, 100}, {8, 7, 0, 2000},
+	} {
+		before := b.checkpoint().Accounted
+		b.sendRecords(s, noSampler, []any{b.clock, ann, i, 100, 1, x.in, x.out, x.direction})
+		if got := b.checkpoint().Accounted.Minus(before).Octets; got != uint64(x.octets) {
+			t.Errorf("in by %d, out by %d, direction %d: %d octets, want %d", x.in, x.out, x.direction, got, x.octets)
+		}
+	}
+}
+
+// What is scaled is marked: in the ledger, in the record, and there until the
+// session stops.
+func TestEstimated(t *testing.T) {
+	b := mapped(t, testSettings)
+	b.users("file", bind("192.0.2.1", "ann"), bind("192.0.2.2", "bob"))
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	other := b.open(ipfix.TCP, "other", "198.51.100.2:999")
+	b.sendRecords(s, must(ipfix.NewOptionsTemplate(400, 1, field(ipfix.ObservationDomainId, 4), field(ipfix.SamplingInterval, 4))), []any{1, 10})
+	b.sendRecords(s, plainTemplate, []any{b.clock, netip.MustParseAddr("192.0.2.1"), 1, 100, 3})
+	b.sendRecords(other, plainTemplate, []any{b.clock, netip.MustParseAddr("192.0.2.1"), 1, 100, 3}) // that exporter samples nothing
+	b.sendRecords(other, plainTemplate, []any{b.clock, netip.MustParseAddr("192.0.2.2"), 1, 100, 3})
+	b.sendRecords(s, plainTemplate, []any{b.clock, netip.MustParseAddr("192.0.2.3"), 1, 100, 3}) // waits for its user
+	b.checkpoint()
+	b.restart()
+	b.after(time.Minute)
+	b.users("late", bind("192.0.2.3", "eve"))
+	b.sendRecords(other, plainTemplate, []any{b.clock, netip.MustParseAddr("192.0.2.1"), 2, 100, 3})
+	b.after(time.Minute)
+	sum := b.checkpoint()
+	if sum.Accounted != count(5, 2300, 69) || sum.Estimated != count(2, 2000, 60) {
+		t.Errorf("accounted %+v, estimated %+v", sum.Accounted, sum.Estimated)
+	}
+	for _, r := range b.s.records {
+		want := r.Type != acct.Start && r.User != "bob"
+		if r.Estimated != want {
+			t.Errorf("%s %s/%d %v: estimated %v", r.User, r.SessionID, r.Number, r.Type, r.Estimated)
+		}
+	}
+}
+
+// A scaled counter that no record can have is rejected.
+func TestSamplingOverflow(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	b.sendRecords(s, must(ipfix.NewOptionsTemplate(400, 1, field(ipfix.ObservationDomainId, 4), field(ipfix.SamplingInterval, 4))), []any{1, uint32(1<<32 - 1)})
+	b.sendRecords(s, plainTemplate, []any{b.clock, netip.MustParseAddr("192.0.2.1"), 1, 1 << 20, 3})
+	if sum := b.checkpoint(); sum.Rejected != count(1, 0, 0) || sum.Received != sum.Rejected {
+		t.Errorf("received %+v, rejected %+v", sum.Received, sum.Rejected)
+	}
+}
+
+func TestScale(t *testing.T) {
+	for _, c := range []struct {
+		v, num, den, want uint64
+	}{
+		{3, 5, 2, 8}, {1, 1, 1, 1}, {0, 1000, 1, 0}, {7, 10, 3, 23}, {1 << 63, 4, 2, 1<<64 - 1}, {1 << 63, 4, 1, 1<<64 - 1}, {1<<64 - 1, 3, 3, 1<<64 - 1}, {5, 0, 0, 5},
+	} {
+		if got := (rate{c.num, c.den}).scale(c.v); got != c.want {
+			t.Errorf("%d of %d for %d: %d, want %d", c.v, c.num, c.den, got, c.want)
+		}
+	}
+}
+
+// An exporter can't make us hold more rates than the bounds, and does not hurt
+// another by trying.
+func TestSamplingBounds(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "hostile", "198.51.100.1:999")
+	other := b.open(ipfix.TCP, "other", "198.51.100.2:999")
+	options := must(ipfix.NewOptionsTemplate(400, 1, field(ipfix.SelectorId, 8), field(ipfix.SamplingInterval, 4)))
+	for i := range maxRates + 10 {
+		b.sendRecords(s, options, []any{i, 10})
+	}
+	if n := len(b.m.samplers[samplerKey{"hostile", 1}].bySelector); n != maxRates || b.m.Stats().OptionsRefused != 10 {
+		t.Errorf("%d rates, %d refused", n, b.m.Stats().OptionsRefused)
+	}
+	for i := range maxSampled + 10 {
+		e := ipfix.NewEncoder(uint32(i+1), 0)
+		if err := e.AddTemplate(options); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.AddRecord(options, 1, 10); err != nil {
+			t.Fatal(err)
+		}
+		if i%512 == 511 { // a Transport Session has 1024 domains at most
+			s = b.open(ipfix.TCP, "hostile", fmt.Sprintf("198.51.100.1:%d", 1000+i))
+		}
+		b.add(acct.EntryMessage, s, e.Flush(uint32(b.clock.Unix())))
+	}
+	if n := len(b.m.samplers); n != maxSampled {
+		t.Errorf("%d observation domains", n)
+	}
+	b.sendRecords(other, options, []any{1, 10})
+	if b.m.samplers[samplerKey{"other", 1}] == nil {
+		t.Error("another exporter has no room")
+	}
+}
