@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"tollbridge/ipfix"
-	"tollbridge/spool"
 )
 
 // TestBadInput throws at a running daemon what hostile and broken exporters
@@ -75,12 +74,12 @@ func TestBadInput(t *testing.T) {
 	}
 
 	octets, nobodys := captureOctets(t)
-	s := waitBooks(t, d.data, func(s spool.Sums) bool { return s.Received.Octets-s.Duplicate.Octets >= octets })
+	s := waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets-s.Duplicate.Octets >= octets })
 	if s.Received.Octets-s.Duplicate.Octets != octets || s.Suspended.Octets != nobodys {
 		t.Errorf("the books are %+v, want %d octets without duplicates and %d suspended", s, octets, nobodys)
 	}
 	d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-	waitBooks(t, d.data, func(spool.Sums) bool { return true })
+	waitBooks(t, d.data, func(sums) bool { return true })
 	if n := d.metric("pipeline_failures_total"); n != 0 {
 		t.Errorf("accounting stopped %v times", n)
 	}
@@ -245,9 +244,9 @@ func TestBadPeer(t *testing.T) {
 			ln.Close()
 			aaa := start(t, setup{data: filepath.Join(dir, "aaa"), origin: "unused.aaa.example", server: address})
 			d = start(t, s)
-			waitBooks(t, d.data, func(s spool.Sums) bool { return s.Acknowledged == s.Accounted })
+			waitBooks(t, d.data, func(s sums) bool { return s.Acknowledged == s.Accounted })
 			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-			waitBooks(t, d.data, func(spool.Sums) bool { return true })
+			waitBooks(t, d.data, func(sums) bool { return true })
 			d.stop()
 			aaa.stop()
 			checkBill(t, bill(charges(t, aaa.data)))
@@ -286,11 +285,11 @@ func TestUsersReload(t *testing.T) {
 	honest.send(t, d.tcp(), len(honest.messages))
 
 	octets, nobodys := captureOctets(t)
-	waitBooks(t, d.data, func(s spool.Sums) bool {
+	waitBooks(t, d.data, func(s sums) bool {
 		return s.Received.Octets-s.Duplicate.Octets == octets && s.Suspended.Octets == nobodys
 	})
 	d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-	waitBooks(t, d.data, func(spool.Sums) bool { return true })
+	waitBooks(t, d.data, func(sums) bool { return true })
 	d.stop()
 	checkBill(t, bill(charges(t, d.data)))
 }

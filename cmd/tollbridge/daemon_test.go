@@ -22,7 +22,6 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/demodata"
-	"tollbridge/spool"
 )
 
 // patience bounds every wait for a daemon. What is waited for takes moments;
@@ -264,10 +263,21 @@ func show(t *testing.T, v any, args ...string) {
 	}
 }
 
+// sums are the total of the books as audit prints them, as far as the tests
+// look at it.
+type sums struct {
+	Received, Mirrored, Accounted, Duplicate, Suspended, Rejected, Skipped acct.Count
+	Open, Pending, Acknowledged, Quarantined                               acct.Count
+}
+
 // audit returns the books of a state directory, which balance at any moment.
-func audit(t *testing.T, data string) spool.Sums {
+func audit(t *testing.T, data string) sums {
 	t.Helper()
-	var books spool.Books
+	var books struct {
+		Balanced bool
+		Problems []string
+		Total    sums
+	}
 	show(t, &books, "audit", "--data", data)
 	if !books.Balanced {
 		t.Fatalf("the books do not balance: %v", books.Problems)
@@ -277,9 +287,9 @@ func audit(t *testing.T, data string) spool.Sums {
 
 // waitBooks waits until the books are as they should be and nothing is open
 // or pending.
-func waitBooks(t *testing.T, data string, are func(spool.Sums) bool) spool.Sums {
+func waitBooks(t *testing.T, data string, are func(sums) bool) sums {
 	t.Helper()
-	var s spool.Sums
+	var s sums
 	if !until(t, func() bool { s = audit(t, data); return are(s) && s.Open.IsZero() && s.Pending.IsZero() }) {
 		t.Fatalf("the books stay %+v", s)
 	}

@@ -15,7 +15,6 @@ import (
 	"tollbridge/asm/users"
 	"tollbridge/dict"
 	"tollbridge/ipfix"
-	"tollbridge/spool"
 )
 
 // TestSoftflowd has softflowd meter the bundled capture and export it over
@@ -36,12 +35,12 @@ func TestSoftflowd(t *testing.T) {
 			softflowd(t, capture, transport, d.address("collectingProcess."+transport+"Collectors"))
 
 			octets, nobodys := captureOctets(t)
-			s := waitBooks(t, d.data, func(s spool.Sums) bool { return s.Received.Octets-s.Duplicate.Octets >= octets })
+			s := waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets-s.Duplicate.Octets >= octets })
 			if s.Received.Octets != octets || s.Suspended.Octets != nobodys || s.Duplicate.Octets != 0 {
 				t.Errorf("the books are %+v, want %d octets received and %d suspended", s, octets, nobodys)
 			}
 			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 }) // each has its STOP_RECORD
-			waitBooks(t, d.data, func(spool.Sums) bool { return true })
+			waitBooks(t, d.data, func(sums) bool { return true })
 			d.stop()
 			checkBill(t, bill(charges(t, d.data)))
 		})
@@ -103,9 +102,9 @@ func TestDeliver(t *testing.T) {
 				t.Fatalf("meter: %s%s", out, errOut)
 			}
 			octets, _ := captureOctets(t)
-			waitBooks(t, d.data, func(s spool.Sums) bool { return s.Received.Octets >= octets })
+			waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets >= octets })
 			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-			books := waitBooks(t, d.data, func(spool.Sums) bool { return true })
+			books := waitBooks(t, d.data, func(sums) bool { return true })
 			d.stop()
 
 			if books.Received.Octets != octets || books.Duplicate.Octets != 0 {
