@@ -387,6 +387,14 @@ func settings(c config.Config) asm.Settings {
 		DedupWindow:      a.DedupWindow,
 		MaxIdentities:    a.MaxIdentities,
 		MaxRecord:        a.MaxRecord,
+		MaxTotals:        a.MaxTotals,
+		InBand:           c.Users.InBand,
+		InBandIdle:       c.Users.InBandIdle,
+	}
+	for _, e := range c.CollectingProcess.Exporters {
+		if e.Sampling != 0 {
+			s.Exporters = append(s.Exporters, asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling)})
+		}
 	}
 	for _, class := range a.Classes {
 		out := asm.Class{Name: class.Name, Prefixes: prefixes(class.Prefixes)}

@@ -69,6 +69,17 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter("pipeline_accounting_records_total", "Accounting records cut and committed since the start.", p.AccountingRecords)
 
+	counter("pipeline_unknown_sampler_total", "Records counted unscaled, since nothing was said of the sampler that they name.", p.UnknownSampler)
+	gauge("pipeline_totals", "Flows remembered whose counters are totals.", float64(p.Totals))
+	counter("pipeline_totals_forgotten_total", "Flows forgotten of these, that may have gone on.", p.TotalsForgotten)
+	gauge("pipeline_named_sessions", "Sessions of users whom flow records named.", float64(p.InBand))
+	for what, n := range map[string]uint64{"invalid": p.InBandInvalid, "conflict": p.InBandConflicts, "refused": p.InBandRefused} {
+		counter("pipeline_named_users_total", "Records whose named user was no name, not who their address is bound to, or one too many.", n, "outcome", what)
+	}
+	for _, c := range p.Clocks {
+		gauge("exporter_clock_offset_seconds", "How far the exporter's clock is behind arrival, at the least of a minute.", c.Offset.Seconds(), "exporter", c.Exporter)
+	}
+
 	o := m.b.spool.Outbox().Stats()
 	gauge("outbox_pending", "Accounting records not settled yet.", float64(o.Pending))
 	for state, n := range map[acct.DeliveryState]uint64{acct.Acknowledged: o.Acknowledged, acct.Quarantined: o.Quarantined, acct.Covered: o.Covered} {

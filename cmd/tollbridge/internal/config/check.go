@@ -4,9 +4,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
+
+// element is how people write an Information Element: by its name, its number,
+// or the enterprise's number and its own.
+var element = regexp.MustCompile(`^([a-z][A-Za-z0-9]*|([0-9]{1,10}:)?[0-9]{1,5})$`)
 
 // check reports what each key allows on its own but the whole does not.
 func (c *Config) check(report func(key, format string, args ...any)) {
@@ -47,6 +52,15 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 			report(key, "%s is too short: at least %s", d, least)
 		}
 	}
+	for i, e := range c.Users.InBand {
+		if !element.MatchString(e) {
+			report(fmt.Sprintf("users.inBand[%d]", i), "%q is no Information Element: write its name such as userName, or enterprise and number such as 637:93", e)
+		}
+	}
+	if c.Accounting.Mode == "aaa-client" && len(c.Users.InBand) > 0 {
+		report("users.inBand", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
+	}
+	atLeast("users.inBandIdle", c.Users.InBandIdle, time.Second)
 	atLeast("users.reload", c.Users.Reload, 100*time.Millisecond)
 	atLeast("accounting.interimInterval", c.Accounting.InterimInterval, time.Second)
 	atLeast("accounting.maxSessionAge", c.Accounting.MaxSessionAge, c.Accounting.InterimInterval)
@@ -62,6 +76,10 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 		}
 	}
 	within("accounting.maxIdentities", c.Accounting.MaxIdentities, 10_000, 1_000_000_000)
+	within("accounting.maxTotals", c.Accounting.MaxTotals, 1024, 100_000_000)
+	for i, e := range c.CollectingProcess.Exporters {
+		within(fmt.Sprintf("collectingProcess.exporters[%d].sampling", i), e.Sampling, 0, 1<<32-1)
+	}
 	within("accounting.maxRecord", c.Accounting.MaxRecord, 1024, 1<<24-4096)
 	within("delivery.window", c.Delivery.Window, 1, 65536)
 	within("delivery.vendorId", c.Delivery.VendorID, 1, 1<<32-1)

@@ -73,6 +73,7 @@ type Exporter struct {
 	Name             string   `yaml:"name"`
 	Prefixes         []Prefix `yaml:"prefixes"`         // over UDP and TCP
 	CertificateNames []string `yaml:"certificateNames"` // over TLS and DTLS
+	Sampling         int      `yaml:"sampling"`         // 0 leaves it to what the exporter says
 }
 
 // Users says whose addresses are whose.
@@ -81,6 +82,9 @@ type Users struct {
 	Reload   time.Duration `yaml:"reload"`
 	Fallback string        `yaml:"fallback"`
 	Wait     time.Duration `yaml:"wait"`
+
+	InBand     []string      `yaml:"inBand"`
+	InBandIdle time.Duration `yaml:"inBandIdle"`
 }
 
 // Accounting turns flow records into accounting records.
@@ -91,6 +95,7 @@ type Accounting struct {
 	MaxSessionAge   time.Duration `yaml:"maxSessionAge"`
 	DedupWindow     time.Duration `yaml:"dedupWindow"`
 	MaxIdentities   int           `yaml:"maxIdentities"`
+	MaxTotals       int           `yaml:"maxTotals"`
 	ClockTolerance  time.Duration `yaml:"clockTolerance"`
 	MaxRecord       int           `yaml:"maxRecord"`
 	Classes         []Class       `yaml:"classes"`
@@ -160,7 +165,7 @@ func Default() Config {
 			UDPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 			TCPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 		},
-		Users: Users{Reload: 5 * time.Second, Wait: time.Hour},
+		Users: Users{Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour},
 		Accounting: Accounting{
 			Mode:            "asm",
 			InterimInterval: 5 * time.Minute,
@@ -168,6 +173,7 @@ func Default() Config {
 			MaxSessionAge:   24 * time.Hour,
 			DedupWindow:     time.Hour,
 			MaxIdentities:   50_000_000,
+			MaxTotals:       262_144,
 			ClockTolerance:  5 * time.Minute,
 			MaxRecord:       16384,
 		},
