@@ -22,6 +22,7 @@ demo: build
 test:
 	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
 	$(GO) tool gotestsum --format pkgname -- -tags crashpoints -run CrashPoint ./spool
+	$(GO) tool gotestsum --format pkgname -- -run TestSim ./internal/sim
 
 lint:
 	$(GO) vet ./...

@@ -6,7 +6,7 @@ type Bug uint8
 const (
 	None           Bug = iota
 	NoIdentities       // a checkpoint lacks the identities of the records that it covers
-	NoWindow           // a checkpoint lacks the position of the window of identities
+	NoPosition         // a checkpoint lacks the position of the window of identities, and the counters beside it
 	LostMark           // that a record may have been sent is not durable
 	EarlyTrim          // the journal is trimmed up to the checkpoint, whatever still needs it
 	UntimelyTrim       // the journal is trimmed before the checkpoint is committed
@@ -16,7 +16,7 @@ const (
 )
 
 var bugNames = [...]string{
-	"none", "no identities", "no window", "lost mark", "early trim", "untimely trim",
+	"none", "no identities", "no position", "lost mark", "early trim", "untimely trim",
 	"acknowledgement before sync", "read before sync", "stale sessions",
 }
 

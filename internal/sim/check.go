@@ -27,6 +27,9 @@ func (w *world) check() {
 	}
 	w.report.Duplicates, w.report.Suspended = books.duplicate.Records, books.suspended.Records
 	w.checkBills()
+	if w.app.real != nil {
+		w.app.real.check()
+	}
 	w.checkEvents()
 	w.checkBooks(&books)
 	w.checkStraight(&books)

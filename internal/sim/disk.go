@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"tollbridge/aaaclient"
 	"tollbridge/asm"
@@ -94,6 +95,8 @@ func (d *device) Commit(ctx context.Context, b acct.Batch) error {
 	switch d.w.bug {
 	case NoIdentities:
 		b.Identities = nil
+	case NoPosition:
+		b.State = slices.DeleteFunc(b.State, func(s acct.State) bool { return s.Kind == "pipeline" && b.Position > 10 })
 	case StaleSessions:
 		if len(b.Sessions) > 1 {
 			b.Sessions = b.Sessions[1:]
@@ -106,13 +109,6 @@ func (d *device) Commit(ctx context.Context, b acct.Batch) error {
 	d.w.report.Records += len(b.Records)
 	d.w.mayCrash("checkpoint committed")
 	return nil
-}
-
-func (d *device) EachIdentity(ctx context.Context, visit func(acct.Identities) error) error {
-	if d.w.bug == NoWindow {
-		return nil
-	}
-	return d.disk.EachIdentity(ctx, visit)
 }
 
 func (d *device) Trim(ctx context.Context, below uint64) error {

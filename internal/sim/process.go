@@ -247,6 +247,7 @@ func (p *process) load() {
 	}
 	p.module, p.dirty = m, false
 	p.position = m.Stats().Position
+	p.trim()
 	p.w.log("pipeline loaded at %d", p.position)
 	p.work()
 	p.tick()
@@ -324,19 +325,24 @@ func (p *process) checkpoint() {
 		return
 	}
 	p.dirty = false
-	needed := p.module.Needed()
-	if w.bug == EarlyTrim {
-		needed = p.position + 1
-	}
-	if err := w.disk.Trim(w.ctx, needed); err != nil && !errors.Is(err, errFull) {
-		w.fail("trim below %d: %v", needed, err)
-	}
+	p.trim()
 	if w.chance(0.1) || w.quiet {
 		if _, err := w.disk.books(); err != nil {
 			w.fail("the books do not balance at %d:\n%v", p.position, err)
 		}
 	}
 	p.deliver()
+}
+
+// trim drops what the pipeline needs no more of the journal.
+func (p *process) trim() {
+	needed := p.module.Needed()
+	if p.w.bug == EarlyTrim {
+		needed = p.position + 1
+	}
+	if err := p.w.disk.Trim(p.w.ctx, needed); err != nil && !errors.Is(err, errFull) {
+		p.w.fail("trim below %d: %v", needed, err)
+	}
 }
 
 // failed goes on at the last checkpoint, as the daemon does.

@@ -52,7 +52,7 @@ func (s *server) receive(l *link, m peer.Message) {
 	reply := func(result uint32, after time.Duration) {
 		l.answer(s.node().AppendError(nil, m, result, "", nil), after)
 	}
-	account := func() { w.app.account(&r, dict.ContentDigest(m.AVPs())) }
+	account := func() { w.app.account(&r, m.AVPs()) }
 	soon := w.between(0, 200*time.Millisecond)
 	if w.quiet || !w.chance(w.mood.answers) {
 		account()
@@ -104,6 +104,7 @@ type application struct {
 	cdrs    map[cdrKey]*cdr
 	order   map[string][]*cdr // by Session-Id, as they were accounted
 	ids     []string          // Session-Ids in the order of their first
+	real    *cdrStore         // the same, on the real spool; nil for none
 	refused map[string]bool   // Session-Ids of which a record was quarantined
 }
 
@@ -122,19 +123,31 @@ type cdr struct {
 }
 
 func newApplication(w *world) *application {
-	return &application{w: w, cdrs: map[cdrKey]*cdr{}, order: map[string][]*cdr{}, refused: map[string]bool{}}
+	a := &application{w: w, cdrs: map[cdrKey]*cdr{}, order: map[string][]*cdr{}, refused: map[string]bool{}}
+	if w.cfg.Dir != "" {
+		a.real = newCDRStore(w, w.cfg.Dir)
+	}
+	return a
 }
 
 // account stores a record and checks that it may come now.
-func (a *application) account(r *acct.Record, digest [32]byte) {
-	w, key := a.w, cdrKey{r.SessionID, r.Number}
-	if c := a.cdrs[key]; c != nil {
+func (a *application) account(r *acct.Record, avps []byte) {
+	w, key, digest := a.w, cdrKey{r.SessionID, r.Number}, dict.ContentDigest(avps)
+	c := a.cdrs[key]
+	if a.real != nil {
+		want := acct.Stored
+		if c != nil {
+			want = acct.Duplicate
+		}
+		a.real.put(r, digest, avps, want)
+	}
+	if c != nil {
 		if c.digest != digest {
 			w.fail("%s/%d came with other content: %+v, before %+v", r.SessionID, r.Number, *r, c.Record)
 		}
 		return
 	}
-	c := &cdr{*r, digest}
+	c = &cdr{*r, digest}
 	a.cdrs[key] = c
 	before := a.order[r.SessionID]
 	if len(before) == 0 {

@@ -67,7 +67,7 @@ func (f *Failure) Error() string {
 // Run simulates one seed. Its error is a *Failure.
 func Run(cfg Config) (report Report, err error) {
 	w := newWorld(cfg)
-	defer w.disk.close()
+	defer w.close()
 	defer func() {
 		p := recover()
 		report = w.report
@@ -131,6 +131,13 @@ func newWorld(cfg Config) *world {
 		w.exporters = append(w.exporters, newExporter(w, i))
 	}
 	return w
+}
+
+func (w *world) close() {
+	w.disk.close()
+	if w.app.real != nil {
+		w.app.real.close()
+	}
 }
 
 // log tells the trace.

@@ -25,10 +25,6 @@ func envSeed() uint64 {
 	return n
 }
 
-// defaultSeeds is how many seeds are simulated where nothing else is asked
-// for.
-const defaultSeeds = 400
-
 // onSQLite reports whether a seed is run on the real spool: one of a hundred.
 func onSQLite(seed uint64) bool { return *allSQLite || seed%100 == 0 }
 
