@@ -90,11 +90,11 @@ func (l *link) run(ctx context.Context, events chan<- event, changed chan<- stru
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := l.serve(ctx, events, changed)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, peer.ErrClosed) { // we took leave
 			return
 		}
 		if last == nil || err.Error() != last.Error() {
-			l.log.Warn("peer is not connected", "err", err)
+			l.log.Warn("peer is not connected", "error", err)
 		}
 		last = err
 		l.fail(err)
@@ -229,7 +229,7 @@ func (h *handler) Receive(m peer.Message) bool {
 	m.Octets = b.octets[start:]
 	a, err := parseAnswer(m)
 	if err != nil {
-		h.link.log.Debug("answer is malformed", "err", err)
+		h.link.log.Debug("answer is malformed", "error", err)
 		b.bad++
 		return true
 	}

@@ -113,7 +113,7 @@ func (d *delivery) done(r done) {
 	if err != nil {
 		d.retry = d.now.Add(outboxPause)
 		if !d.failing && !d.stopping {
-			d.cfg.Log.Error("outbox fails: delivery waits", "err", err)
+			d.cfg.Log.Error("outbox fails: delivery waits", "error", err)
 		}
 	} else if d.failing {
 		d.cfg.Log.Info("outbox works again")

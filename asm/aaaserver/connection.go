@@ -155,7 +155,7 @@ func (c *connection) settle(ctx context.Context, b *batch, cdrs []acct.CDR) []ac
 	result, text := uint32(avp.ResultSuccess), ""
 	if err != nil || len(outcomes) != len(cdrs) {
 		c.server.count.failed.Add(uint64(len(cdrs)))
-		c.log.Error("requests can't be stored", "requests", len(cdrs), "err", err)
+		c.log.Error("requests can't be stored", "requests", len(cdrs), "error", err)
 		result, text = avp.ResultOutOfSpace, "the request can't be stored now"
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 			result = avp.ResultTooBusy

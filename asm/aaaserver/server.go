@@ -124,7 +124,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			}
 			// Out of descriptors, say: it passes.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.cfg.Log.Error("accept fails", "err", err)
+			s.cfg.Log.Error("accept fails", "error", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(pause):
@@ -166,7 +166,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	})
 	if err != nil {
 		s.count.refused.Add(1)
-		log.Warn("peer is refused", "err", err)
+		log.Warn("peer is refused", "error", err)
 		return
 	}
 	c.conn = conn
@@ -193,7 +193,7 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	log.Info("peer is disconnected", "origin_host", conn.Remote().OriginHost, "err", err)
+	log.Info("peer is disconnected", "origin_host", conn.Remote().OriginHost, "error", err)
 }
 
 // leaveTimeout bounds the wait for a Disconnect-Peer-Answer.
