@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +26,9 @@ open, the flows in suspense, and how full it is.`,
 	cmd.AddCommand(newSpoolList(state), newSpoolShow(state), newSpoolSessions(state), newSpoolSuspense(state), newSpoolCDRs(state), newSpoolStats(state))
 	return cmd
 }
+
+// errLimit refuses a limit that could only be a slip.
+var errLimit = errors.New("--limit: is negative: give a number of rows, or 0 for all")
 
 // A recordView is an accounting record as listings show it.
 type recordView struct {
@@ -68,6 +73,9 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 	flags.Uint64Var(&filter.After, "after", 0, "only records with an ID above this")
 	flags.IntVar(&filter.Limit, "limit", 1000, "at most so many; 0 for all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if filter.Limit < 0 {
+			return errLimit
+		}
 		if status != "" {
 			s, err := deliveryState(status)
 			if err != nil {
@@ -141,13 +149,58 @@ func newSpoolShow(state *stateFlags) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		t := table{columns: []string{"what", "value"}, value: found}
-		for _, l := range found {
+		views := make([]detailView, len(found))
+		t := table{columns: []string{"what", "value"}, value: views}
+		for i, l := range found {
+			views[i] = detailOf(l)
 			addRecord(&t, l)
 		}
 		return t.print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
+}
+
+// A detailView is all of an accounting record.
+type detailView struct {
+	recordView
+	MultiSessionID string            `json:"multi_session_id,omitempty"`
+	Realm          string            `json:"realm"`
+	Framed         netip.Prefix      `json:"framed,omitzero"`
+	Start          time.Time         `json:"interval_start"`
+	End            time.Time         `json:"interval_end"`
+	SessionTime    float64           `json:"session_time"` // seconds
+	Estimated      bool              `json:"estimated"`
+	Classes        []acct.ClassUsage `json:"classes,omitempty"`
+	Part           uint16            `json:"part,omitempty"`
+	Parts          uint16            `json:"parts,omitempty"`
+	Flow           []byte            `json:"flow,omitempty"` // AVPs
+	Shares         []shareView       `json:"shares,omitempty"`
+	EndToEnd       uint32            `json:"end_to_end"`
+	MaySent        bool              `json:"may_have_been_sent"`
+	Attempts       uint32            `json:"error_answers"`
+	At             time.Time         `json:"answered,omitzero"`
+}
+
+// A shareView is what a row of the ledger has in a record.
+type shareView struct {
+	Exporter string    `json:"exporter"`
+	Domain   uint32    `json:"domain"`
+	Interval time.Time `json:"interval"`
+	acct.Count
+}
+
+func detailOf(l spool.Listed) detailView {
+	r := &l.Record
+	v := detailView{
+		recordView: viewOf(l), MultiSessionID: r.MultiSessionID, Realm: r.Realm, Framed: r.Framed,
+		Start: r.Start, End: r.End, SessionTime: r.SessionTime.Seconds(), Estimated: r.Estimated,
+		Classes: r.Classes, Part: r.Part, Parts: r.Parts, Flow: r.Flow,
+		EndToEnd: l.EndToEnd, MaySent: l.MaySent, Attempts: l.Attempts, At: l.At,
+	}
+	for _, s := range r.Shares {
+		v.Shares = append(v.Shares, shareView{s.Exporter, s.Domain, unixTime(s.Interval), s.Count})
+	}
+	return v
 }
 
 // addRecord adds all of a record to t, a row for each thing there is to say.
@@ -205,6 +258,9 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
 	cmd.Flags().Uint64Var(&after, "after", 0, "only sessions with an ID above this")
 	cmd.Flags().IntVar(&limit, "limit", 1000, "at most so many; 0 for all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if limit < 0 {
+			return errLimit
+		}
 		s, err := state.open()
 		if err != nil {
 			return err
@@ -249,6 +305,9 @@ func newSpoolSuspense(state *stateFlags) *cobra.Command {
 	cmd.Flags().Uint64Var(&after, "after", 0, "only flows with an ID above this")
 	cmd.Flags().IntVar(&limit, "limit", 1000, "at most so many; 0 for all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if limit < 0 {
+			return errLimit
+		}
 		s, err := state.open()
 		if err != nil {
 			return err
@@ -299,6 +358,9 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("conflicts", "user")
 	cmd.MarkFlagsMutuallyExclusive("conflicts", "session")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if filter.Limit < 0 {
+			return errLimit
+		}
 		dir, err := state.dir()
 		if err != nil {
 			return err
@@ -370,12 +432,19 @@ func newSpoolStats(state *stateFlags) *cobra.Command {
 		}
 		t.add("sessions, open or kept for late flows", st.Sessions)
 		t.add("flows in suspense", st.Suspended)
-		t.add("journal", fmt.Sprintf("positions %d to %d", st.First, st.Last))
-		t.add("checkpoint", fmt.Sprintf("position %d", st.Checkpoint))
+		if st.First > st.Last {
+			t.add("journal entries", 0)
+		} else {
+			t.add("journal entries", st.Last-st.First+1)
+		}
+		t.add("journal last position", st.Last)
+		t.add("checkpoint position", st.Checkpoint)
 		if st.Damaged > 0 {
 			t.add("damaged journal groups set aside", st.Damaged)
 		}
-		t.add("octets on disk", fmt.Sprintf("state %d, journal %d, CDRs %d", st.Octets.State, st.Octets.Journal, st.Octets.CDR))
+		t.add("octets of state.db", st.Octets.State)
+		t.add("octets of journal.db", st.Octets.Journal)
+		t.add("octets of cdr.db", st.Octets.CDR)
 		return t.print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
