@@ -31,6 +31,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 
 	collected := m.b.collector.Stats()
 	counter("collector_kernel_dropped_total", "Datagrams that the kernel dropped since we read too slowly.", collected.Dropped)
+	counter("collector_refused_total", "Datagrams and connections of strangers, or beyond a limit.", collected.Refused)
 	for name, e := range collected.Exporters {
 		counter("collector_messages_total", "Well-formed IPFIX Messages.", e.Messages, "exporter", name)
 		counter("collector_octets_total", "Octets of these.", e.Octets, "exporter", name)
@@ -54,6 +55,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge("pipeline_standing_still", "1 while accounting stands still.", truth(m.b.runner.Err() != nil))
 	gauge("pipeline_position", "Journal position of the last checkpoint.", float64(m.b.runner.Committed()))
 	gauge("pipeline_sessions", "User sessions that are active.", float64(p.Sessions))
+	gauge("pipeline_transport_sessions", "Transport Sessions that are open.", float64(p.Transports))
 	gauge("pipeline_suspended", "Flows that wait for a user.", float64(p.Suspended))
 	gauge("pipeline_identities", "Data Records remembered to recognize duplicates.", float64(p.Identities))
 	counter("pipeline_messages_total", "Messages that the pipeline has read since the start.", p.Messages)
