@@ -2,6 +2,7 @@ package asm
 
 import (
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -77,6 +78,46 @@ func (x *traffic) message(template bool) {
 	x.sent = append(x.sent, msg)
 	x.entry(acct.EntryMessage, rapid.SampledFrom(x.open).Draw(x.rt, "session"), msg)
 }
+
+// special sends what only some exporters do: totals, options that tell of
+// sampling or of up time, sampled records, and such that name their user. At
+// times it is lost on the way.
+func (x *traffic) special() {
+	small := func(name string, most int) int { return rapid.IntRange(0, most).Draw(x.rt, name) }
+	who, end := netip.MustParseAddr(rapid.SampledFrom(pool).Draw(x.rt, "who")), x.clock.Add(-time.Duration(small("age", 90))*time.Second)
+	var msg []byte
+	switch small("special", 6) {
+	case 0:
+		msg = x.encodeRecords(totalsTemplate, []any{end, who, small("port", 3), small("total", 1<<20) << 12 & (1<<32 - 1), small("packets", 100)})
+	case 1:
+		msg = x.encodeRecords(startedTemplate, []any{epoch.Add(time.Duration(small("start", 3)) * time.Second), end, who, small("total", 1000), small("reason", 4)})
+	case 2:
+		msg = x.encodeRecords(rateTemplate, []any{1, small("sampler", 3), small("rate", 4)})
+	case 3:
+		msg = x.encodeRecords(initTemplate, []any{1, epoch.Add(-time.Duration(small("init", 2)) * time.Hour)})
+	case 4:
+		msg = x.encodeRecords(sampledTemplate, []any{end, who, len(x.j.entries), small("octets", 1000), 3, 7, 8, 0, small("sampler", 3)})
+	case 5:
+		msg = x.encodeRecords(upTimeTemplate, []any{small("up", 2) * 3600_000, who, small("octets", 1000)})
+	case 6:
+		msg = x.encodeRecords(namedTemplate, []any{end, who, netip.MustParseAddr(outside), len(x.j.entries), 100,
+			rapid.SampledFrom([]string{"ann", "bob", "eve", ""}).Draw(x.rt, "name"), small("direction", 1)})
+	}
+	if small("lost", 4) > 0 {
+		x.sent = append(x.sent, msg)
+		x.entry(acct.EntryMessage, rapid.SampledFrom(x.open).Draw(x.rt, "session"), msg)
+	} else if small("late", 1) > 0 {
+		x.sent = append(x.sent, msg)
+	}
+}
+
+var (
+	startedTemplate = must(ipfix.NewTemplate(340, field(ipfix.FlowStartMilliseconds, 8), field(ipfix.FlowEndMilliseconds, 8),
+		field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetTotalCount, 8), field(ipfix.FlowEndReason, 1)))
+	rateTemplate   = must(ipfix.NewOptionsTemplate(341, 1, field(ipfix.ObservationDomainId, 4), field(ipfix.SamplerId, 1), field(ipfix.SamplerRandomInterval, 4)))
+	initTemplate   = must(ipfix.NewOptionsTemplate(342, 1, field(ipfix.ObservationDomainId, 4), field(ipfix.SystemInitTimeMilliseconds, 8)))
+	upTimeTemplate = must(ipfix.NewTemplate(343, field(ipfix.FlowEndSysUpTime, 4), field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 8)))
+)
 
 func (x *traffic) resend() {
 	if len(x.sent) > 0 {
@@ -211,7 +252,7 @@ func never() (checkpoint, crash, fail bool) { return false, false, false }
 
 // anything draws a journal of whatever may happen.
 func anything(rt *rapid.T) *traffic {
-	variants := []Settings{testSettings, testSettings, testSettings, testSettings}
+	variants := []Settings{testSettings, testSettings, testSettings, testSettings, testSettings}
 	variants[1].Interval = 30 * time.Second
 	variants[1].Classes = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}}
 	variants[1].MaxSessionAge = 5 * time.Minute
@@ -219,13 +260,19 @@ func anything(rt *rapid.T) *traffic {
 	variants[2].DedupWindow = 10 * time.Minute
 	variants[3].Mode = ModeAAAClient
 	variants[3].EarlySets = 2
+	variants[1].InBand, variants[1].InBandIdle, variants[1].MaxInBand = []string{"userName"}, time.Minute, 2
+	variants[2].MaxTotals = 2
+	variants[4] = namingSettings
+	variants[4].Exporters = []ExporterSettings{{Name: "west", Sampling: 100}}
 	x := newTraffic(rt)
 	x.settings(testSettings)
 	x.connect()
 	for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-		switch rapid.IntRange(0, 11).Draw(rt, "what") {
+		switch rapid.IntRange(0, 15).Draw(rt, "what") {
 		case 0, 1, 2, 3:
 			x.message(rapid.IntRange(0, 2).Draw(rt, "template") > 0)
+		case 12, 13, 14, 15:
+			x.special()
 		case 4:
 			x.resend()
 		case 5, 6, 7:
