@@ -100,6 +100,17 @@ func (c Confidence) String() string {
 // MarshalText returns the word of String.
 func (c Confidence) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
+// UnmarshalText reads what MarshalText returns.
+func (c *Confidence) UnmarshalText(b []byte) error {
+	for v := Exact; v <= Unknown; v++ {
+		if v.String() == string(b) {
+			*c = v
+			return nil
+		}
+	}
+	return fmt.Errorf("spool: %q is no confidence", b)
+}
+
 // lost returns what is known of the loss in a row of the ledger.
 func (a *amount) lost() Lost {
 	l := Lost{Records: a.Lost - min(a.Lost, a.LostFound), Restarts: a.Restarts}

@@ -146,3 +146,21 @@ func TestAuditAfterMigration(t *testing.T) {
 		t.Errorf("total %+v, want %+v", books.Total, want)
 	}
 }
+
+// Books can be read back from what the command prints.
+func TestConfidenceRoundTrip(t *testing.T) {
+	for want := Exact; want <= Unknown; want++ {
+		b, err := want.MarshalText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Confidence
+		if err := got.UnmarshalText(b); err != nil || got != want {
+			t.Errorf("%s is read back as %v (%v)", b, got, err)
+		}
+	}
+	var c Confidence
+	if err := c.UnmarshalText([]byte("sure")); err == nil {
+		t.Error("an unknown word is read")
+	}
+}
