@@ -62,13 +62,13 @@ func TestAbstractDataTypes(t *testing.T) {
 			if !test.typ.ValidLength(uint16(test.length)) {
 				t.Errorf("a length of %d is not valid", test.length)
 			}
-			f := FieldSpecifier{ID: elementOfType(t, test.typ), Length: uint16(test.length)}
+			f := FieldSpecifier{Length: uint16(test.length)}
 			b, err := hex.DecodeString(test.octets)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if test.value != nil {
-				got, err := f.appendValue(nil, test.value)
+				got, err := f.appendTyped(nil, test.typ, test.value)
 				if err != nil || test.octets != "" && !bytes.Equal(got, b) {
 					t.Fatalf("encoded as %x, %v", got, err)
 				}
@@ -87,18 +87,6 @@ func TestAbstractDataTypes(t *testing.T) {
 	}
 }
 
-// elementOfType returns an element of IANA's of the type.
-func elementOfType(tb testing.TB, typ Type) uint16 {
-	tb.Helper()
-	for e := range Elements() {
-		if e.Type == typ {
-			return e.ID
-		}
-	}
-	tb.Skipf("no element is a %v", typ)
-	return 0
-}
-
 // Values that a type can't hold are refused rather than cut.
 func TestValueOutOfRange(t *testing.T) {
 	for _, test := range []struct {
@@ -111,8 +99,8 @@ func TestValueOutOfRange(t *testing.T) {
 		{TypeIpv6Address, 16, netip.MustParseAddr("10.0.0.1")}, {TypeMacAddress, 6, net.HardwareAddr{1, 2}},
 		{TypeDateTimeSeconds, 4, time.Unix(-1, 0)}, {TypeFloat64, 5, 1.5}, {TypeString, 2, "abc"},
 	} {
-		f := FieldSpecifier{ID: elementOfType(t, test.typ), Length: uint16(test.length)}
-		if b, err := f.appendValue(nil, test.value); !errors.Is(err, ErrValue) {
+		f := FieldSpecifier{Length: uint16(test.length)}
+		if b, err := f.appendTyped(nil, test.typ, test.value); !errors.Is(err, ErrValue) {
 			t.Errorf("%v of %d octets holds %v as %x", test.typ, test.length, test.value, b)
 		}
 	}

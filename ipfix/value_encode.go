@@ -54,7 +54,11 @@ func AppendVariable(b, value []byte) []byte {
 }
 
 func (f FieldSpecifier) appendValue(b []byte, v any) ([]byte, error) {
-	typ := f.Element().Type
+	return f.appendTyped(b, f.Element().Type, v)
+}
+
+// appendTyped is appendValue for an element whose type the caller knows.
+func (f FieldSpecifier) appendTyped(b []byte, typ Type, v any) ([]byte, error) {
 	n := int(f.Length)
 	if n == VariableLength {
 		n = typ.Length()
