@@ -222,7 +222,7 @@ func TestIPFIXReplayToNfcapd(t *testing.T) {
 			go io.Copy(io.Discard, log) //nolint:errcheck // ends with nfcapd
 			stored := make(chan error, 1)
 			go func() { stored <- waitFor(out, "Flow Record", want[0]) }()
-			if _, _, err := runIPFIX(t, "replay", name, "--to", address, "--udp", "--rate", "500"); err != nil {
+			if _, _, err := runIPFIX(t, "replay", name, "--to", address, "--udp", "--rate", "200"); err != nil {
 				t.Fatal(err)
 			}
 			if err := <-stored; err != nil {
