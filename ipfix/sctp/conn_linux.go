@@ -1,0 +1,299 @@
+package sctp
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+	"unsafe"
+
+	"github.com/ishidawataru/sctp"
+	"golang.org/x/sys/unix"
+)
+
+// Policies of partial reliability, in the flags of a message (RFC 7496).
+const policyLifetime = 0x10
+
+// A Conn is an association. It is a net.Conn whose Read and Write take whole
+// messages, of stream 0 for Write. One goroutine may read while another
+// writes; every other method may be called at any time.
+type Conn struct {
+	socket        *socket
+	local, remote Addr
+	dry           chan struct{}
+	oob           []byte // of the read under way
+}
+
+func newConn(fd int, remote Addr) (*Conn, error) {
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("sctp: %w", err)
+	}
+	s, err := newSocket(fd)
+	if err != nil {
+		return nil, fmt.Errorf("sctp: %w", err)
+	}
+	return &Conn{socket: s, local: fromSockaddr(own), remote: remote, dry: make(chan struct{}, 1), oob: make([]byte, 256)}, nil
+}
+
+// Dial makes an association. The end of ctx ends the attempt.
+func Dial(ctx context.Context, to netip.AddrPort, cfg Config) (*Conn, error) {
+	c, err := dial(ctx, to, cfg.withDefaults())
+	if err != nil {
+		return nil, fmt.Errorf("sctp: dial %v: %w", to, err)
+	}
+	return c, nil
+}
+
+func dial(ctx context.Context, to netip.AddrPort, cfg Config) (*Conn, error) {
+	sa, err := sockaddr(to)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := open(to.Addr(), cfg)
+	if err != nil {
+		return nil, err
+	}
+	// A signal may interrupt the call, and the association is made all the same.
+	if err := unix.Connect(fd, sa); err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.EINTR) {
+		unix.Close(fd)
+		return nil, err
+	}
+	c, err := newConn(fd, fromSockaddr(sa))
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	err = c.established()
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = c.learnLocal()
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// established waits until the association is.
+func (c *Conn) established() (err error) {
+	werr := c.socket.write(func(fd int) bool {
+		var errno int
+		if errno, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+			return true
+		}
+		if errno != 0 {
+			err = unix.Errno(errno)
+			return true
+		}
+		state, serr := status(fd)
+		return serr == nil && state >= stateEstablished
+	})
+	return errors.Join(werr, err)
+}
+
+// stateEstablished is ESTABLISHED as Linux numbers states; the library's
+// numbers are one less.
+const stateEstablished = int32(sctp.SCTP_ESTABLISHED) - 1
+
+// status returns the state of the association.
+func status(fd int) (int32, error) {
+	var s [256]byte
+	size := uint32(len(s))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_SCTP, sctp.SCTP_STATUS,
+		uintptr(unsafe.Pointer(&s[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int32(binary.NativeEndian.Uint32(s[4:])), nil
+}
+
+// learnLocal finds out which address the kernel chose.
+func (c *Conn) learnLocal() (err error) {
+	var sa unix.Sockaddr
+	err = c.socket.control(func(fd int) (err error) {
+		sa, err = unix.Getsockname(fd)
+		return err
+	})
+	if err == nil {
+		c.local = fromSockaddr(sa)
+	}
+	return err
+}
+
+// ReadMessage reads one whole message. The error is io.EOF once the other end
+// has ended the association in an orderly way, ErrTooLong for a message that b
+// has no room for, net.ErrClosed after Close.
+func (c *Conn) ReadMessage(b []byte) (n int, m Message, err error) {
+	var (
+		discard []byte // what there is no room for
+		tooLong bool
+	)
+	for {
+		into := b[n:]
+		if len(into) == 0 {
+			if discard == nil {
+				discard = make([]byte, 4096)
+			}
+			into = discard
+		}
+		got, info, flags, err := c.receive(into)
+		switch {
+		case err != nil:
+			return 0, Message{}, err
+		case flags&sctp.MSG_NOTIFICATION != 0:
+			c.notified(into[:got])
+			continue
+		case got == 0:
+			return 0, Message{}, io.EOF
+		}
+		if len(b) == n {
+			tooLong = true
+		} else {
+			n += got
+		}
+		if flags&unix.MSG_EOR != 0 {
+			if tooLong {
+				return 0, info, fmt.Errorf("sctp: read: %w", ErrTooLong)
+			}
+			return n, info, nil
+		}
+	}
+}
+
+// receive reads a piece of a message, or of a notification.
+func (c *Conn) receive(b []byte) (n int, m Message, flags int, err error) {
+	var oobn int
+	if rerr := c.socket.read(func(fd int) bool {
+		n, oobn, flags, _, err = unix.Recvmsg(fd, b, c.oob, 0)
+		return !again(err)
+	}); rerr != nil {
+		err = rerr
+	}
+	if err != nil {
+		return 0, m, 0, &net.OpError{Op: "read", Net: "sctp", Source: c.local, Addr: c.remote, Err: err}
+	}
+	if flags&sctp.MSG_NOTIFICATION == 0 {
+		m = parseInfo(c.oob[:oobn])
+	}
+	return n, m, flags, nil
+}
+
+// parseInfo reads the control message that comes with a message.
+func parseInfo(oob []byte) (m Message) {
+	controls, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return m
+	}
+	for _, x := range controls {
+		if x.Header.Level == unix.IPPROTO_SCTP && x.Header.Type == sctp.SCTP_CMSG_SNDRCV && len(x.Data) >= int(unsafe.Sizeof(sctp.SndRcvInfo{})) {
+			info := (*sctp.SndRcvInfo)(unsafe.Pointer(&x.Data[0]))
+			m = Message{Stream: info.Stream, Unordered: info.Flags&sctp.SCTP_UNORDERED != 0, Protocol: swap(info.PPID)}
+		}
+	}
+	return m
+}
+
+// notified handles a notification: of all that is asked for, that the other
+// end has everything.
+func (c *Conn) notified(b []byte) {
+	if len(b) >= 2 && sctp.SCTPNotificationType(binary.NativeEndian.Uint16(b)) == sctp.SCTP_SENDER_DRY_EVENT {
+		select {
+		case c.dry <- struct{}{}:
+		default: // nobody has taken the one before
+		}
+	}
+}
+
+// Dry receives when the other end has acknowledged all that was written. It
+// needs somebody who reads.
+func (c *Conn) Dry() <-chan struct{} { return c.dry }
+
+// WriteMessage writes one whole message. It blocks while the kernel has no
+// room for it.
+func (c *Conn) WriteMessage(b []byte, m Message) error {
+	var oob [64]byte
+	control := oob[:unix.CmsgSpace(int(unsafe.Sizeof(sctp.SndRcvInfo{})))]
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+	h.Level, h.Type = unix.IPPROTO_SCTP, sctp.SCTP_CMSG_SNDRCV
+	h.SetLen(unix.CmsgLen(int(unsafe.Sizeof(sctp.SndRcvInfo{}))))
+	info := (*sctp.SndRcvInfo)(unsafe.Pointer(&control[unix.CmsgLen(0)]))
+	info.Stream, info.PPID = m.Stream, swap(m.Protocol)
+	if m.Unordered {
+		info.Flags |= sctp.SCTP_UNORDERED
+	}
+	if m.Lifetime > 0 {
+		info.Flags |= policyLifetime
+		info.TTL = uint32(max(m.Lifetime.Milliseconds(), 1))
+	}
+	var err error
+	if werr := c.socket.write(func(fd int) bool {
+		_, err = unix.SendmsgN(fd, b, control, nil, unix.MSG_NOSIGNAL)
+		return !again(err)
+	}); werr != nil {
+		err = werr
+	}
+	if err != nil {
+		return &net.OpError{Op: "write", Net: "sctp", Source: c.local, Addr: c.remote, Err: err}
+	}
+	return nil
+}
+
+// swap turns a Payload Protocol Identifier into network octet order and back.
+func swap(v uint32) uint32 {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], v)
+	return binary.NativeEndian.Uint32(b[:])
+}
+
+// Read reads one whole message, of whichever stream.
+func (c *Conn) Read(b []byte) (int, error) {
+	n, _, err := c.ReadMessage(b)
+	return n, err
+}
+
+// Write writes one message on stream 0.
+func (c *Conn) Write(b []byte) (int, error) {
+	if err := c.WriteMessage(b, Message{}); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// CloseWrite ends the association in an orderly way: the other end gets what
+// was written, and what it has sent can be read until io.EOF. SCTP knows no
+// association that is closed at one end (RFC 9260, Section 9.2).
+func (c *Conn) CloseWrite() error {
+	return c.socket.control(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+}
+
+// Close ends the association in an orderly way, in the background, and wakes
+// who reads or writes.
+func (c *Conn) Close() error { return c.socket.close() }
+
+// LocalAddr returns the address of our end.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr returns the address of the other end.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error { return c.socket.why(c.socket.file.SetDeadline(t)) }
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	return c.socket.why(c.socket.file.SetReadDeadline(t))
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.socket.why(c.socket.file.SetWriteDeadline(t))
+}

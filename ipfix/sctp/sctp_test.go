@@ -1,0 +1,239 @@
+package sctp_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"tollbridge/ipfix/sctp"
+)
+
+var loopbacks = []string{"127.0.0.1", "::1"}
+
+// listen listens on a loopback address, or skips where there is no SCTP.
+func listen(t *testing.T, host string, cfg sctp.Config) *sctp.Listener {
+	t.Helper()
+	ln, err := sctp.Listen(netip.AddrPortFrom(netip.MustParseAddr(host), 0), cfg)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("this kernel has no SCTP: run make test-sctp")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+// pair returns the two ends of an association.
+func pair(t *testing.T, host string, cfg sctp.Config) (ours, theirs *sctp.Conn) {
+	t.Helper()
+	ln := listen(t, host, cfg)
+	ours, err := sctp.Dial(t.Context(), ln.Addr().(sctp.Addr).AddrPort(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ours.Close(); conn.Close() })
+	return ours, conn.(*sctp.Conn)
+}
+
+func TestMessages(t *testing.T) {
+	for _, host := range loopbacks {
+		t.Run(host, func(t *testing.T) {
+			ours, theirs := pair(t, host, sctp.Config{})
+			if ours.RemoteAddr() != theirs.LocalAddr() || ours.LocalAddr() != theirs.RemoteAddr() {
+				t.Errorf("ours %v to %v, theirs %v to %v", ours.LocalAddr(), ours.RemoteAddr(), theirs.LocalAddr(), theirs.RemoteAddr())
+			}
+			// Longer than a packet, the socket's pieces and each other.
+			var writing sync.WaitGroup
+			writing.Go(func() {
+				for i := range 500 {
+					m := sctp.Message{Stream: uint16(i % 16), Protocol: uint32(i)}
+					if err := ours.WriteMessage(bytes.Repeat([]byte{byte(i)}, 1+i*131), m); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := ours.CloseWrite(); err != nil {
+					t.Error(err)
+				}
+			})
+			b := make([]byte, 65536)
+			seen := make(map[uint32]bool)
+			for {
+				n, m, err := theirs.ReadMessage(b)
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				i := m.Protocol
+				if n != 1+int(i)*131 || m.Stream != uint16(i%16) || b[0] != byte(i) || b[n-1] != byte(i) || seen[i] {
+					t.Fatalf("message %d: %d octets on stream %d, seen before: %v", i, n, m.Stream, seen[i])
+				}
+				seen[i] = true
+			}
+			writing.Wait()
+			if len(seen) != 500 {
+				t.Errorf("%d messages, want 500", len(seen))
+			}
+		})
+	}
+}
+
+// A message that is too long is thrown away whole; the next is not.
+func TestTooLong(t *testing.T) {
+	ours, theirs := pair(t, "127.0.0.1", sctp.Config{})
+	for _, n := range []int{10, 20000, 11} {
+		if _, err := ours.Write(make([]byte, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := make([]byte, 100)
+	if n, err := theirs.Read(b); n != 10 || err != nil {
+		t.Errorf("%d octets, %v", n, err)
+	}
+	if n, err := theirs.Read(b); n != 0 || !errors.Is(err, sctp.ErrTooLong) {
+		t.Errorf("%d octets, %v", n, err)
+	}
+	if n, err := theirs.Read(b); n != 11 || err != nil {
+		t.Errorf("%d octets, %v", n, err)
+	}
+}
+
+func TestDeadlinesAndClose(t *testing.T) {
+	ours, theirs := pair(t, "127.0.0.1", sctp.Config{Buffer: 1 << 16})
+	theirs.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read: %v", err)
+	}
+	theirs.SetReadDeadline(time.Time{})
+	ours.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	var err error
+	for err == nil { // nobody reads
+		_, err = ours.Write(make([]byte, 1000))
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("write: %v", err)
+	}
+	ours.SetWriteDeadline(time.Time{})
+	blocked := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil {
+			_, err = ours.Write(make([]byte, 1000))
+		}
+		blocked <- err
+	}()
+	ours.Close()
+	if err := <-blocked; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a blocked write ended with %v", err)
+	}
+}
+
+func TestCloseWakesReadAndAccept(t *testing.T) {
+	ln := listen(t, "127.0.0.1", sctp.Config{})
+	ours, err := sctp.Dial(t.Context(), ln.Addr().(sctp.Addr).AddrPort(), sctp.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	woken := make(chan error, 2)
+	go func() { _, err := ln.Accept(); woken <- err }()
+	go func() { _, err := ours.Read(make([]byte, 1)); woken <- err }()
+	ln.Close()
+	if err := <-woken; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept: %v", err)
+	}
+	ours.Close()
+	if err := <-woken; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read: %v", err)
+	}
+}
+
+func TestDialFails(t *testing.T) {
+	ln := listen(t, "127.0.0.1", sctp.Config{})
+	at := ln.Addr().(sctp.Addr).AddrPort()
+	ln.Close()
+	if _, err := sctp.Dial(t.Context(), at, sctp.Config{}); err == nil {
+		t.Error("an association with nobody")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := sctp.Dial(ctx, at, sctp.Config{}); err == nil {
+		t.Error("an association after the end of ctx")
+	}
+}
+
+// Dry tells that the other end has all, as soon as it does.
+func TestDry(t *testing.T) {
+	ours, theirs := pair(t, "127.0.0.1", sctp.Config{})
+	go io.Copy(io.Discard, theirs)
+	go io.Copy(io.Discard, ours)
+	select {
+	case <-ours.Dry(): // that nothing was written yet
+	default:
+	}
+	if _, err := ours.Write([]byte("template")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ours.Dry():
+	case <-time.After(20 * time.Second):
+		t.Error("it does not say so")
+	}
+}
+
+// Only what has a lifetime is given up, and only once that is over.
+func TestPartialReliability(t *testing.T) {
+	ours, theirs := pair(t, "127.0.0.1", sctp.Config{Buffer: 1 << 16})
+	const n = 300
+	ours.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for i := range n {
+			m := sctp.Message{Stream: 1}
+			if i%2 == 1 {
+				m = sctp.Message{Stream: 2, Lifetime: time.Millisecond}
+			}
+			if err := ours.WriteMessage(make([]byte, 1000), m); err != nil {
+				t.Error(err)
+			}
+		}
+		ours.CloseWrite()
+	})
+	var reliable, partial int
+	b := make([]byte, 2000)
+	for {
+		got, m, err := theirs.ReadMessage(b)
+		if err == io.EOF {
+			break
+		}
+		if err != nil || got != 1000 {
+			t.Fatalf("%d octets, %v", got, err)
+		}
+		if m.Stream == 1 {
+			reliable++
+		} else {
+			partial++
+		}
+	}
+	writing.Wait()
+	if reliable != n/2 || partial > n/2 {
+		t.Errorf("%d reliable messages of %d, and %d others", reliable, n/2, partial)
+	}
+}
