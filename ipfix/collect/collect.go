@@ -1,5 +1,5 @@
 // Package collect is an IPFIX Collecting Process (RFC 7011) over UDP, TCP,
-// TLS and DTLS.
+// TLS, DTLS and SCTP.
 //
 // A Process checks what needs no state, that every Message is well formed,
 // and hands it raw to a Journal. Templates, sequence numbers and records are
@@ -49,8 +49,8 @@ type Session struct {
 type Config struct {
 	Journal Journal // required
 
-	// Exporters are who may export. Over UDP and TCP the longest prefix that
-	// holds an address names it; over TLS and DTLS a name in its certificate
+	// Exporters are who may export. Over UDP, TCP and SCTP the longest prefix
+	// that holds an address names it; over TLS and DTLS a name in its certificate
 	// does. Where there are none everyone may, and an exporter is its address
 	// or the first name of its certificate.
 	Exporters []Exporter
@@ -75,7 +75,7 @@ type Config struct {
 	MaxExporterSessions int
 
 	// MaxConnections and MaxExporterConnections bound the TCP connections, with
-	// TLS or without, in all and per exporter. One too many is refused. 0 means 1024 and 16.
+	// TLS or without, and SCTP associations, in all and per exporter. One too many is refused. 0 means 1024 and 16.
 	MaxConnections         int
 	MaxExporterConnections int
 
@@ -157,6 +157,20 @@ func orDefault[T int | time.Duration](v *T, d T) {
 // message journals one well-formed Message and counts it.
 func (p *Process) message(at time.Time, e *exporter, session uint64, msg []byte) error {
 	if _, err := p.cfg.Journal.Message(at, session, msg); err != nil {
+		return fmt.Errorf("collect: journal a message of %s: %w", e.name, err)
+	}
+	e.messages.Add(1)
+	e.octets.Add(uint64(len(msg)))
+	return nil
+}
+
+// streamMessage is message for one that came over an SCTP stream.
+func (p *Process) streamMessage(at time.Time, e *exporter, session uint64, stream uint16, msg []byte) error {
+	j, ok := p.cfg.Journal.(StreamJournal)
+	if !ok {
+		return p.message(at, e, session, msg)
+	}
+	if _, err := j.StreamMessage(at, session, stream, msg); err != nil {
 		return fmt.Errorf("collect: journal a message of %s: %w", e.name, err)
 	}
 	e.messages.Add(1)

@@ -61,9 +61,15 @@ func (d *decoder) Open(_ time.Time, s collect.Session) (uint64, error) {
 }
 
 func (d *decoder) Message(_ time.Time, session uint64, data []byte) (uint64, error) {
+	return d.decode(session, data, func(s *ipfix.Session, visit func(ipfix.DataSet)) (ipfix.Result, error) {
+		return s.Decode(data, visit)
+	})
+}
+
+func (d *decoder) decode(session uint64, data []byte, by func(*ipfix.Session, func(ipfix.DataSet)) (ipfix.Result, error)) (uint64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r, err := d.sessions[session].Decode(data, func(s ipfix.DataSet) {
+	r, err := by(d.sessions[session], func(s ipfix.DataSet) {
 		if s.Template == nil {
 			return
 		}

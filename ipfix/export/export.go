@@ -1,9 +1,9 @@
-// Package export is an IPFIX Exporting Process (RFC 7011) over UDP, TCP, TLS
-// and DTLS, for one Observation Domain. It exports to one Collecting Process
+// Package export is an IPFIX Exporting Process (RFC 7011) over UDP, TCP, TLS,
+// DTLS and SCTP, for one Observation Domain. It exports to one Collecting Process
 // at a time, and to another while that can't be reached; a Duplicate exports
 // to several at once.
 //
-// Over TCP, with TLS or without, a Process keeps what it could not hand to the kernel and sends it
+// Over SCTP and TCP, with TLS or without, a Process keeps what it could not hand to the kernel and sends it
 // on the next connection; where its buffer is full, Export blocks. What the
 // kernel took but could not deliver when a connection broke is lost, as TCP
 // does not tell how far the Collecting Process got. An orderly end, by
@@ -45,8 +45,16 @@ type Config struct {
 	// TLS is required for TLS and DTLS.
 	TLS *TLS
 
-	// MaxMessage is the longest Message, in octets. 0 means 8192 over TCP and
-	// TLS. Over UDP 0 means 1400, but 1232, what every IPv6 path carries, unless
+	// Streams is how many SCTP streams carry Data Records, in turn; Templates
+	// have another. 0 means 1.
+	Streams int
+
+	// Lifetime lets SCTP give up a Message of Data Records after so long
+	// (PR-SCTP, RFC 3758). It is not for what is billed from. 0 means never.
+	Lifetime time.Duration
+
+	// MaxMessage is the longest Message, in octets. 0 means 8192 over TCP, TLS
+	// and SCTP. Over UDP 0 means 1400, but 1232, what every IPv6 path carries, unless
 	// Address is an IPv4 address; over DTLS it is 37 less. Over both a Message
 	// is never longer than the path's MTU allows, as far as the kernel knows it
 	// (RFC 7011, Section 10.3.3).
@@ -109,6 +117,10 @@ func New(cfg Config) (*Process, error) {
 		return nil, err
 	}
 	orDefault(&cfg.MaxMessage, cfg.defaultMaxMessage())
+	orDefault(&cfg.Streams, 1)
+	if cfg.Streams < 1 || cfg.Streams > maxStreams {
+		return nil, fmt.Errorf("export: Config.Streams: %d is not within 1 and %d", cfg.Streams, maxStreams)
+	}
 	orDefault(&cfg.TemplateRefresh, 10*time.Minute)
 	orDefault(&cfg.TemplateRefreshMessages, 1000)
 	orDefault(&cfg.Reconnect, time.Minute)
@@ -135,6 +147,9 @@ func New(cfg Config) (*Process, error) {
 	}, nil
 }
 
+// maxStreams bounds what an association costs.
+const maxStreams = 1024
+
 // minMessage is what a Message of one small Template or record needs.
 const minMessage = 64
 
@@ -145,7 +160,7 @@ func (c *Config) check() error {
 		if len(c.Backups) > 0 {
 			return errors.New("export: Config.Backups: over UDP nobody learns that a Collecting Process is gone")
 		}
-	case ipfix.TCP:
+	case ipfix.TCP, ipfix.SCTP:
 	case ipfix.TLS, ipfix.DTLS:
 		if c.TLS == nil {
 			return fmt.Errorf("export: Config.TLS is required for %v", c.Transport)

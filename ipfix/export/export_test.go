@@ -23,7 +23,7 @@ func TestNewRefuses(t *testing.T) {
 		cfg  export.Config
 	}{
 		{"no transport", export.Config{Address: "192.0.2.1:4739"}},
-		{"a transport it has not", export.Config{Transport: ipfix.SCTP, Address: "192.0.2.1:4739"}},
+		{"a transport it has not", export.Config{Transport: 99, Address: "192.0.2.1:4739"}},
 		{"no address", export.Config{Transport: ipfix.TCP}},
 		{"an address without port", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1"}},
 		{"messages that hold nothing", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1:4739", MaxMessage: 16}},

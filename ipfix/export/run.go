@@ -116,6 +116,8 @@ func (p *Process) dial(ctx context.Context, address string) (net.Conn, error) {
 		return p.dialTLS(ctx, address)
 	case ipfix.DTLS:
 		return p.dialDTLS(ctx, address)
+	case ipfix.SCTP:
+		return p.dialSCTP(ctx, address)
 	}
 	return p.cfg.Dial(ctx, p.cfg.Transport.String(), address)
 }
@@ -154,6 +156,8 @@ func (p *Process) carrier(conn net.Conn) carrier {
 		return newUDP(s, s.conn, 0)
 	case ipfix.DTLS:
 		return newDTLS(s)
+	case ipfix.SCTP:
+		return newSCTP(s)
 	}
 	return newTCP(s)
 }

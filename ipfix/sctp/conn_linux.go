@@ -129,7 +129,8 @@ func (c *Conn) learnLocal() (err error) {
 	return err
 }
 
-// ReadMessage reads one whole message. The error is io.EOF once the other end
+// ReadMessage reads one whole message into b, which should hold 64 octets at
+// least. The error is io.EOF once the other end
 // has ended the association in an orderly way, ErrTooLong for a message that b
 // has no room for, net.ErrClosed after Close.
 func (c *Conn) ReadMessage(b []byte) (n int, m Message, err error) {
@@ -150,7 +151,9 @@ func (c *Conn) ReadMessage(b []byte) (n int, m Message, err error) {
 		case err != nil:
 			return 0, Message{}, err
 		case flags&sctp.MSG_NOTIFICATION != 0:
-			c.notified(into[:got])
+			if err := c.notified(into[:got]); err != nil {
+				return 0, Message{}, err
+			}
 			continue
 		case got == 0:
 			return 0, Message{}, io.EOF
@@ -202,15 +205,31 @@ func parseInfo(oob []byte) (m Message) {
 	return m
 }
 
-// notified handles a notification: of all that is asked for, that the other
-// end has everything.
-func (c *Conn) notified(b []byte) {
-	if len(b) >= 2 && sctp.SCTPNotificationType(binary.NativeEndian.Uint16(b)) == sctp.SCTP_SENDER_DRY_EVENT {
+// notified handles a notification: that the other end has everything, or that
+// the association has ended. A call to read knows of an end that we began by
+// the notification alone.
+func (c *Conn) notified(b []byte) error {
+	if len(b) < 2 {
+		return nil
+	}
+	switch sctp.SCTPNotificationType(binary.NativeEndian.Uint16(b)) {
+	case sctp.SCTP_SENDER_DRY_EVENT:
 		select {
 		case c.dry <- struct{}{}:
 		default: // nobody has taken the one before
 		}
+	case sctp.SCTP_ASSOC_CHANGE:
+		if len(b) < 10 {
+			return nil
+		}
+		switch sctp.SCTPState(binary.NativeEndian.Uint16(b[8:])) {
+		case sctp.SCTP_SHUTDOWN_COMP:
+			return io.EOF
+		case sctp.SCTP_COMM_LOST, sctp.SCTP_RESTART: // what restarted knows nothing of before
+			return &net.OpError{Op: "read", Net: "sctp", Source: c.local, Addr: c.remote, Err: unix.ECONNRESET}
+		}
 	}
+	return nil
 }
 
 // Dry receives when the other end has acknowledged all that was written. It

@@ -84,6 +84,9 @@ func TestMessages(t *testing.T) {
 				seen[i] = true
 			}
 			writing.Wait()
+			if _, err := ours.Read(b); err != io.EOF {
+				t.Errorf("the end that was closed reads %v, want EOF", err)
+			}
 			if len(seen) != 500 {
 				t.Errorf("%d messages, want 500", len(seen))
 			}
@@ -195,6 +198,20 @@ func TestDry(t *testing.T) {
 	case <-ours.Dry():
 	case <-time.After(20 * time.Second):
 		t.Error("it does not say so")
+	}
+}
+
+// An end that goes without a word, its socket aborted, is no orderly end.
+func TestAbort(t *testing.T) {
+	ours, theirs := pair(t, "127.0.0.1", sctp.Config{})
+	if _, err := ours.Write([]byte("unread")); err != nil {
+		t.Fatal(err)
+	}
+	theirs.SetReadDeadline(time.Now().Add(20 * time.Second))
+	ours.SetReadDeadline(time.Now().Add(20 * time.Second))
+	theirs.Close() // what it has not read is lost: Linux aborts
+	if _, err := ours.Read(make([]byte, 100)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) || err == io.EOF {
+		t.Errorf("read: %v", err)
 	}
 }
 

@@ -49,7 +49,7 @@ func open(addr netip.Addr, cfg Config) (int, error) {
 // prepare sets what an accepted socket might not inherit: no delay for small
 // messages, and to be told of streams, of the end, and of all being sent.
 func prepare(fd int) error {
-	events := sctp.EventSubscribe{DataIO: 1, SenderDry: 1}
+	events := sctp.EventSubscribe{DataIO: 1, Association: 1, SenderDry: 1}
 	return errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_SCTP, sctp.SCTP_NODELAY, 1),
 		set(fd, sctp.SCTP_EVENTS, unsafe.Pointer(&events), unsafe.Sizeof(events)),

@@ -1,0 +1,104 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/sctp"
+)
+
+// A StreamJournal is a Journal that also keeps the SCTP stream of a Message,
+// in which its sequence number counts (RFC 7011, Section 3.1). Where the
+// Journal is none, Message is called, and what was lost can't be told.
+type StreamJournal interface {
+	StreamMessage(at time.Time, session uint64, stream uint16, data []byte) (position uint64, err error)
+}
+
+// ServeSCTP is ServeTCP for SCTP (RFC 7011, Section 10.2). An SCTP message
+// holds one Message, of whichever stream.
+//
+// To stop, it ends every association in an orderly way: what an exporter had
+// sent before it heard of it is read.
+func (p *Process) ServeSCTP(ctx context.Context, ln *sctp.Listener) error {
+	return p.serveListener(ctx, ln, p.serveSCTP)
+}
+
+func (p *Process) serveSCTP(conn net.Conn) error {
+	defer conn.Close()
+	remote := unmap(conn.RemoteAddr())
+	e := p.exporters.connect(remote.Addr())
+	if e == nil {
+		p.logRefused(remote)
+		return nil
+	}
+	defer p.exporters.disconnect(e)
+	c := sctpSession{
+		Process:  p,
+		conn:     conn.(*sctp.Conn),
+		exporter: e,
+		session:  Session{Transport: ipfix.SCTP, Exporter: e.name, Remote: remote, Local: unmap(conn.LocalAddr())},
+	}
+	err := c.collect()
+	if c.opened {
+		return errors.Join(err, p.close(p.cfg.Now(), e, c.number))
+	}
+	return err
+}
+
+// An sctpSession is a Transport Session over SCTP. It opens with its first
+// well-formed Message.
+type sctpSession struct {
+	*Process
+	conn     *sctp.Conn
+	exporter *exporter
+	session  Session
+	opened   bool
+	number   uint64
+}
+
+// collect reads until the association ends. A malformed Message is discarded
+// and, as the next begins where it should, ends nothing.
+func (c *sctpSession) collect() error {
+	b := make([]byte, ipfix.MaxMessage)
+	for {
+		n, m, err := c.conn.ReadMessage(b)
+		at := c.cfg.Now()
+		switch {
+		case errors.Is(err, sctp.ErrTooLong):
+			c.malformed(c.exporter, c.session.Remote, errTruncated)
+			continue
+		case err != nil:
+			c.ended(err)
+			return nil
+		}
+		if err := ipfix.Validate(b[:n]); err != nil {
+			c.malformed(c.exporter, c.session.Remote, err)
+			continue
+		}
+		if !c.opened {
+			if c.number, err = c.open(at, c.exporter, c.session); err != nil {
+				return err
+			}
+			c.opened = true
+		}
+		if err := c.streamMessage(at, c.exporter, c.number, m.Stream, b[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// ended logs why no more is read, where it is not in order.
+func (c *sctpSession) ended(err error) {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.cfg.Log.Warn("exporter did not close in time", "exporter", c.exporter.name, "remote", c.session.Remote)
+	default:
+		c.cfg.Log.Warn("connection lost", "exporter", c.exporter.name, "remote", c.session.Remote, "error", err)
+	}
+}

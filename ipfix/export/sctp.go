@@ -1,0 +1,146 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/sctp"
+)
+
+func (p *Process) dialSCTP(ctx context.Context, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	n, err := net.DefaultResolver.LookupPort(ctx, "tcp", port) // the system may not know sctp's
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, a := range addrs {
+		c, err := sctp.Dial(ctx, netip.AddrPortFrom(a.Unmap(), uint16(n)), sctp.Config{Streams: uint16(p.cfg.Streams) + 1})
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// sctpCarrier carries Messages over an SCTP association. Templates go over
+// stream 0, reliably and once (RFC 7011, Sections 8.1 and 10.2). Data Records
+// go over the streams after it in turn, and only when the Collecting Process
+// has all Templates: streams may overtake each other.
+type sctpCarrier struct {
+	sender
+	assoc     *sctp.Conn
+	sequences []uint32 // of the streams with data: each counts its own
+	turn      int
+	ended     chan error // see carrier.gone; closed after that
+	over      chan struct{}
+}
+
+func newSCTP(s sender) *sctpCarrier {
+	c := &sctpCarrier{
+		sender:    s,
+		assoc:     s.conn.(*sctp.Conn),
+		sequences: make([]uint32, s.cfg.Streams),
+		ended:     make(chan error, 1),
+		over:      make(chan struct{}),
+	}
+	go c.watch()
+	return c
+}
+
+// watch waits for the Collecting Process to end the association. It has
+// nothing to say before.
+func (c *sctpCarrier) watch() {
+	b := make([]byte, ipfix.MaxMessage)
+	var err error
+	for err == nil || errors.Is(err, sctp.ErrTooLong) {
+		_, err = c.assoc.Read(b)
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	c.ended <- err
+	close(c.ended)
+	close(c.over)
+}
+
+func (c *sctpCarrier) send(batch []message, templates []*ipfix.Template) (int, error) {
+	now := time.Now()
+	for i, m := range batch {
+		if m.templates > c.announced {
+			if err := c.announce(templates[c.announced:m.templates], now); err != nil {
+				return i, err
+			}
+			c.announced = m.templates
+		}
+		c.sequence = c.sequences[c.turn] + uint32(m.skipped)
+		c.stamp(m.octets, now)
+		if err := c.assoc.WriteMessage(m.octets, sctp.Message{Stream: uint16(1 + c.turn), Lifetime: c.cfg.Lifetime}); err != nil {
+			return i, err
+		}
+		c.sequences[c.turn] = c.sequence + uint32(m.records)
+		c.turn = (c.turn + 1) % len(c.sequences)
+		c.counted.Messages++
+		c.counted.Records += uint64(m.records)
+		c.counted.Octets += uint64(len(m.octets))
+	}
+	return len(batch), nil
+}
+
+// announce sends Templates and waits until they have arrived.
+func (c *sctpCarrier) announce(templates []*ipfix.Template, now time.Time) error {
+	select {
+	case <-c.assoc.Dry(): // of before
+	default:
+	}
+	c.sequence = 0 // stream 0 carries no Data Records
+	for _, msg := range c.templateMessages(templates, now) {
+		if err := c.assoc.WriteMessage(msg, sctp.Message{}); err != nil {
+			return err
+		}
+		c.counted.TemplateMessages++
+		c.counted.Octets += uint64(len(msg))
+	}
+	select {
+	case <-c.assoc.Dry():
+		return nil
+	case <-c.over:
+		return net.ErrClosed
+	}
+}
+
+// refresh does nothing: SCTP loses no Template.
+func (c *sctpCarrier) refresh([]*ipfix.Template) error { return nil }
+
+func (c *sctpCarrier) gone() <-chan error { return c.ended }
+
+// finish ends the association, which waits until the other end has all.
+func (c *sctpCarrier) finish(ctx context.Context) error {
+	if err := c.assoc.CloseWrite(); err != nil {
+		return err
+	}
+	select {
+	case err := <-c.ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *sctpCarrier) close() {
+	c.assoc.Close()
+	<-c.over
+}
