@@ -40,6 +40,7 @@ func (b *bindings) watch(ctx context.Context, i int, every time.Duration) error 
 		defer b.mu.Unlock()
 		b.files[i] = f
 		b.log.Info("users file read", "file", f.Name, "bindings", len(f.Bindings))
+		logWarnings(b.log, f)
 		if err := b.put(); err != nil {
 			failed = err
 		}
@@ -48,4 +49,16 @@ func (b *bindings) watch(ctx context.Context, i int, every time.Duration) error 
 		return failed
 	}
 	return err
+}
+
+// logWarnings says that f has bindings that are doubtful. Which they are is
+// for Debug, since it names users; "tollbridge check" prints it.
+func logWarnings(log *slog.Logger, f users.File) {
+	if len(f.Warnings) == 0 {
+		return
+	}
+	log.Warn("users file has bindings that contradict or repeat others: tollbridge check lists them", "file", f.Name, "warnings", len(f.Warnings))
+	for _, w := range f.Warnings {
+		log.Debug("users file", "warning", w.Error())
+	}
 }

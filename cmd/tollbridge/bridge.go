@@ -64,9 +64,7 @@ func (b *bridge) open() error {
 		if err != nil {
 			return err
 		}
-		for _, w := range f.Warnings {
-			b.log.Warn("users file", "warning", w.Error())
-		}
+		logWarnings(b.log, f)
 		b.files = append(b.files, f)
 	}
 	var err error

@@ -17,7 +17,8 @@ func newCheck() *cobra.Command {
 		Short: "Check a configuration file and the files that it names",
 		Long: `Check reads a configuration as "tollbridge serve" would, and the users files
 that it names, and reports everything that is wrong at once: file, line, key,
-and what would be right. It opens no port and touches no state.`,
+and what would be right. It opens no port and touches no state. Bindings that
+contradict or repeat others are warned of, and are no error.`,
 		Example: "  tollbridge check -c tollbridge.yaml",
 		Args:    cobra.MaximumNArgs(1),
 	}
@@ -32,8 +33,11 @@ and what would be right. It opens no port and touches no state.`,
 		}
 		problems := []error{settings(c).Validate()}
 		for _, f := range c.Users.Files {
-			_, err := users.ParseFile(f)
+			u, err := users.ParseFile(f)
 			problems = append(problems, err)
+			for _, w := range u.Warnings {
+				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: warning: %v\n", w)
+			}
 		}
 		if err := errors.Join(problems...); err != nil {
 			return err
