@@ -184,14 +184,17 @@ func (d *demo) settled(ctx context.Context, records uint64) error {
 	look := time.NewTicker(50 * time.Millisecond)
 	defer look.Stop()
 	for {
+		// In this order: the records of the sessions that have ended are in
+		// the outbox only after the checkpoint.
+		stats := d.bridge.runner.Stats()
+		committed := d.bridge.runner.Committed() >= stats.Position
+		outbox := d.bridge.spool.Outbox().Stats()
 		books, err := d.bridge.spool.Audit(ctx)
 		if err != nil {
 			return err
 		}
 		t := books.Total
-		stats := d.bridge.runner.Stats()
-		outbox := d.bridge.spool.Outbox().Stats()
-		if t.Received.Records == records && stats.Sessions == 0 && t.Open.IsZero() && outbox.Pending == 0 {
+		if t.Received.Records == records && stats.Sessions == 0 && committed && t.Open.IsZero() && outbox.Pending == 0 {
 			return nil
 		}
 		bar.Add(1) //nolint:errcheck // likewise
