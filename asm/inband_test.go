@@ -130,9 +130,11 @@ func TestInBandBound(t *testing.T) {
 	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
 	for i, name := range []string{"ann", "bob", "eve", "ann"} {
 		b.sendRecords(s, namedTemplate, []any{b.clock, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr(outside), i, 100, name, 0})
+		b.checkpoint()
+		b.restart()
 	}
 	sum := b.checkpoint()
-	if sum.Accounted != count(3, 300, 0) || sum.Suspended != count(1, 100, 0) || b.m.Stats().InBandRefused != 1 {
+	if sum.Accounted != count(3, 300, 0) || sum.Suspended != count(1, 100, 0) || b.m.Stats().InBand != 2 {
 		t.Errorf("accounted %+v, suspended %+v", sum.Accounted, sum.Suspended)
 	}
 	b.after(20 * time.Minute) // both are idle and forgotten

@@ -159,6 +159,8 @@ func TestTotalsForgotten(t *testing.T) {
 	if got := b.m.Stats(); got.TotalsForgotten != 1 || got.Totals != 2 {
 		t.Errorf("%+v", got)
 	}
+	b.checkpoint()
+	b.restart()
 	send(4, 3, 13, 100, activeTimeout) // may have been forgotten, for all we know; forgets 2, which is over
 	send(1, 0, 20, 150, activeTimeout) // was forgotten; forgets 3
 	send(5, 13, 21, 100, activeTimeout)
