@@ -1,8 +1,10 @@
 package asm
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -209,5 +211,53 @@ func TestSamplingBounds(t *testing.T) {
 	b.sendRecords(other, options, []any{1, 10})
 	if b.m.samplers[samplerKey{"other", 1}] == nil {
 		t.Error("another exporter has no room")
+	}
+}
+
+// A packet of NetFlow version 5 tells of sampling in its header, and its times
+// are by the exporter's up time.
+func TestNetFlow5(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	packet := make([]byte, 24+48)
+	put32 := func(at int, v uint32) { binary.BigEndian.PutUint32(packet[at:], v) }
+	packet[1], packet[3] = 5, 1
+	put32(4, 3600_000) // up for an hour
+	put32(8, uint32(b.clock.Unix()))
+	packet[22], packet[23] = 1<<6, 100 // one in 100, systematic
+	copy(packet[24:], []byte{192, 0, 2, 1, 203, 0, 113, 9})
+	put32(24+16, 3)        // packets
+	put32(24+20, 1000)     // octets
+	put32(24+24, 3590_000) // first
+	put32(24+28, 3595_000) // last
+	packet[24+38] = 17     // UDP
+	b.add(acct.EntryMessage, s, packet)
+	if sum := b.checkpoint(); sum.Accounted != count(1, 100_000, 300) || sum.Estimated != sum.Accounted {
+		t.Errorf("accounted %+v, estimated %+v", sum.Accounted, sum.Estimated)
+	}
+	if f := &b.m.decoder.flows[0]; f.end != b.clock.Add(-5*time.Second).UnixMilli() || f.start != b.clock.Add(-10*time.Second).UnixMilli() {
+		t.Errorf("from %v to %v", time.UnixMilli(f.start).UTC(), time.UnixMilli(f.end).UTC())
+	}
+}
+
+// What a Cisco router says of its sampler is understood.
+func TestSamplerOfCisco(t *testing.T) {
+	const dir = "../../shared/corpus/fluent-plugin-netflow/netflow.v9."
+	tmpl, err := os.ReadFile(dir + "sampler_template.dump")
+	if err != nil {
+		t.Skip("no captures of real exporters here")
+	}
+	data, err := os.ReadFile(dir + "sampler.dump")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	b.add(acct.EntryMessage, s, data) // before its Template
+	b.add(acct.EntryMessage, s, tmpl)
+	b.checkpoint()
+	b.restart()
+	if got := b.m.samplers[samplerKey{"router", 2081}]; got == nil || got.bySelector[1] != (rate{5000, 1}) {
+		t.Errorf("%+v", got)
 	}
 }
