@@ -1,5 +1,6 @@
 # make demo   runs the main job: a capture becomes acknowledged accounting records
 # make test   passes the tests; those that need root or a peer that is absent say so and are skipped
+# make test-sctp passes those of SCTP on a kernel that has it: this one, or that of ../shared/sctp-vm.sh
 # make build  makes bin/tollbridge
 # make lint   reads the code: vet, staticcheck, formatting, generated files up to date
 # make fuzz   runs every fuzz target for FUZZTIME each
@@ -11,7 +12,7 @@ FUZZTIME ?= 30s
 SEEDS    ?= 10000
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: build demo test lint generate fuzz sim bench clean
+.PHONY: build demo test test-sctp lint generate fuzz sim bench clean
 
 build:
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tollbridge ./cmd/tollbridge
@@ -23,6 +24,18 @@ test:
 	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
 	$(GO) tool gotestsum --format pkgname -- -tags crashpoints -run CrashPoint ./spool
 	$(GO) tool gotestsum --format pkgname -- -run TestSim ./internal/sim
+
+# The packages that speak SCTP, without cgo: the other kernel has no libraries.
+SCTP_VM := $(abspath ../shared/sctp-vm.sh)
+test-sctp:
+	@if [ -d /proc/sys/net/sctp ]; then \
+	  $(GO) test -count=1 ./ipfix/sctp && $(GO) test -count=1 -run SCTP ./ipfix/export; \
+	elif [ -x $(SCTP_VM) ]; then \
+	  CGO_ENABLED=0 $(GO) test -count=1 -exec $(SCTP_VM) ./ipfix/sctp && \
+	  CGO_ENABLED=0 $(GO) test -count=1 -exec $(SCTP_VM) -run SCTP ./ipfix/export; \
+	else \
+	  echo "SCTP is not tested: this kernel has none, and ../shared/sctp-vm.sh is absent"; \
+	fi
 
 lint:
 	$(GO) vet ./...

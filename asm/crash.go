@@ -24,7 +24,8 @@ func (m *Module) setAside(e acct.Entry) {
 		return
 	}
 	key := acct.LedgerKey{}
-	if t := m.transports.open[e.Session]; t != nil {
+	session, _ := e.Stream()
+	if t := m.transports.open[session]; t != nil {
 		key.Exporter = t.info.Exporter
 	}
 	m.undecodable(e, key, err)

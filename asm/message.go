@@ -50,9 +50,10 @@ type decoder struct {
 
 // message applies an EntryMessage.
 func (m *Module) message(ctx context.Context, e acct.Entry) error {
-	t := m.transports.open[e.Session]
+	session, stream := e.Stream()
+	t := m.transports.open[session]
 	if t == nil {
-		m.undecodable(e, acct.LedgerKey{}, fmt.Errorf("asm: transport session %d is not open", e.Session))
+		m.undecodable(e, acct.LedgerKey{}, fmt.Errorf("asm: transport session %d is not open", session))
 		return nil
 	}
 	h, err := ipfix.MessageHeader(e.Data)
@@ -67,7 +68,7 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	m.decoder.compared, m.decoder.duplicate, m.decoder.early = false, false, false
 
 	m.transports.touch(t)
-	result, err := t.decoder.Decode(e.Data, m.visit)
+	result, err := t.decoder.DecodeStream(e.Data, stream, m.visit)
 	if err != nil {
 		// A malformed Message changes nothing (RFC 7011, Section 9.1). What
 		// Observation Domain it claims is not believed: there are 2^32.

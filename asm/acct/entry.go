@@ -45,6 +45,22 @@ type Entry struct {
 	Position uint64 // 1, 2, 3 ...; 0 is before the first
 	Kind     EntryKind
 	Time     int64  // arrival, Unix nanoseconds
-	Session  uint64 // position of the Transport Session's EntryOpen; 0 for none
+	Session  uint64 // position of the Transport Session's EntryOpen, with the SCTP stream of an EntryMessage above: see OfStream; 0 for none
 	Data     []byte // belongs to the journal; valid until the reader's next call
+}
+
+// streamShift is where the SCTP stream begins in Entry.Session. No journal has
+// 2^48 entries.
+const streamShift = 48
+
+// OfStream returns the Session of an Entry for a Message that came over an SCTP
+// stream of a Transport Session. Stream 0 is the session itself.
+func OfStream(session uint64, stream uint16) uint64 {
+	return session | uint64(stream)<<streamShift
+}
+
+// Stream returns the Transport Session of an EntryMessage, and the SCTP stream
+// that it came over; 0 for other transports.
+func (e Entry) Stream() (session uint64, stream uint16) {
+	return e.Session & (1<<streamShift - 1), uint16(e.Session >> streamShift)
 }

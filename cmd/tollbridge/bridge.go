@@ -19,6 +19,7 @@ import (
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict"
 	"tollbridge/ipfix/collect"
+	"tollbridge/ipfix/sctp"
 	"tollbridge/spool"
 )
 
@@ -42,6 +43,7 @@ type bridge struct {
 	dtls     []*net.UDPConn
 	tcp      []net.Listener
 	tls      []net.Listener
+	sctp     []*sctp.Listener
 	diameter []net.Listener
 	status   net.Listener
 
@@ -160,6 +162,18 @@ func (b *bridge) listen() error {
 			}
 			*l.listeners = append(*l.listeners, ln)
 		}
+	}
+	for _, a := range b.cfg.CollectingProcess.SCTPCollectors {
+		const key = "collectingProcess.sctpCollectors"
+		ln, err := sctp.Listen(a, sctp.Config{})
+		if errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("%s: %w: load the kernel's SCTP (modprobe sctp), or remove the key", key, err)
+		} else if err != nil {
+			return listenError(key, err)
+		}
+		b.closers = append(b.closers, ln.Close)
+		b.log.Info("listening", "what", key, "address", ln.Addr().String())
+		b.sctp = append(b.sctp, ln)
 	}
 	for _, a := range b.cfg.Server.Listen {
 		ln, err := tcp("server.listen", a)
@@ -282,6 +296,9 @@ func (b *bridge) collect(ctx context.Context) error {
 	}
 	for _, ln := range b.tls {
 		g.Go(func() error { return b.collector.ServeTLS(ctx, ln) })
+	}
+	for _, ln := range b.sctp {
+		g.Go(func() error { return b.collector.ServeSCTP(ctx, ln) })
 	}
 	for _, conn := range b.dtls {
 		g.Go(func() error { return b.collector.ServeDTLS(ctx, conn) })

@@ -14,7 +14,10 @@ import (
 // entries of the spool's journal.
 type journal struct{ *spool.Journal }
 
-var _ collect.Journal = journal{}
+var (
+	_ collect.Journal       = journal{}
+	_ collect.StreamJournal = journal{}
+)
 
 // Open implements collect.Journal.
 func (j journal) Open(at time.Time, s collect.Session) (uint64, error) {
@@ -29,6 +32,11 @@ func (j journal) Open(at time.Time, s collect.Session) (uint64, error) {
 // Message implements collect.Journal.
 func (j journal) Message(at time.Time, session uint64, data []byte) (uint64, error) {
 	return j.Append(acct.EntryMessage, at.UnixNano(), session, data)
+}
+
+// StreamMessage implements collect.StreamJournal.
+func (j journal) StreamMessage(at time.Time, session uint64, stream uint16, data []byte) (uint64, error) {
+	return j.Append(acct.EntryMessage, at.UnixNano(), acct.OfStream(session, stream), data)
 }
 
 // Close implements collect.Journal.

@@ -56,7 +56,7 @@ buffer. Over tls and dtls the collector's certificate must be of the host that
 	flags.StringVarP(&iface, "interface", "i", "", "interface to observe (needs root or CAP_NET_RAW)")
 	flags.StringVar(&collectors, "to", "127.0.0.1:4739", "address and port of the collector, then of backups, with commas between")
 	flags.BoolVar(&duplicate, "duplicate", false, "export every record to each collector")
-	flags.StringVar(&transport, "transport", "tcp", "udp, tcp, tls or dtls")
+	flags.StringVar(&transport, "transport", "tcp", "udp, tcp, sctp, tls or dtls")
 	flags.BoolVar(&udp, "udp", false, "short for --transport udp")
 	flags.StringVar(&secure.Certificate, "cert", "", "our certificate for tls and dtls, a PEM file")
 	flags.StringVar(&secure.Key, "key", "", "its private key")
@@ -122,12 +122,12 @@ buffer. Over tls and dtls the collector's certificate must be of the host that
 
 // exportOver returns the transport of a name.
 func exportOver(name string) (ipfix.Transport, error) {
-	for _, t := range []ipfix.Transport{ipfix.UDP, ipfix.TCP, ipfix.TLS, ipfix.DTLS} {
+	for _, t := range []ipfix.Transport{ipfix.UDP, ipfix.TCP, ipfix.SCTP, ipfix.TLS, ipfix.DTLS} {
 		if t.String() == name {
 			return t, nil
 		}
 	}
-	return 0, fmt.Errorf("meter: --transport %s: is not one of udp, tcp, tls, dtls", name)
+	return 0, fmt.Errorf("meter: --transport %s: is not one of udp, tcp, sctp, tls, dtls", name)
 }
 
 // newExport returns an Exporting Process for the first collector, with the

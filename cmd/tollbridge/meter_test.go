@@ -85,7 +85,7 @@ func TestMeterExportsByCertificate(t *testing.T) {
 	if _, err := meter("stranger.isp.example", "--transport", "dtls", "--to", dtls); err == nil {
 		t.Error("a stranger exported")
 	}
-	if out, err := meter("meter.isp.example", "--transport", "sms"); err == nil || !strings.Contains(err.Error(), "is not one of udp, tcp, tls, dtls") {
+	if out, err := meter("meter.isp.example", "--transport", "sms"); err == nil || !strings.Contains(err.Error(), "is not one of udp, tcp, sctp, tls, dtls") {
 		t.Errorf("an unknown transport: %v\n%s", err, out)
 	}
 	stop()

@@ -33,7 +33,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 
 	c.CollectingProcess.check(report)
 	if c.CollectingProcess.listeners() == 0 && len(c.Server.Listen) == 0 {
-		report("collectingProcess", "has no udpCollectors, tcpCollectors, tlsCollectors or dtlsCollectors, and server.listen is empty: nothing could ever come in")
+		report("collectingProcess", "has no udpCollectors, tcpCollectors, tlsCollectors, dtlsCollectors or sctpCollectors, and server.listen is empty: nothing could ever come in")
 	}
 
 	for i, f := range c.Users.Files {

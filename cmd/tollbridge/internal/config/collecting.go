@@ -9,12 +9,12 @@ import (
 
 // listeners returns how many addresses are listened on.
 func (c *CollectingProcess) listeners() int {
-	return len(c.UDPCollectors) + len(c.TCPCollectors) + len(c.TLSCollectors) + len(c.DTLSCollectors)
+	return len(c.UDPCollectors) + len(c.TCPCollectors) + len(c.TLSCollectors) + len(c.DTLSCollectors) + len(c.SCTPCollectors)
 }
 
 // check reports who could not send, or could who should not.
 func (c *CollectingProcess) check(report func(key, format string, args ...any)) {
-	plain := len(c.UDPCollectors)+len(c.TCPCollectors) > 0
+	plain := len(c.UDPCollectors)+len(c.TCPCollectors)+len(c.SCTPCollectors) > 0
 	secure := len(c.TLSCollectors)+len(c.DTLSCollectors) > 0
 	c.checkExporters(report, plain, secure)
 	for _, l := range []struct {
@@ -25,6 +25,7 @@ func (c *CollectingProcess) check(report func(key, format string, args ...any)) 
 	}{
 		{"udpCollectors", c.UDPCollectors, false, "prefixes"},
 		{"tcpCollectors", c.TCPCollectors, false, "prefixes"},
+		{"sctpCollectors", c.SCTPCollectors, false, "prefixes"},
 		{"tlsCollectors", c.TLSCollectors, true, "certificateNames"},
 		{"dtlsCollectors", c.DTLSCollectors, true, "certificateNames"},
 	} {
@@ -73,7 +74,7 @@ func (c *CollectingProcess) checkExporters(report func(key, format string, args 
 		case len(e.Prefixes) == 0 && !secure:
 			report(key+".certificateNames", "is of no use without tlsCollectors and dtlsCollectors: give it prefixes, or listen for TLS or DTLS")
 		case len(e.CertificateNames) == 0 && !plain:
-			report(key+".prefixes", "is of no use without udpCollectors and tcpCollectors: give it certificateNames, or listen for UDP or TCP")
+			report(key+".prefixes", "is of no use without udpCollectors, tcpCollectors and sctpCollectors: give it certificateNames, or listen for one of these")
 		}
 		for j, p := range e.Prefixes {
 			if o, taken := owner[p.Prefix]; taken {

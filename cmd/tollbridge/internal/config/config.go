@@ -38,6 +38,7 @@ type CollectingProcess struct {
 	TCPCollectors  []netip.AddrPort `yaml:"tcpCollectors"`
 	TLSCollectors  []netip.AddrPort `yaml:"tlsCollectors"`
 	DTLSCollectors []netip.AddrPort `yaml:"dtlsCollectors"`
+	SCTPCollectors []netip.AddrPort `yaml:"sctpCollectors"`
 	TLS            TLS              `yaml:"tls"`
 	Exporters      []Exporter       `yaml:"exporters"`
 }
@@ -71,7 +72,7 @@ func (t TLS) Load() (tls.Certificate, *x509.CertPool, error) {
 // an exporter of its own, by the name of its address.
 type Exporter struct {
 	Name             string   `yaml:"name"`
-	Prefixes         []Prefix `yaml:"prefixes"`         // over UDP and TCP
+	Prefixes         []Prefix `yaml:"prefixes"`         // over UDP, TCP and SCTP
 	CertificateNames []string `yaml:"certificateNames"` // over TLS and DTLS
 	Sampling         int      `yaml:"sampling"`         // 0 leaves it to what the exporter says
 }
