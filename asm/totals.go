@@ -83,6 +83,16 @@ type sighting struct {
 	over       bool
 }
 
+// deltasOnly returns what s adds without its totals.
+func (s *sighting) deltasOnly(c *counters) (delta [counterCount]uint64) {
+	for i := range delta {
+		if c.totals>>i&1 == 0 {
+			delta[i] = s.values[i]
+		}
+	}
+	return delta
+}
+
 // delta returns what s adds, by the totals of c, to what its flow was known to
 // have: for its first record all of it. A counter that falls has wrapped if it
 // is the only one, was in the upper half of its range and moved by less than
@@ -189,11 +199,12 @@ func (t *totals) link(e *total) {
 
 // settle turns the totals of the first n flows of the chunk, records of p,
 // into what they add, and returns how many flows are left: those that add more
-// than can be are rejected. A duplicate adds nothing.
+// than can be are rejected. A duplicate adds nothing. The totals of a record
+// that ends ahead of the clock add nothing either, and are not remembered: its
+// end tells nothing of the order of reports, and a later one says it again.
 func (m *Module) settle(p *plan, n int, row *acct.LedgerRow, key acct.LedgerKey) (kept int, received acct.Count) {
 	c := &m.decoder
 	t := m.totalsOf(key.Exporter)
-	latest := m.millis() + m.settings.ClockTolerance.Milliseconds()
 	for i := range n {
 		f, s := &c.flows[i], &c.sightings[i]
 		c.flows[kept], c.octets[kept], c.verdicts[kept], c.doubts[kept] = *f, c.octets[i], c.verdicts[i], false
@@ -201,8 +212,12 @@ func (m *Module) settle(p *plan, n int, row *acct.LedgerRow, key acct.LedgerKey)
 		if c.verdicts[kept] == dedup.Duplicate {
 			f.forward, f.reverse = volume{}, volume{}
 		} else {
-			s.end = min(f.end, latest)
-			delta, known := t.delta(&p.counters, s)
+			s.end = f.end
+			ahead := c.verdicts[kept] == dedup.AheadOfClock
+			delta, known := s.deltasOnly(&p.counters), true
+			if !ahead {
+				delta, known = t.delta(&p.counters, s)
+			}
 			f.forward = volume{delta[forwardOctets], delta[forwardPackets]}
 			f.reverse = volume{delta[reverseOctets], delta[reversePackets]}
 			if f.scale(c.rates[i]); !f.fits() {
@@ -210,7 +225,9 @@ func (m *Module) settle(p *plan, n int, row *acct.LedgerRow, key acct.LedgerKey)
 				m.tooLarge(f, row, key, uint64(p.template.ID))
 				continue
 			}
-			m.stats.TotalsForgotten += uint64(t.put(&p.counters, s, m.settings.MaxTotals))
+			if !ahead {
+				m.stats.TotalsForgotten += uint64(t.put(&p.counters, s, m.settings.MaxTotals))
+			}
 			c.doubts[kept] = !known
 		}
 		received = received.Plus(f.count())

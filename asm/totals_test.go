@@ -86,6 +86,29 @@ func TestTotals(t *testing.T) {
 	}
 }
 
+// A report that ends ahead of the clock is suspended and adds nothing, however
+// often it comes; the next one that does not adds all that was not accounted.
+func TestTotalsAheadOfClock(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	report := func(octets int, end time.Time) {
+		t.Helper()
+		b.sendRecords(s, totalsTemplate, []any{end, netip.MustParseAddr("192.0.2.1"), 1000, octets, octets / 100})
+		b.clock = b.clock.Add(time.Second)
+		b.add(acct.EntryTick, 0, nil)
+	}
+	far := epoch.Add(time.Hour)
+	report(1000, epoch)
+	report(3000, far.Add(time.Second))
+	report(2000, far)
+	report(3000, far.Add(time.Second))
+	report(2500, epoch.Add(4*time.Second))
+	sum := b.checkpoint()
+	if sum.Accounted != count(2, 2500, 25) || sum.Received != count(5, 2500, 25) {
+		t.Errorf("accounted %+v of %+v", sum.Accounted, sum.Received)
+	}
+}
+
 func TestTotalsByTemplate(t *testing.T) {
 	ann := netip.MustParseAddr("192.0.2.1")
 	end, start, src := field(ipfix.FlowEndMilliseconds, 8), field(ipfix.FlowStartMilliseconds, 8), field(ipfix.SourceIPv4Address, 4)
