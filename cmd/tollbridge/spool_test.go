@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -11,28 +9,52 @@ import (
 	"tollbridge/spool"
 )
 
-// "spool show -o json" speaks as the other listings do: names in lower case,
-// words for states and types.
-func TestDetailSpeaksAsTheListingsDo(t *testing.T) {
-	l := spool.Listed{
-		ID: 17, State: acct.Quarantined, EndToEnd: 5, MaySent: true, Result: 5012, Peer: "aaa.example",
-		Record: acct.Record{
-			SessionID: "b.example;1;2", Number: 3, Type: acct.Interim, User: "alice", Framed: netip.MustParsePrefix("192.0.2.1/32"),
-			SessionTime: 1500 * time.Millisecond, Classes: []acct.ClassUsage{{Class: "voice"}},
-			Shares: []acct.Share{{LedgerKey: acct.LedgerKey{Exporter: "edge", Domain: 1, Interval: 60}, Count: acct.Count{Records: 1, Octets: 2, Packets: 3}}},
-		},
-	}
-	b, err := json.Marshal(detailOf(l))
+// A refused record goes out again when an operator says so, and only then.
+func TestSpoolRequeue(t *testing.T) {
+	dir := t.TempDir()
+	s, err := spool.Open(dir, spool.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
-		`"id":17`, `"state":"quarantined"`, `"type":"INTERIM"`, `"session_id":"b.example;1;2"`, `"framed":"192.0.2.1/32"`,
-		`"session_time":1.5`, `"classes":[{"class":"voice",`, `"may_have_been_sent":true`,
-		`"shares":[{"exporter":"edge","domain":1,"interval":"1970-01-01T00:01:00Z","records":1,"octets":2,"packets":3}]`,
-	} {
-		if !strings.Contains(string(b), want) {
-			t.Errorf("%s lacks %s", b, want)
-		}
+	ctx := t.Context()
+	record := acct.Record{SessionID: "bridge.isp.example;1;1", Type: acct.Event, User: "alice", Event: time.UnixMilli(1000).UTC()}
+	if err := s.Commit(ctx, acct.Batch{Position: 1, Needed: 2, Time: 1, Records: []acct.Record{record}}); err != nil {
+		t.Fatal(err)
+	}
+	refused := acct.Settlement{ID: 1, State: acct.Quarantined, Result: 5004, Peer: "aaa.isp.example", Reason: "why", At: time.UnixMilli(2000)}
+	if err := s.Outbox().Settle(ctx, []acct.Settlement{refused}); err != nil {
+		t.Fatal(err)
+	}
+	command := func(args ...string) (string, error) {
+		var out strings.Builder
+		root := newRoot()
+		root.SetOut(&out)
+		root.SetArgs(append([]string{"spool", "requeue", "--data", dir}, args...))
+		err := root.ExecuteContext(ctx)
+		return out.String(), err
+	}
+	if _, err := command("1"); err == nil || !strings.Contains(err.Error(), "stop the daemon first") {
+		t.Errorf("beside a daemon: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := command("one"); err == nil || !strings.Contains(err.Error(), `"one" is not an ID`) {
+		t.Errorf("no ID: %v", err)
+	}
+	out, err := command("1")
+	if err != nil || out != "1 is pending again as 2\n" {
+		t.Errorf("said %q (%v)", out, err)
+	}
+	if _, err := command("2"); err == nil {
+		t.Error("a record that is pending was requeued")
+	}
+	if s, err = spool.Open(dir, spool.Config{}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	pending, err := s.Outbox().Pending(ctx, 0, 10)
+	if err != nil || len(pending) != 1 || pending[0].ID != 2 || pending[0].Record.SessionID != record.SessionID {
+		t.Errorf("pending %+v (%v)", pending, err)
 	}
 }

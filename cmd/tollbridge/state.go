@@ -35,14 +35,23 @@ func (f *stateFlags) dir() (string, error) {
 	return c.Data, err
 }
 
-// open opens the spool for looking at it, whether or not a daemon has it.
-func (f *stateFlags) open() (*spool.Spool, error) {
+// existing is dir for a command that makes none.
+func (f *stateFlags) existing() (string, error) {
 	dir, err := f.dir()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist: name the state directory with --data DIR or -c FILE", dir)
+		return "", fmt.Errorf("%s does not exist: name the state directory with --data DIR or -c FILE", dir)
+	}
+	return dir, nil
+}
+
+// open opens the spool for looking at it, whether or not a daemon has it.
+func (f *stateFlags) open() (*spool.Spool, error) {
+	dir, err := f.existing()
+	if err != nil {
+		return nil, err
 	}
 	return spool.OpenReadOnly(dir)
 }
