@@ -89,7 +89,7 @@ func (w *world) checkEvents() {
 		if err != nil {
 			w.fail("%s: its flow does not read: %v", id, err)
 		}
-		a, ok := t.Accessor(0, ipfix.FlowId)
+		a, ok := t.Accessor(0, ipfix.ConnectionTransactionId)
 		if !ok {
 			w.fail("%s: its flow has lost an element", id)
 		}
@@ -108,23 +108,24 @@ func (w *world) checkEvents() {
 	}
 }
 
-// checkBooks compares the books with the truth's.
+// checkBooks compares the books with the truth's, row by row.
 func (w *world) checkBooks(books *sums) {
-	var want totals
-	for _, x := range w.truth.total {
-		want.received, want.mirrored = want.received.Plus(x.received), want.mirrored.Plus(x.mirrored)
-		want.accounted, want.suspended = want.accounted.Plus(x.accounted), want.suspended.Plus(x.suspended)
-		want.duplicate = want.duplicate.Plus(x.duplicate)
+	all := maps.Clone(books.rows)
+	for key := range w.truth.rows {
+		all[key] = amounts{}
 	}
-	if books.received != want.received || books.mirrored != want.mirrored || books.accounted != want.accounted {
-		w.fail("the books have received %+v, mirrored %+v, accounted %+v; in truth %+v, %+v, %+v",
-			books.received, books.mirrored, books.accounted, want.received, want.mirrored, want.accounted)
-	}
-	// What is outside of the window may be known as a duplicate by its Message,
-	// or be suspended.
-	if books.duplicate.Octets < want.duplicate.Octets || books.suspended.Octets < want.suspended.Octets {
-		w.fail("the books have duplicates of %+v and suspended %+v, in truth at least %+v and %+v",
-			books.duplicate, books.suspended, want.duplicate, want.suspended)
+	for _, key := range slices.SortedFunc(maps.Keys(all), compareKeys) {
+		got, want := books.rows[key], *w.truth.row(key)
+		if got.received != want.received || got.mirrored != want.mirrored || got.accounted != want.accounted {
+			w.fail("%+v: the books have received %+v, mirrored %+v, accounted %+v; in truth %+v, %+v, %+v",
+				key, got.received, got.mirrored, got.accounted, want.received, want.mirrored, want.accounted)
+		}
+		// What is outside of the window may be known as a duplicate by its
+		// Message, or be suspended.
+		if got.duplicate.Octets < want.duplicate.Octets || got.suspended.Octets < want.suspended.Octets {
+			w.fail("%+v: the books have duplicates of %+v and suspended %+v, in truth at least %+v and %+v",
+				key, got.duplicate, got.suspended, want.duplicate, want.suspended)
+		}
 	}
 	if !books.rejected.IsZero() {
 		w.fail("rejected are %+v", books.rejected)

@@ -47,6 +47,7 @@ type randomness interface {
 type sums struct {
 	received, mirrored, accounted, duplicate, suspended, rejected acct.Count
 	open, pending, acknowledged, quarantined                      acct.Count
+	rows                                                          map[acct.LedgerKey]amounts
 	records, covered                                              int // accounting records, and those that later ones cover
 }
 

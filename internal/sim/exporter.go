@@ -27,6 +27,7 @@ type exporter struct {
 	stream   *stream             // nil while there is none
 	unacked  []*message
 	recent   []*flow // sent lately
+	long     []*connection
 }
 
 // A dialect is what an exporter uses in an Observation Domain of a Transport
@@ -37,6 +38,7 @@ type dialect struct {
 	told    bool
 	nextID  uint16
 	ids     map[int]uint16 // over UDP, the ID of each form: it stays
+	rates   set            // the Options Template; its ID is 0 before it was told
 }
 
 // A stream is a TCP connection to the collector.
@@ -93,7 +95,7 @@ func (e *exporter) export() {
 	d := e.dialects[domain]
 	formAt := d.current.form
 	if !d.told || w.chance(0.1) {
-		formAt = w.rng.IntN(len(forms))
+		formAt = w.rng.IntN(optionsForm)
 	}
 	var flows []*flow
 	for range 1 + w.rng.IntN(5) {
@@ -103,6 +105,8 @@ func (e *exporter) export() {
 	case e.udp && w.chance(0.03):
 		w.log("exporter %s reboots", e.name)
 		e.renew()
+	case w.chance(0.05):
+		e.sample(domain)
 	case w.chance(0.1) && len(e.recent) > 0:
 		w.log("exporter %s repeats itself", e.name)
 		e.repeat(1 + w.rng.IntN(len(e.recent)))
@@ -155,7 +159,7 @@ func (e *exporter) encode(domain uint32, flows []*flow) *message {
 			tell = true
 			if d.told && w.chance(0.7) {
 				check(d.encoder.Withdraw(w.template(d.current.form, d.current.id)))
-				m.sets = append(m.sets, set{id: d.current.id, withdraw: true})
+				m.sets = append(m.sets, set{id: d.current.id, what: withdrawal})
 				next.id = d.current.id
 			} else {
 				d.nextID++
@@ -173,7 +177,7 @@ func (e *exporter) encode(domain uint32, flows []*flow) *message {
 		describe()
 	}
 	data := d.current
-	data.flows = slices.Clone(flows)
+	data.what, data.flows = records, slices.Clone(flows)
 	for _, f := range flows {
 		check(d.encoder.AppendRecord(t, f.octets))
 	}
@@ -181,9 +185,43 @@ func (e *exporter) encode(domain uint32, flows []*flow) *message {
 	if tell && late {
 		describe()
 	}
-	m.octets = bytes.Clone(d.encoder.Flush(uint32((w.now + e.offset) / int64(time.Second))))
-	w.known[string(m.octets)] = m
+	e.finish(d, m)
 	return m
+}
+
+// finish ends a Message.
+func (e *exporter) finish(d *dialect, m *message) {
+	m.octets = bytes.Clone(d.encoder.Flush(uint32((e.w.now + e.offset) / int64(time.Second))))
+	e.w.known[string(m.octets)] = m
+}
+
+// sample changes the sampling rate of a domain and tells it.
+func (e *exporter) sample(domain uint32) {
+	w, d := e.w, e.dialects[domain]
+	m := &message{domain: domain}
+	tell := e.udp && w.chance(0.5)
+	if d.rates.id == 0 {
+		d.rates = set{id: d.nextID, form: optionsForm}
+		d.nextID++
+		tell = true
+	}
+	t := w.template(optionsForm, d.rates.id)
+	var err error
+	if tell {
+		err = d.encoder.AddTemplate(t)
+		m.sets = append(m.sets, d.rates)
+	}
+	data := d.rates
+	data.what, data.rate = sampling, uint64(1+w.rng.IntN(20))
+	if err == nil {
+		err = d.encoder.AddRecord(t, domain, data.rate)
+	}
+	if err != nil {
+		w.fail("encode: %v", err)
+	}
+	m.sets = append(m.sets, data)
+	e.finish(d, m)
+	e.send(m)
 }
 
 // send gives m to the network.

@@ -20,11 +20,21 @@ type flow struct {
 	protocol, dscp    uint8
 	start, end        int64 // Unix milliseconds
 	forward, backward volume
-	octets            []byte // the Data Record
+	user              string      // that the record names
+	rate              uint64      // each packet counted stands for so many, as the record says; 0 if it doesn't
+	long              *connection // whose counters are totals; nil for a flow of its own
+	octets            []byte      // the Data Record
 	journaled         bool
 }
 
 type volume struct{ octets, packets uint64 }
+
+// A connection is a flow that is reported again and again, with counters that
+// go on.
+type connection struct {
+	flow   flow // as it was reported last
+	domain uint32
+}
 
 // A form is a Template without its ID: which elements in which encoding.
 type form struct {
@@ -32,6 +42,10 @@ type form struct {
 	ipv6     bool
 	seconds  bool // flow times are in whole seconds
 	backward bool // the record has both directions (RFC 5103)
+	totals   bool // the counters are totals
+	named    bool // the record names its user
+	sampled  bool // the record gives its sampling rate
+	options  bool // the record tells the sampling rate of its Observation Domain
 	values   func(*flow) []any
 }
 
@@ -40,14 +54,14 @@ var forms = []form{
 		fields: fields(ipfix.FlowStartMilliseconds, 8, ipfix.FlowEndMilliseconds, 8, ipfix.SourceIPv4Address, 4,
 			ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
 			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
-			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 4, ipfix.FlowId, 8),
+			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 4, ipfix.ConnectionTransactionId, 8),
 		values: func(f *flow) []any {
 			return []any{milli(f.start), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
 				f.forward.octets, f.forward.packets, f.id}
 		},
 	},
 	{
-		fields: fields(ipfix.FlowId, 8, ipfix.OctetDeltaCount, 4, ipfix.PacketDeltaCount, 3, ipfix.FlowEndSeconds, 4,
+		fields: fields(ipfix.ConnectionTransactionId, 8, ipfix.OctetDeltaCount, 4, ipfix.PacketDeltaCount, 3, ipfix.FlowEndSeconds, 4,
 			ipfix.DestinationTransportPort, 2, ipfix.SourceTransportPort, 2, ipfix.ProtocolIdentifier, 1,
 			ipfix.IpClassOfService, 1, ipfix.DestinationIPv4Address, 4, ipfix.SourceIPv4Address, 4),
 		seconds: true,
@@ -59,7 +73,7 @@ var forms = []form{
 	{
 		fields: fields(ipfix.SourceIPv6Address, 16, ipfix.DestinationIPv6Address, 16, ipfix.FlowEndMilliseconds, 8,
 			ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1, ipfix.SourceTransportPort, 2,
-			ipfix.DestinationTransportPort, 2, ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.FlowId, 8),
+			ipfix.DestinationTransportPort, 2, ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.ConnectionTransactionId, 8),
 		ipv6: true,
 		values: func(f *flow) []any {
 			return []any{f.from, f.to, milli(f.end), f.protocol, f.dscp, f.fromPort, f.toPort,
@@ -70,7 +84,7 @@ var forms = []form{
 		fields: append(fields(ipfix.ApplicationDescription, ipfix.VariableLength, ipfix.FlowEndMilliseconds, 8,
 			ipfix.SourceIPv4Address, 4, ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1,
 			ipfix.IpDiffServCodePoint, 1, ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
-			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.FlowId, 8),
+			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.ConnectionTransactionId, 8),
 			ipfix.FieldSpecifier{Enterprise: ipfix.ReversePEN, ID: ipfix.OctetDeltaCount, Length: 8},
 			ipfix.FieldSpecifier{Enterprise: ipfix.ReversePEN, ID: ipfix.PacketDeltaCount, Length: 8}),
 		backward: true,
@@ -79,7 +93,33 @@ var forms = []form{
 				f.forward.octets, f.forward.packets, f.id, f.backward.octets, f.backward.packets}
 		},
 	},
+	{
+		fields: fields(ipfix.FlowStartMilliseconds, 8, ipfix.FlowEndMilliseconds, 8, ipfix.SourceIPv4Address, 4,
+			ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
+			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
+			ipfix.OctetTotalCount, 8, ipfix.PacketTotalCount, 8, ipfix.ConnectionTransactionId, 8),
+		totals: true,
+		values: func(f *flow) []any {
+			return []any{milli(f.start), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
+				f.forward.octets, f.forward.packets, f.id}
+		},
+	},
+	{
+		fields: fields(ipfix.FlowEndMilliseconds, 8, ipfix.UserName, ipfix.VariableLength, ipfix.SourceIPv4Address, 4,
+			ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
+			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2, ipfix.SamplingInterval, 4,
+			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.ConnectionTransactionId, 8),
+		named: true, sampled: true,
+		values: func(f *flow) []any {
+			return []any{milli(f.end), f.user, f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort, f.rate,
+				f.forward.octets, f.forward.packets, f.id}
+		},
+	},
+	{fields: fields(ipfix.ObservationDomainId, 4, ipfix.SamplingInterval, 4), options: true},
 }
+
+// optionsForm is the last, the one that is no flow's.
+var optionsForm = len(forms) - 1
 
 func fields(list ...uint16) (out []ipfix.FieldSpecifier) {
 	for i := 0; i < len(list); i += 2 {
@@ -95,8 +135,13 @@ func (w *world) template(form int, id uint16) *ipfix.Template {
 	key := [2]int{form, int(id)}
 	t := w.templates[key]
 	if t == nil {
-		var err error
-		if t, err = ipfix.NewTemplate(id, forms[form].fields...); err != nil {
+		fo, err := &forms[form], error(nil)
+		if fo.options {
+			t, err = ipfix.NewOptionsTemplate(id, 1, fo.fields...)
+		} else {
+			t, err = ipfix.NewTemplate(id, fo.fields...)
+		}
+		if err != nil {
 			w.fail("form %d: %v", form, err)
 		}
 		w.templates[key] = t
@@ -113,20 +158,32 @@ type message struct {
 
 // A set is a Template, its withdrawal, or Data Records of it.
 type set struct {
-	id       uint16
-	form     int
-	withdraw bool
-	flows    []*flow // none for the Template itself
+	id    uint16
+	form  int
+	what  content
+	flows []*flow
+	rate  uint64 // of the Observation Domain
 }
+
+type content uint8
+
+const (
+	definition content = iota
+	withdrawal
+	records
+	sampling
+)
 
 func (m *message) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "domain %d", m.domain)
 	for _, s := range m.sets {
 		switch {
-		case s.withdraw:
+		case s.what == withdrawal:
 			fmt.Fprintf(&b, ", withdrawal of %d", s.id)
-		case s.flows == nil:
+		case s.what == sampling:
+			fmt.Fprintf(&b, ", sampling rate %d", s.rate)
+		case s.what == definition:
 			fmt.Fprintf(&b, ", template %d of form %d", s.id, s.form)
 		default:
 			fmt.Fprintf(&b, ", flows of %d:", s.id)
@@ -188,6 +245,12 @@ func (e *exporter) measure(domain uint32, formAt int) *flow {
 	if fo.backward {
 		f.backward = volume{uint64(w.rng.IntN(1 << 24)), uint64(w.rng.IntN(1 << 14))}
 	}
+	if fo.named && w.chance(0.8) {
+		f.user = one(&w.scheduler, named)
+	}
+	if fo.sampled {
+		f.rate = uint64(1 + w.rng.IntN(4))
+	}
 	age := w.between(0, 40*time.Second)
 	switch w.rng.IntN(40) {
 	case 0, 1:
@@ -201,10 +264,40 @@ func (e *exporter) measure(domain uint32, formAt int) *flow {
 		f.end -= f.end % 1000
 		f.start = f.end
 	}
+	if fo.totals {
+		e.goOn(f)
+	}
 	octets, err := w.template(formAt, 256).AppendRecord(nil, fo.values(f)...)
 	if err != nil {
 		w.fail("flow %+v: %v", f, err)
 	}
 	f.octets = octets
 	return f
+}
+
+// named are users that records name; some of them hold addresses too.
+var named = []string{"ann", "bob", "yve", "zoe"}
+
+// goOn makes f another report of a connection, or the first of a new one.
+func (e *exporter) goOn(f *flow) {
+	w := e.w
+	if len(e.long) > 0 && w.chance(0.8) {
+		c := one(&w.scheduler, e.long)
+		if c.domain == f.domain {
+			next := c.flow
+			next.id, next.end = f.id, max(f.end, next.end+1+int64(w.rng.IntN(1000)))
+			next.forward.octets += 1 + f.forward.octets
+			next.forward.packets += 1 + f.forward.packets
+			*f = next
+			c.flow = next
+			return
+		}
+	}
+	c := &connection{domain: f.domain}
+	f.long = c
+	f.forward.octets++
+	f.forward.packets++
+	c.flow = *f
+	e.long = append(e.long, c)
+	e.long = e.long[max(0, len(e.long)-6):]
 }

@@ -337,12 +337,12 @@ func (m *memory) contents() map[cdrKey][]byte {
 // books implements disk.
 func (m *memory) books() (sums, error) {
 	type held struct{ open, pending, quarantined, acknowledged acct.Count }
-	amounts := map[acct.LedgerKey]*held{}
+	become := map[acct.LedgerKey]*held{}
 	at := func(k acct.LedgerKey) *held {
-		h := amounts[k]
+		h := become[k]
 		if h == nil {
 			h = &held{}
-			amounts[k] = h
+			become[k] = h
 		}
 		return h
 	}
@@ -352,7 +352,7 @@ func (m *memory) books() (sums, error) {
 			h.open = h.open.Plus(share.Count)
 		}
 	}
-	var total sums
+	total := sums{rows: map[acct.LedgerKey]amounts{}}
 	for _, p := range m.rows {
 		if p == nil {
 			continue
@@ -405,10 +405,11 @@ func (m *memory) books() (sums, error) {
 		} {
 			*c.to = c.to.Plus(c.add)
 		}
-		delete(amounts, key)
+		total.rows[key] = amounts{l.Received, l.Mirrored, l.Accounted, l.Duplicate, suspended}
+		delete(become, key)
 		delete(waiting, key)
 	}
-	for key := range amounts {
+	for key := range become {
 		errs = append(errs, fmt.Errorf("%+v: amounts of a row that the ledger does not have", key))
 	}
 	for key := range waiting {

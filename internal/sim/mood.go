@@ -98,6 +98,13 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 			s.ClassDefault = "other"
 		}
 	}
+	s.InBand, s.Exporters = nil, nil
+	if rng.IntN(2) == 0 {
+		s.InBand = []string{"userName"}
+	}
+	if rng.IntN(3) == 0 {
+		s.Exporters = []asm.ExporterSettings{{Name: "east", Sampling: uint32(1 + rng.IntN(8))}}
+	}
 	if !first && rng.IntN(3) == 0 {
 		s.DedupWindow = time.Duration(5+5*rng.IntN(4)) * time.Minute
 		s.ClockTolerance = time.Duration(30+30*rng.IntN(3)) * time.Second

@@ -176,13 +176,16 @@ func (s *sqlite) books() (sums, error) {
 	}
 	var errs []error
 	for _, p := range b.Problems {
-		if strings.Contains(p, "records found late exceed those lost") {
-			continue // booked in the interval of the loss and not where it is found: not yet
-		}
 		errs = append(errs, errors.New(p))
+	}
+	rows := map[acct.LedgerKey]amounts{}
+	for _, r := range b.Rows {
+		key := acct.LedgerKey{Exporter: r.Exporter, Domain: r.Domain, Interval: r.Interval.Unix()}
+		rows[key] = amounts{r.Received, r.Mirrored, r.Accounted, r.Duplicate, r.Suspended}
 	}
 	t := b.Total
 	return sums{
+		rows:     rows,
 		received: t.Received, mirrored: t.Mirrored, accounted: t.Accounted, duplicate: t.Duplicate,
 		suspended: t.Suspended, rejected: t.Rejected, open: t.Open, pending: t.Pending,
 		acknowledged: t.Acknowledged, quarantined: t.Quarantined, records: len(all), covered: covered,

@@ -30,15 +30,17 @@ type truth struct {
 	set      bool // settings have come
 
 	sessions map[uint64]*transport
-	seen     map[uint64]bool // flows that were accounted or wait for a user
-	newest   int64           // bucket of the newest flow end
-	floor    int64           // Unix milliseconds
+	seen     map[uint64]bool           // flows that were accounted or wait for a user
+	newest   int64                     // bucket of the newest flow end
+	floor    int64                     // Unix milliseconds
+	known    map[*connection]*flow     // as it was reported last
+	rates    map[exporterDomain]uint64 // sampling rates that exporters told
 	waiting  []*waiting
 	holders  []*holder
 
 	billed map[bill]acct.Usage
 	events map[uint64]bool // flows that go to the AAA server as they are
-	total  map[exporterDomain]*totals
+	rows   map[acct.LedgerKey]*amounts
 }
 
 // A bill is what usage is summed by.
@@ -53,8 +55,8 @@ type exporterDomain struct {
 	domain   uint32
 }
 
-// totals are the books of an Observation Domain.
-type totals struct{ received, mirrored, accounted, duplicate, suspended acct.Count }
+// amounts are a row of the books.
+type amounts struct{ received, mirrored, accounted, duplicate, suspended acct.Count }
 
 // A transport is a Transport Session.
 type transport struct {
@@ -65,14 +67,16 @@ type transport struct {
 
 // An early set came before its Template.
 type early struct {
-	time   int64 // of its entry
-	domain uint32
-	set    set
+	time    int64 // of its entry
+	arrival int64 // interval
+	domain  uint32
+	set     set
 }
 
 // A waiting flow has no user.
 type waiting struct {
 	flow  *flow
+	row   *amounts
 	since int64
 }
 
@@ -86,7 +90,8 @@ type holder struct {
 func newTruth(w *world) *truth {
 	return &truth{
 		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{},
-		billed: map[bill]acct.Usage{}, events: map[uint64]bool{}, total: map[exporterDomain]*totals{},
+		known: map[*connection]*flow{}, rates: map[exporterDomain]uint64{},
+		billed: map[bill]acct.Usage{}, events: map[uint64]bool{}, rows: map[acct.LedgerKey]*amounts{},
 		settings: asm.Settings{Interval: 5 * time.Minute},
 	}
 }
@@ -194,7 +199,7 @@ func (t *truth) advance(to int64) {
 			}
 			f := x.flow
 			t.use(t.settings.Fallback, t.class(f, f.to, f.toPort, ""), f.forward, f.backward)
-			t.leave(f, 1)
+			x.leave(1)
 			return true
 		})
 	}
@@ -211,14 +216,14 @@ func (t *truth) message(s *transport, m *message, at int64) {
 	for _, x := range m.sets {
 		known, ok := s.forms[domain][x.id]
 		switch {
-		case x.withdraw:
+		case x.what == withdrawal:
 			delete(s.forms[domain], x.id)
-		case x.flows == nil:
+		case x.what == definition:
 			told[x.id] = told[x.id] || !ok
 			s.forms[domain][x.id] = x.form
 		case !ok:
 			if t.earlyOf(s.info.Exporter) < t.settings.EarlySets {
-				s.early = append(s.early, early{at, m.domain, x})
+				s.early = append(s.early, early{at, t.interval(), m.domain, x})
 			}
 			for _, f := range x.flows {
 				f.journaled = true
@@ -226,13 +231,13 @@ func (t *truth) message(s *transport, m *message, at int64) {
 		case known != x.form:
 			t.w.fail("a model exporter sends records of form %d as form %d", x.form, known)
 		default:
-			t.flows(s, x.flows)
+			t.records(s, m.domain, x, t.interval())
 		}
 	}
 	rest := s.early[:0:0]
 	for _, e := range s.early {
 		if e.domain == m.domain && told[e.set.id] {
-			t.flows(s, e.set.flows)
+			t.records(s, e.domain, e.set, e.arrival)
 		} else {
 			rest = append(rest, e)
 		}
@@ -253,36 +258,94 @@ func (t *truth) earlyOf(exporter string) (n int) {
 // bucket is how finely the window of identities is divided.
 const bucket = int64(time.Minute / time.Millisecond)
 
-// flows takes in Data Records that were decoded.
-func (t *truth) flows(s *transport, list []*flow) {
-	for _, f := range list {
+// interval returns the start of the interval of now, Unix seconds.
+func (t *truth) interval() int64 { return down(t.now, t.settings.Interval) / int64(time.Second) }
+
+// records takes in a set that was decoded and arrived in an interval.
+func (t *truth) records(s *transport, domain uint32, x set, interval int64) {
+	if x.what == sampling {
+		t.rates[exporterDomain{s.info.Exporter, domain}] = x.rate
+		return
+	}
+	for _, f := range x.flows {
 		f.journaled = true
-		x, n := t.books(f), f.count()
-		x.received = x.received.Plus(n)
-		if f.end > t.now/int64(time.Millisecond)+t.settings.ClockTolerance.Milliseconds() || f.end < t.floor {
-			// Suspended, or a duplicate if the whole Message is one.
-			continue
+		t.flow(f, t.row(acct.LedgerKey{Exporter: s.info.Exporter, Domain: domain, Interval: interval}))
+	}
+}
+
+// flow takes in a Data Record.
+func (t *truth) flow(sent *flow, x *amounts) {
+	now, ahead := t.now/int64(time.Millisecond), t.settings.ClockTolerance.Milliseconds()
+	outside := sent.end > now+ahead || sent.end < t.floor
+	again := !outside && t.seen[sent.id]
+	added := *sent // by the record, scaled
+	f := &added
+	if f.long != nil {
+		// A report ahead of the clock is left to the next one that is not.
+		if f.forward = (volume{}); !again && sent.end <= now+ahead {
+			f.forward = t.delta(sent)
 		}
-		if at := f.end / bucket; at > t.newest {
-			t.newest = at
-			t.raise()
+	}
+	if len(t.settings.InBand) == 0 {
+		f.user = ""
+	}
+	f.scale(t.rate(f))
+	n := f.count()
+	t.w.log("truth: flow %d of form %d, ends %v, rate %d, outside %v, again %v: %+v", f.id, f.form, milli(f.end).Format("15:04:05.000"), t.rate(f), outside, again, n)
+	x.received = x.received.Plus(n)
+	if outside {
+		return // suspended, or a duplicate if the whole Message is one
+	}
+	if at := f.end / bucket; at > t.newest {
+		t.newest = at
+		t.raise()
+	}
+	if again {
+		x.duplicate = x.duplicate.Plus(n)
+		return
+	}
+	t.seen[f.id] = true
+	if t.settings.Mode == asm.ModeAAAClient {
+		t.events[f.id] = true
+		x.accounted = x.accounted.Plus(n)
+		return
+	}
+	if sides := t.charge(f); sides == 0 {
+		x.suspended = x.suspended.Plus(n)
+		t.waiting = append(t.waiting, &waiting{f, x, t.now})
+	} else {
+		x.account(n, sides)
+	}
+}
+
+// delta returns what a report adds to the one before. One that comes late, when
+// more is known already, adds nothing.
+func (t *truth) delta(f *flow) volume {
+	before := t.known[f.long]
+	if before == nil {
+		before = &flow{}
+	}
+	if f.forward.octets <= before.forward.octets {
+		return volume{}
+	}
+	t.known[f.long] = f
+	return volume{f.forward.octets - before.forward.octets, f.forward.packets - before.forward.packets}
+}
+
+// rate returns how many packets one that was counted stands for: as the
+// operator, the record or its exporter says.
+func (t *truth) rate(f *flow) uint64 {
+	for _, e := range t.settings.Exporters {
+		if e.Name == f.exporter && e.Sampling != 0 {
+			return uint64(e.Sampling)
 		}
-		if t.seen[f.id] {
-			x.duplicate = x.duplicate.Plus(n)
-			continue
-		}
-		t.seen[f.id] = true
-		if t.settings.Mode == asm.ModeAAAClient {
-			t.events[f.id] = true
-			x.accounted = x.accounted.Plus(n)
-			continue
-		}
-		if sides := t.bill(f); sides == 0 {
-			x.suspended = x.suspended.Plus(n)
-			t.waiting = append(t.waiting, &waiting{f, t.now})
-		} else {
-			t.account(f, sides)
-		}
+	}
+	return cmp.Or(f.rate, t.rates[exporterDomain{f.exporter, f.domain}], 1)
+}
+
+func (f *flow) scale(rate uint64) {
+	for _, v := range []*uint64{&f.forward.octets, &f.forward.packets, &f.backward.octets, &f.backward.packets} {
+		*v *= rate
 	}
 }
 
@@ -291,19 +354,17 @@ func (t *truth) raise() {
 	t.floor = max(t.floor, (t.newest-(t.settings.DedupWindow.Milliseconds()+bucket-1)/bucket)*bucket)
 }
 
-func (t *truth) books(f *flow) *totals {
-	key := exporterDomain{f.exporter, f.domain}
-	x := t.total[key]
+func (t *truth) row(key acct.LedgerKey) *amounts {
+	x := t.rows[key]
 	if x == nil {
-		x = &totals{}
-		t.total[key] = x
+		x = &amounts{}
+		t.rows[key] = x
 	}
 	return x
 }
 
 // account books a flow of which 1 or 2 sides are accounted.
-func (t *truth) account(f *flow, sides int) {
-	x, n := t.books(f), f.count()
+func (x *amounts) account(n acct.Count, sides int) {
 	x.accounted = x.accounted.Plus(n)
 	if sides == 2 {
 		x.accounted, x.mirrored = x.accounted.Plus(n), x.mirrored.Plus(n)
@@ -311,24 +372,38 @@ func (t *truth) account(f *flow, sides int) {
 }
 
 // leave books a flow that waited.
-func (t *truth) leave(f *flow, sides int) {
-	x := t.books(f)
-	x.suspended = x.suspended.Minus(f.count())
-	t.account(f, sides)
+func (w *waiting) leave(sides int) {
+	n := w.flow.count()
+	w.row.suspended = w.row.suspended.Minus(n)
+	w.row.account(n, sides)
 }
 
 func (f *flow) count() acct.Count {
 	return acct.Count{Records: 1, Octets: f.forward.octets + f.backward.octets, Packets: f.forward.packets + f.backward.packets}
 }
 
-// map_ bills a flow to whoever held its addresses and returns how many did.
-func (t *truth) bill(f *flow) (sides int) {
-	if h := t.held(f.from, f.end); h != nil {
-		t.use(h.User, t.class(f, f.to, f.toPort, h.Class), f.forward, f.backward)
+// charge bills a flow to whoever held its addresses, or to the user whom the
+// record names and who held the other one, and returns how many that are.
+func (t *truth) charge(f *flow) (sides int) {
+	from, to := t.held(f.from, f.end), t.held(f.to, f.end)
+	if f.user != "" {
+		// The named user has the address that is bound to that name, or else
+		// the source.
+		switch {
+		case from != nil && from.User == f.user:
+		case to != nil && to.User == f.user:
+		default:
+			from = &holder{Binding: users.Binding{User: f.user}}
+		}
+	}
+	if from != nil {
+		t.w.log("truth: flow %d from %q: %+v %+v", f.id, from.User, f.forward, f.backward)
+		t.use(from.User, t.class(f, f.to, f.toPort, from.Class), f.forward, f.backward)
 		sides++
 	}
-	if h := t.held(f.to, f.end); h != nil {
-		t.use(h.User, t.class(f, f.from, f.fromPort, h.Class), f.backward, f.forward)
+	if to != nil {
+		t.w.log("truth: flow %d to %q: %+v %+v", f.id, to.User, f.forward, f.backward)
+		t.use(to.User, t.class(f, f.from, f.fromPort, to.Class), f.backward, f.forward)
 		sides++
 	}
 	return sides
@@ -434,9 +509,9 @@ func (t *truth) replace(l listing) {
 		return
 	}
 	t.waiting = slices.DeleteFunc(t.waiting, func(x *waiting) bool {
-		sides := t.bill(x.flow)
+		sides := t.charge(x.flow)
 		if sides > 0 {
-			t.leave(x.flow, sides)
+			x.leave(sides)
 		}
 		return sides > 0
 	})
