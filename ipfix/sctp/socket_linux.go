@@ -29,7 +29,9 @@ func open(addr netip.Addr, cfg Config) (int, error) {
 		family = unix.AF_INET
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
-	if err != nil {
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return -1, fmt.Errorf("this kernel has no SCTP: %w", errors.ErrUnsupported)
+	} else if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	init := sctp.InitMsg{NumOstreams: cfg.Streams, MaxInstreams: cfg.Streams}
