@@ -101,6 +101,7 @@ type Process struct {
 
 	mu        sync.Mutex
 	encoder   *ipfix.Encoder    // the Message that is being filled
+	longest   int               // that it may become, in octets
 	templates []*ipfix.Template // in the order of their first use
 	last      *ipfix.Template   // the one used last; records come in runs
 	queue     queue
@@ -144,6 +145,7 @@ func New(cfg Config) (*Process, error) {
 		ready:   make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		encoder: ipfix.NewEncoder(cfg.Domain, cfg.MaxMessage),
+		longest: cfg.MaxMessage,
 	}, nil
 }
 

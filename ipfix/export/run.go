@@ -166,8 +166,11 @@ func (p *Process) carrier(conn net.Conn) carrier {
 func (p *Process) limit(maxMessage int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if maxMessage == p.longest {
+		return
+	}
 	p.cutLocked()
-	p.encoder = ipfix.NewEncoder(p.cfg.Domain, maxMessage)
+	p.encoder, p.longest = ipfix.NewEncoder(p.cfg.Domain, maxMessage), maxMessage
 }
 
 // serve sends over one connection until it ends, or one to a preferred

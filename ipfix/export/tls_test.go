@@ -176,7 +176,7 @@ func TestTLSRefusesCollector(t *testing.T) {
 // A Collecting Process that refuses our certificate says why.
 func TestTLSRefusedByCollector(t *testing.T) {
 	ca, log := certtest.NewAuthority(t), newLog()
-	address, collector, _ := collecting(t, ipfix.TLS, "127.0.0.1:0", newDecoder(), ca, "collector.isp.example")
+	address, collector, stop := collecting(t, ipfix.TLS, "127.0.0.1:0", newDecoder(), ca, "collector.isp.example")
 	cfg := export.Config{Transport: ipfix.TLS, Address: address, TLS: clientTLS(ca), Log: log.logger()}
 	cfg.TLS.Certificate = ca.Issue("stranger.isp.example")
 	p := start(t, cfg)
@@ -184,6 +184,7 @@ func TestTLSRefusedByCollector(t *testing.T) {
 	if s := p.Stats(); s.Broken != 1 {
 		t.Errorf("stats %+v", s)
 	}
+	stop() // it may have told us before it counted us
 	if s := collector.Stats(); s.Refused != 1 || s.Messages != 0 {
 		t.Errorf("the collector's stats %+v", s)
 	}
