@@ -1,10 +1,6 @@
 package asm
 
-import (
-	"time"
-
-	"tollbridge/asm/acct"
-)
+import "time"
 
 // ClockStats is how an exporter's clock stands to ours.
 type ClockStats struct {
@@ -68,6 +64,9 @@ func (m *Module) tell(c *exporterClock, exporter string) {
 	}
 	m.stats.Clocks = all // those who have the old one keep it
 	if off := c.told.Offset; off < -clockSuspect || off-time.Second > clockSuspect {
-		m.logs.warn(m.log, "clock of an exporter and arrival differ", acct.LedgerKey{Exporter: exporter}, 0, "behind", off.Round(time.Millisecond))
+		const text = "export times and arrival differ: an exporter's clock is wrong, or these are old messages"
+		if n, ok := m.logs.lets(limiterKey{text: text, exporter: exporter}); ok {
+			m.log.Warn(text, "exporter", exporter, "behind", off.Round(time.Millisecond), "times", n)
+		}
 	}
 }

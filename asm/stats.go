@@ -83,16 +83,23 @@ const maxLimited = 1024
 // warn logs text about an exporter and domain; what tells apart lines of the
 // same text.
 func (l *limiter) warn(log *slog.Logger, text string, key acct.LedgerKey, what uint64, args ...any) {
-	k := limiterKey{text, key.Exporter, key.Domain, what}
+	if n, ok := l.lets(limiterKey{text, key.Exporter, key.Domain, what}); ok {
+		log.Warn(text, append([]any{"exporter", key.Exporter, "domain", key.Domain, "template", what, "times", n}, args...)...)
+	}
+}
+
+// lets counts an occurrence of k, the nth, and reports whether it is to be
+// logged.
+func (l *limiter) lets(k limiterKey) (n uint64, ok bool) {
 	if l.seen == nil || len(l.seen) >= maxLimited && l.seen[k] == 0 {
 		l.seen = make(map[limiterKey]uint64)
 	}
 	l.seen[k]++
-	n := l.seen[k]
+	n = l.seen[k]
 	for p := uint64(1); p <= n; p *= 10 {
 		if p == n {
-			log.Warn(text, append([]any{"exporter", key.Exporter, "domain", key.Domain, "template", what, "times", n}, args...)...)
-			return
+			return n, true
 		}
 	}
+	return n, false
 }
