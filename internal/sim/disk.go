@@ -103,6 +103,9 @@ func (d *device) Commit(ctx context.Context, b acct.Batch) error {
 			b.Sessions = b.Sessions[1:]
 		}
 	}
+	if lose := d.w.cfg.Lose; lose != "" {
+		b.State = slices.DeleteFunc(b.State, func(s acct.State) bool { return s.Kind == lose })
+	}
 	if err := d.disk.Commit(ctx, b); err != nil {
 		return err
 	}

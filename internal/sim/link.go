@@ -81,7 +81,6 @@ func (l *link) breaks(err error) {
 	}
 	l.p.later(l.w.between(0, 100*time.Millisecond), func() {
 		l.p.stepper.Closed(l.server.index, err)
-		l.p.links[l.server.index] = nil
 		l.p.deliver()
 		l.p.later(l.w.between(time.Second, 10*time.Second), func() { l.p.dial(l.server) })
 	})
@@ -101,7 +100,6 @@ func (p *process) connect() {
 		p.w.fail("delivery: %v", err)
 	}
 	p.stepper = c.Stepper()
-	p.links = make([]*link, len(p.w.peers))
 	for _, s := range p.w.peers {
 		p.later(p.w.between(0, time.Second), func() { p.dial(s) })
 	}
@@ -120,7 +118,7 @@ func (p *process) dial(s *server) {
 		l.state = peer.Reopen
 	}
 	s.known = w.lives
-	s.link, p.links[s.index] = l, l
+	s.link = l
 	p.stepper.Opened(s.index, l)
 	w.log("connected to peer %d", s.index)
 	p.deliver()

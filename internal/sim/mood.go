@@ -52,6 +52,9 @@ func newMood(rng *rand.Rand) mood {
 		refuse:    rng.IntN(4) == 0,
 		outages:   rng.IntN(4),
 	}
+	if rng.IntN(10) == 0 { // hardly gets up
+		m.crashes, m.crash = 60, 0.1
+	}
 	early := 0
 	if rng.IntN(3) == 0 {
 		early = 2

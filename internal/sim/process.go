@@ -39,7 +39,6 @@ type process struct {
 
 	// Delivery.
 	stepper *aaaclient.Stepper
-	links   []*link
 	timer   uint64 // counts the timers that were set
 	working bool
 }
@@ -59,8 +58,7 @@ type udpSession struct {
 }
 
 func newProcess(w *world) *process {
-	p := &process{w: w, datagrams: map[netip.AddrPort]*udpSession{}}
-	return p
+	return &process{w: w, datagrams: map[netip.AddrPort]*udpSession{}}
 }
 
 // later lets the process do something in a while, if it still lives then.
@@ -140,8 +138,6 @@ func (p *process) sync() {
 		w.mayCrash("group written")
 		rest = rest[n:]
 	}
-	// It is written now, so a failure would leave it to be written again,
-	// which disks without a place for it don't do.
 	if err := w.disk.disk.sync(); err != nil {
 		w.fail("sync: %v", err)
 	}

@@ -34,6 +34,7 @@ import (
 type Config struct {
 	Seed  uint64
 	Bug   Bug                              // planted; None in earnest
+	Lose  string                           // kind of acct.State that checkpoints lack, another bug; "" for none
 	Dir   string                           // of the real spool; "" means the disk in memory
 	Trace func(format string, args ...any) // called for what happens; nil for nothing
 }

@@ -142,9 +142,25 @@ func TestPlantedBugs(t *testing.T) {
 	}
 }
 
+// Whatever kind of state a checkpoint lacks, it is missed.
+func TestLostState(t *testing.T) {
+	const most = 500
+	for _, kind := range []string{"pipeline", "settings", "users", "transport", "messages", "totals", "sampling"} {
+		t.Run(kind, func(t *testing.T) {
+			for seed := uint64(1); seed <= most; seed++ {
+				if _, err := Run(Config{Seed: seed, Lose: kind}); err != nil {
+					t.Logf("found after %d seeds: %v", seed, err)
+					return
+				}
+			}
+			t.Errorf("not found in %d seeds", most)
+		})
+	}
+}
+
 // A seed repeats exactly, to the last word of its trace.
 func TestRepeats(t *testing.T) {
-	for seed := uint64(1); seed <= 10; seed++ {
+	for seed := uint64(1); seed <= 4; seed++ {
 		first, err := trace(t, Config{Seed: seed})
 		if err != nil {
 			t.Fatal(err)

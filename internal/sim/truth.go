@@ -61,7 +61,7 @@ type amounts struct{ received, mirrored, accounted, duplicate, suspended acct.Co
 // A transport is a Transport Session.
 type transport struct {
 	info  asm.SessionInfo
-	forms map[exporterDomain]map[uint16]int // by domain and Template ID; the name is empty
+	forms map[uint32]map[uint16]int // by domain and Template ID
 	early []early
 }
 
@@ -120,7 +120,7 @@ func (t *truth) entry(e acct.Entry) {
 	t.advance(e.Time)
 	switch e.Kind {
 	case acct.EntryOpen:
-		s := &transport{info: t.infos[string(e.Data)], forms: map[exporterDomain]map[uint16]int{}}
+		s := &transport{info: t.infos[string(e.Data)], forms: map[uint32]map[uint16]int{}}
 		for number, old := range t.sessions {
 			if old.info != s.info {
 				continue
@@ -208,19 +208,20 @@ func (t *truth) advance(to int64) {
 
 // message takes in the sets of a Message.
 func (t *truth) message(s *transport, m *message, at int64) {
-	domain := exporterDomain{"", m.domain}
-	if s.forms[domain] == nil {
-		s.forms[domain] = map[uint16]int{}
+	known := s.forms[m.domain]
+	if known == nil {
+		known = map[uint16]int{}
+		s.forms[m.domain] = known
 	}
 	told := map[uint16]bool{}
 	for _, x := range m.sets {
-		known, ok := s.forms[domain][x.id]
+		form, ok := known[x.id]
 		switch {
 		case x.what == withdrawal:
-			delete(s.forms[domain], x.id)
+			delete(known, x.id)
 		case x.what == definition:
 			told[x.id] = told[x.id] || !ok
-			s.forms[domain][x.id] = x.form
+			known[x.id] = x.form
 		case !ok:
 			if t.earlyOf(s.info.Exporter) < t.settings.EarlySets {
 				s.early = append(s.early, early{at, t.interval(), m.domain, x})
@@ -228,8 +229,8 @@ func (t *truth) message(s *transport, m *message, at int64) {
 			for _, f := range x.flows {
 				f.journaled = true
 			}
-		case known != x.form:
-			t.w.fail("a model exporter sends records of form %d as form %d", x.form, known)
+		case form != x.form:
+			t.w.fail("a model exporter sends records of form %d as form %d", x.form, form)
 		default:
 			t.records(s, m.domain, x, t.interval())
 		}
