@@ -62,6 +62,9 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	}
 	atLeast("users.inBandIdle", c.Users.InBandIdle, time.Second)
 	atLeast("users.reload", c.Users.Reload, 100*time.Millisecond)
+	atLeast("users.wait", c.Users.Wait, time.Second)
+	atLeast("accounting.linger", c.Accounting.Linger, time.Second)
+	atLeast("accounting.clockTolerance", c.Accounting.ClockTolerance, time.Second)
 	atLeast("accounting.interimInterval", c.Accounting.InterimInterval, time.Second)
 	atLeast("accounting.maxSessionAge", c.Accounting.MaxSessionAge, c.Accounting.InterimInterval)
 	atLeast("accounting.dedupWindow", c.Accounting.DedupWindow, time.Minute)
@@ -80,7 +83,10 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	for i, e := range c.CollectingProcess.Exporters {
 		within(fmt.Sprintf("collectingProcess.exporters[%d].sampling", i), e.Sampling, 0, 1<<32-1)
 	}
-	within("accounting.maxRecord", c.Accounting.MaxRecord, 1024, 1<<24-4096)
+	if c.Accounting.InterimInterval%time.Second != 0 {
+		report("accounting.interimInterval", "%s is not of whole seconds", c.Accounting.InterimInterval)
+	}
+	within("accounting.maxRecord", c.Accounting.MaxRecord, 2048, 1<<24-4096)
 	within("delivery.window", c.Delivery.Window, 1, 65536)
 	within("delivery.vendorId", c.Delivery.VendorID, 1, 1<<32-1)
 

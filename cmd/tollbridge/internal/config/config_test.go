@@ -64,6 +64,10 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 		{"nowhere to deliver to", "server:\n  listen: []\n", "delivery.peers: is empty and so is server.listen"},
 		{"users in mode aaa-client", "accounting: {mode: aaa-client}\nusers: {files: [/dev/null]}\n", "x.yaml:2: users.files: is of no use with accounting.mode aaa-client"},
 		{"no DiameterIdentity", "identity:\n  originHost: bridge\n", `x.yaml:2: identity.originHost: "bridge" is not a DiameterIdentity`},
+		{"no linger", "accounting:\n  linger: 0s\n", "x.yaml:2: accounting.linger: 0s is too short: at least 1s"},
+		{"part of a second", "accounting:\n  interimInterval: 1500ms\n", "x.yaml:2: accounting.interimInterval: 1.5s is not of whole seconds"},
+		{"a record too small", "accounting:\n  maxRecord: 2047\n", "x.yaml:2: accounting.maxRecord: 2047 is out of range: 2048 to"},
+		{"an address that YAML reads as a mapping", "collectingProcess: {udpCollectors: [127.0.0.1:1]}\n", "is mapping: a single value is expected; quote it if it holds a colon"},
 		{"watchdog below 6 s (RFC 3539, 3.4.1)", "delivery:\n  watchdog: 5s\n", "x.yaml:2: delivery.watchdog: 5s is too short: at least 6s"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

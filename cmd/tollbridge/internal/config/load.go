@@ -206,7 +206,11 @@ func (w *walker) mapping(n ast.Node, t reflect.Type, key string) {
 func (w *walker) text(n ast.Node, key string, check func(string) error) {
 	s, ok := n.(ast.ScalarNode)
 	if !ok {
-		w.report(key, "is %s: a single value is expected", strings.ToLower(n.Type().YAMLName()))
+		hint := ""
+		if n.Type() == ast.MappingType || n.Type() == ast.MappingValueType {
+			hint = "; quote it if it holds a colon" // {a: [127.0.0.1:1]} comes as a mapping
+		}
+		w.report(key, "is %s: a single value is expected%s", strings.ToLower(n.Type().YAMLName()), hint)
 		return
 	}
 	if err := check(s.GetToken().Value); err != nil {
