@@ -12,7 +12,7 @@ FUZZTIME ?= 30s
 SEEDS    ?= 10000
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: build demo test test-sctp lint generate fuzz sim bench clean
+.PHONY: build demo test test-sctp lint fuzz sim bench clean
 
 build:
 	$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tollbridge ./cmd/tollbridge
