@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -19,12 +20,22 @@ func FuzzApply(f *testing.F) {
 	flow := b.flow("192.0.2.1", outside)
 	f.Add(uint8(acct.EntryMessage), seed(true, flow), seed(false, flow))
 	f.Add(uint8(acct.EntryMessage), seed(false, flow), seed(true, flow))
+	special := func(t *ipfix.Template, values ...any) []byte {
+		b.enc = map[uint32]*ipfix.Encoder{}
+		return b.encodeRecords(t, values)
+	}
+	ann := netip.MustParseAddr("192.0.2.1")
+	rated := special(rateTemplate, 1, 1, 10)
+	f.Add(uint8(acct.EntryMessage), rated, special(sampledTemplate, epoch, ann, 1, 100, 3, 7, 8, 0, 1))
+	f.Add(uint8(acct.EntryMessage), special(initTemplate, 1, epoch), special(upTimeTemplate, 1000, ann, 100))
+	f.Add(uint8(acct.EntryMessage), special(totalsTemplate, epoch, ann, 1, 100, 1), special(totalsTemplate, epoch, ann, 1, 50, 2))
+	f.Add(uint8(acct.EntryMessage), special(startedTemplate, epoch, epoch, ann, 100, 1), special(namedTemplate, epoch, ann, ann, 1, 100, "ann", 1))
 	f.Add(uint8(acct.EntryOpen), must(SessionInfo{Transport: ipfix.UDP, Exporter: "x"}.AppendBinary(nil)), []byte{})
 	f.Add(uint8(acct.EntryConfig), must(testSettings.AppendBinary(nil)), []byte{})
 	f.Add(uint8(acct.EntryUsers), []byte("\x01\x04file\x00"), []byte{})
 	f.Add(uint8(acct.EntryTick), []byte{}, []byte{})
 	f.Fuzz(func(t *testing.T, kind uint8, first, second []byte) {
-		b := mapped(t, testSettings)
+		b := mapped(t, namingSettings)
 		s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
 		b.add(acct.EntryKind(kind), s, first)
 		b.checkpoint()
@@ -44,6 +55,9 @@ func FuzzState(f *testing.F) {
 	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
 	b.add(acct.EntryMessage, s, b.message(false, b.flow("192.0.2.1", outside)))
 	b.send(s, b.flow("192.0.2.1", outside))
+	ann := netip.MustParseAddr("192.0.2.1")
+	b.sendRecords(s, rateTemplate, []any{1, 1, 10})
+	b.sendRecords(s, totalsTemplate, []any{epoch, ann, 1, 100, 1})
 	b.checkpoint()
 	for k, v := range b.s.state {
 		f.Add(k[0], k[1], v)
