@@ -67,6 +67,12 @@ func (d *directory) add(w *world) {
 	if w.chance(0.2) {
 		b.Class = "gold"
 	}
+	if w.chance(0.1) {
+		b.Realm = "elsewhere.example"
+	}
+	if w.chance(0.1) {
+		b.MultiSession = "line " + b.User
+	}
 	list := d.lists[source]
 	if w.chance(0.5) && !b.From.IsZero() {
 		for i := range list {

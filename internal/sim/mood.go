@@ -65,7 +65,8 @@ func newMood(rng *rand.Rand) mood {
 	m.settings = asm.Settings{
 		OriginHost: "bridge.visited.example", DestinationRealm: "home.example",
 		Interval: time.Duration(30+30*rng.IntN(3)) * time.Second,
-		Linger:   30 * time.Second, Late: 10 * time.Minute,
+		Linger:   time.Duration(5+rng.IntN(60)) * time.Second, Late: time.Duration(1+rng.IntN(10)) * time.Minute,
+		InBandIdle:  time.Duration(1+rng.IntN(5)) * time.Minute,
 		DedupWindow: time.Duration(5+5*rng.IntN(4)) * time.Minute, ClockTolerance: time.Minute,
 		EarlySets: early, EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
 	}
@@ -84,7 +85,7 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 	}
 	s.MaxSessionAge = 0
 	if rng.IntN(3) == 0 {
-		s.MaxSessionAge = 5 * time.Minute
+		s.MaxSessionAge = time.Duration(90+rng.IntN(200)) * time.Second
 	}
 	s.Fallback, s.Wait = "", time.Minute
 	if rng.IntN(2) == 0 {

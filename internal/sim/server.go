@@ -59,7 +59,7 @@ func (s *server) receive(l *link, m peer.Message) {
 		reply(avp.ResultSuccess, soon)
 		return
 	}
-	kind := w.rng.IntN(10)
+	kind := w.rng.IntN(12)
 	w.log("peer %d misbehaves, kind %d: %s/%d", s.index, kind, r.SessionID, r.Number)
 	switch kind {
 	case 0: // silent
@@ -91,6 +91,15 @@ func (s *server) receive(l *link, m peer.Message) {
 			return
 		}
 		reply(avp.ResultAVPUnsupported, soon)
+	case 9: // answers what nobody asked
+		other := m
+		other.EndToEnd += 1 << 20
+		l.answer(s.node().AppendError(nil, other, avp.ResultSuccess, "", nil), soon)
+	case 10: // accounts, and answers by another Hop-by-Hop Identifier
+		account()
+		other := m
+		other.HopByHop += 1 << 20
+		l.answer(s.node().AppendError(nil, other, avp.ResultSuccess, "", nil), soon)
 	default: // slow
 		account()
 		reply(avp.ResultSuccess, w.between(time.Second, 9*time.Second))
