@@ -184,7 +184,7 @@ func (p *Process) open(at time.Time, e *exporter, s Session) (uint64, error) {
 		return 0, fmt.Errorf("collect: journal the opening of a session of %s: %w", e.name, err)
 	}
 	e.opened.Add(1)
-	p.cfg.Log.Info("transport session opened", "exporter", e.name, "transport", s.Transport, "remote", s.Remote)
+	p.logSession(slog.LevelInfo, "transport session opened", e, "transport", s.Transport, "remote", s.Remote)
 	return number, nil
 }
 
@@ -193,6 +193,6 @@ func (p *Process) close(at time.Time, e *exporter, session uint64) error {
 		return fmt.Errorf("collect: journal the closing of a session of %s: %w", e.name, err)
 	}
 	e.closed.Add(1)
-	p.cfg.Log.Info("transport session closed", "exporter", e.name, "session", session)
+	p.logSession(slog.LevelInfo, "transport session closed", e, "session", session)
 	return nil
 }

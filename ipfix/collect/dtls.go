@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -246,8 +247,8 @@ func (c *dtlsSession) ended(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 	case errors.As(err, &network) && network.Timeout():
-		c.cfg.Log.Info("association is idle", "exporter", c.exporter.name, "remote", c.session.Remote)
+		c.logSession(slog.LevelInfo, "association is idle", c.exporter, "remote", c.session.Remote)
 	default:
-		c.cfg.Log.Warn("connection lost", "exporter", c.exporter.name, "remote", c.session.Remote, "error", err)
+		c.logSession(slog.LevelWarn, "connection lost", c.exporter, "remote", c.session.Remote, "error", err)
 	}
 }

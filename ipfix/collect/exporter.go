@@ -24,7 +24,8 @@ type Exporter struct {
 // sessions and connections hold on to it.
 type exporter struct {
 	counters
-	name string
+	name  string
+	lines *ration // of the log, shared by those that are not configured
 
 	// guarded by exporters.mu
 	refs        int
@@ -42,6 +43,7 @@ type exporters struct {
 	remembered  map[string]*exporter // by address or certificate name, where everyone may
 	connections int
 	others      counters // of strangers, and of exporters that were forgotten
+	lines       ration   // of the log, for those who are remembered
 }
 
 type exporterPrefix struct {
@@ -69,7 +71,7 @@ func newExporters(cfg Config) (*exporters, error) {
 			return nil, fmt.Errorf("collect: Config.Exporters[%d]: %s has no prefix and no certificate name", i, c.Name)
 		}
 		names[c.Name] = true
-		e := &exporter{name: c.Name}
+		e := &exporter{name: c.Name, lines: new(ration)}
 		x.named = append(x.named, e)
 		for _, p := range c.Prefixes {
 			if !p.IsValid() {
@@ -163,7 +165,7 @@ func (x *exporters) ofNamesLocked(names []string) *exporter {
 func (x *exporters) rememberLocked(name string) *exporter {
 	e := x.remembered[name]
 	if e == nil && (len(x.remembered) < x.maxExporters || x.forgetLocked()) {
-		e = &exporter{name: name}
+		e = &exporter{name: name, lines: &x.lines}
 		x.remembered[name] = e
 	}
 	return e

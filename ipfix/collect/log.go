@@ -1,6 +1,12 @@
 package collect
 
-import "net/netip"
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+)
 
 // logDue says whether the n-th event of a kind is to be logged, and how many
 // the line then stands for: the 1st, 10th, 100th and so on are, each for
@@ -36,4 +42,48 @@ func digits(n uint64) (d int) {
 		d++
 	}
 	return d
+}
+
+// linesPerMinute bounds the lines about the sessions of an exporter, and about
+// those of all exporters together where none are configured: addresses over UDP
+// cost nothing.
+const linesPerMinute = 60
+
+// A ration bounds lines of the log. The zero ration is whole. Its methods may
+// be called at once.
+type ration struct {
+	mu       sync.Mutex
+	minute   int64 // the latest, in Unix minutes
+	lines    int   // logged in it
+	withheld uint64
+}
+
+// take reports whether a line may be logged, and how many were withheld since
+// the one before.
+func (r *ration) take(at time.Time) (withheld uint64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m := at.Unix() / 60; m != r.minute {
+		r.minute, r.lines = m, 0
+	}
+	if r.lines >= linesPerMinute {
+		r.withheld++
+		return 0, false
+	}
+	r.lines++
+	withheld, r.withheld = r.withheld, 0
+	return withheld, true
+}
+
+// logSession logs what became of a session of an exporter, within its ration.
+func (p *Process) logSession(level slog.Level, msg string, e *exporter, args ...any) {
+	withheld, ok := e.lines.take(p.cfg.Now())
+	if !ok {
+		return
+	}
+	args = append([]any{"exporter", e.name}, args...)
+	if withheld > 0 {
+		args = append(args, "withheld", withheld)
+	}
+	p.cfg.Log.Log(context.Background(), level, msg, args...)
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"tollbridge/ipfix"
 )
@@ -56,5 +57,56 @@ func TestDropsAreLoggedNowAndThen(t *testing.T) {
 	}
 	if got := strings.Count(out.String(), "\n"); got != 4 {
 		t.Errorf("%d lines, want 4: %s", got, &out)
+	}
+}
+
+// A flood of sessions is logged within a ration, and the next line in a later
+// minute tells how much was left out. A configured exporter has a ration of its
+// own.
+func TestSessionsAreLoggedWithinARation(t *testing.T) {
+	flood := netip.MustParseAddr("192.0.2.1")
+	for _, row := range []struct {
+		name      string
+		exporters []Exporter
+		withheld  string
+	}{
+		{"configured", []Exporter{
+			{Name: "flood", Prefixes: []netip.Prefix{netip.PrefixFrom(flood, 32)}},
+			{Name: "honest", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")}},
+		}, "withheld=940"},
+		{"anyone", nil, "withheld=941"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var out bytes.Buffer
+			now := time.Unix(6_000_000, 0)
+			p := newProcess(t, Config{
+				Journal: counting{}, Exporters: row.exporters, Now: func() time.Time { return now },
+				Log: slog.New(slog.NewTextHandler(&out, nil)),
+			})
+			e, honest := p.exporters.acquire(flood), p.exporters.acquire(netip.MustParseAddr("192.0.2.2"))
+			open := func(e *exporter) {
+				if _, err := p.open(now, e, Session{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 1000 {
+				open(e)
+			}
+			open(honest)
+			lines := linesPerMinute
+			if row.exporters != nil {
+				lines++
+			}
+			if got := strings.Count(out.String(), "\n"); got != lines {
+				t.Errorf("%d lines, want %d", got, lines)
+			}
+			now = now.Add(time.Minute)
+			out.Reset()
+			open(e)
+			open(e)
+			if got := out.String(); strings.Count(got, row.withheld) != 1 || strings.Count(got, "\n") != 2 {
+				t.Errorf("want one line with %s in %s", row.withheld, got)
+			}
+		})
 	}
 }

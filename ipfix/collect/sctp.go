@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -97,8 +98,8 @@ func (c *sctpSession) ended(err error) {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.cfg.Log.Warn("exporter did not close in time", "exporter", c.exporter.name, "remote", c.session.Remote)
+		c.logSession(slog.LevelWarn, "exporter did not close in time", c.exporter, "remote", c.session.Remote)
 	default:
-		c.cfg.Log.Warn("connection lost", "exporter", c.exporter.name, "remote", c.session.Remote, "error", err)
+		c.logSession(slog.LevelWarn, "connection lost", c.exporter, "remote", c.session.Remote, "error", err)
 	}
 }

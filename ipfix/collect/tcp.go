@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -173,9 +174,9 @@ func (c *tcpSession) ended(err error) {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.cfg.Log.Warn("exporter did not close in time", "exporter", c.exporter.name, "remote", c.session.Remote)
+		c.logSession(slog.LevelWarn, "exporter did not close in time", c.exporter, "remote", c.session.Remote)
 	case errors.As(err, &network):
-		c.cfg.Log.Warn("connection lost", "exporter", c.exporter.name, "remote", c.session.Remote, "error", err)
+		c.logSession(slog.LevelWarn, "connection lost", c.exporter, "remote", c.session.Remote, "error", err)
 	default:
 		c.malformed(c.exporter, c.session.Remote, err)
 	}
