@@ -55,6 +55,10 @@ func newMood(rng *rand.Rand) mood {
 	if rng.IntN(10) == 0 { // hardly gets up
 		m.crashes, m.crash = 60, 0.1
 	}
+	remembered := 0
+	if rng.IntN(3) == 0 {
+		remembered = 1 + rng.IntN(8)
+	}
 	early := 0
 	if rng.IntN(3) == 0 {
 		early = 2
@@ -68,7 +72,7 @@ func newMood(rng *rand.Rand) mood {
 		Linger:   time.Duration(5+rng.IntN(60)) * time.Second, Late: time.Duration(1+rng.IntN(10)) * time.Minute,
 		InBandIdle:  time.Duration(1+rng.IntN(5)) * time.Minute,
 		DedupWindow: time.Duration(5+5*rng.IntN(4)) * time.Minute, ClockTolerance: time.Minute,
-		EarlySets: early, EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
+		MaxTotals: remembered, EarlySets: early, EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
 	}
 	return m.vary(rng, true)
 }

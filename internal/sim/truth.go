@@ -33,7 +33,7 @@ type truth struct {
 	seen     map[uint64]bool           // flows that were accounted or wait for a user
 	newest   int64                     // bucket of the newest flow end
 	floor    int64                     // Unix milliseconds
-	known    map[*connection]*flow     // as it was reported last
+	totals   map[string]*totals        // by exporter
 	rates    map[exporterDomain]uint64 // sampling rates that exporters told
 	waiting  []*waiting
 	holders  []*holder
@@ -90,7 +90,7 @@ type holder struct {
 func newTruth(w *world) *truth {
 	return &truth{
 		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{},
-		known: map[*connection]*flow{}, rates: map[exporterDomain]uint64{},
+		totals: map[string]*totals{}, rates: map[exporterDomain]uint64{},
 		billed: map[bill]acct.Usage{}, events: map[uint64]bool{}, rows: map[acct.LedgerKey]*amounts{},
 		settings: asm.Settings{Interval: 5 * time.Minute},
 	}
@@ -279,12 +279,12 @@ func (t *truth) flow(sent *flow, x *amounts) {
 	now, ahead := t.now/int64(time.Millisecond), t.settings.ClockTolerance.Milliseconds()
 	outside := sent.end > now+ahead || sent.end < t.floor
 	again := !outside && t.seen[sent.id]
-	added := *sent // by the record, scaled
+	added, doubt := *sent, false // by the record, scaled
 	f := &added
 	if f.long != nil {
 		// A report ahead of the clock is left to the next one that is not.
 		if f.forward = (volume{}); !again && sent.end <= now+ahead {
-			f.forward = t.delta(sent)
+			f.forward, doubt = t.delta(sent)
 		}
 	}
 	if len(t.settings.InBand) == 0 {
@@ -306,6 +306,10 @@ func (t *truth) flow(sent *flow, x *amounts) {
 		return
 	}
 	t.seen[f.id] = true
+	if doubt {
+		x.suspended = x.suspended.Plus(n)
+		return
+	}
 	if t.settings.Mode == asm.ModeAAAClient {
 		t.events[f.id] = true
 		x.accounted = x.accounted.Plus(n)
@@ -319,18 +323,45 @@ func (t *truth) flow(sent *flow, x *amounts) {
 	}
 }
 
+// totals are what an exporter's connections were reported with, the one used
+// longest ago first.
+type totals struct {
+	list    []*total
+	horizon int64 // latest end of those that were forgotten, Unix milliseconds
+}
+
+type total struct {
+	long    *connection
+	forward volume
+	end     int64
+}
+
 // delta returns what a report adds to the one before. One that comes late, when
-// more is known already, adds nothing.
-func (t *truth) delta(f *flow) volume {
-	before := t.known[f.long]
-	if before == nil {
-		before = &flow{}
+// more is known already, adds nothing. Doubt says that the connection may have
+// been forgotten.
+func (t *truth) delta(f *flow) (added volume, doubt bool) {
+	x := t.totals[f.exporter]
+	if x == nil {
+		x = &totals{}
+		t.totals[f.exporter] = x
 	}
-	if f.forward.octets <= before.forward.octets {
-		return volume{}
+	e := &total{long: f.long}
+	if i := slices.IndexFunc(x.list, func(e *total) bool { return e.long == f.long }); i >= 0 {
+		e = x.list[i]
+		x.list = slices.Delete(x.list, i, i+1)
+	} else {
+		doubt = x.horizon != 0 && f.start <= x.horizon
 	}
-	t.known[f.long] = f
-	return volume{f.forward.octets - before.forward.octets, f.forward.packets - before.forward.packets}
+	if f.forward.octets > e.forward.octets {
+		added = volume{f.forward.octets - e.forward.octets, f.forward.packets - e.forward.packets}
+		e.forward, e.end = f.forward, max(e.end, f.end)
+	}
+	x.list = append(x.list, e)
+	for len(x.list) > t.settings.MaxTotals {
+		x.horizon = max(x.horizon, x.list[0].end)
+		x.list = x.list[1:]
+	}
+	return added, doubt
 }
 
 // rate returns how many packets one that was counted stands for: as the
