@@ -32,7 +32,7 @@ import (
 // excepts.
 func TestRandomTemplatesAsTshark(t *testing.T) {
 	need(t, "tshark")
-	datagrams := randomMessages(t, 60, 12)
+	datagrams := randomMessages(t, 40, 12)
 	name := filepath.Join(t.TempDir(), "random.pcap")
 	savePcap(t, name, datagrams...)
 	if c := stats(t, name); c.Messages != uint64(len(datagrams)) || c.Templates < 300 || c.OptionsTemplates < 100 || len(c.Errors) > 0 {
@@ -72,7 +72,7 @@ func TestRandomTemplatesAsTshark(t *testing.T) {
 			t.Errorf("packet %d: %d records, error %v; tshark has %d", i+1, n, err, len(theirs))
 		}
 	}
-	if j.values < 9000 {
+	if j.values < 6000 {
 		t.Error("too little was compared")
 	}
 	t.Logf("%d messages; fields with equal octets: %d, of which with equal values: %d", len(datagrams), j.octets, j.values)
