@@ -74,6 +74,11 @@ func newMood(rng *rand.Rand) mood {
 		DedupWindow: time.Duration(5+5*rng.IntN(4)) * time.Minute, ClockTolerance: time.Minute,
 		MaxTotals: remembered, EarlySets: early, EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
 	}
+	if remembered > 0 {
+		// A copy below the window is known as such if its whole Message is
+		// one, which the truth does not know; it would not be used then.
+		m.settings.DedupWindow = 2 * time.Hour
+	}
 	return m.vary(rng, true)
 }
 
@@ -114,7 +119,9 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 		s.Exporters = []asm.ExporterSettings{{Name: "east", Sampling: uint32(1 + rng.IntN(8))}}
 	}
 	if !first && rng.IntN(3) == 0 {
-		s.DedupWindow = time.Duration(5+5*rng.IntN(4)) * time.Minute
+		if s.MaxTotals == 0 {
+			s.DedupWindow = time.Duration(5+5*rng.IntN(4)) * time.Minute
+		}
 		s.ClockTolerance = time.Duration(30+30*rng.IntN(3)) * time.Second
 	}
 	if !first && rng.IntN(3) == 0 {
