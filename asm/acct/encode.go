@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// recordVersion is the first octet of an encoded Record.
-const recordVersion = 1
+// recordVersion is the first octet of an encoded Record. Version 1 ended at
+// Parts; it is still read.
+const recordVersion = 2
 
 // ErrCorrupt says that an encoded value of this package can't be read.
 var ErrCorrupt = errors.New("corrupt encoding")
@@ -45,6 +46,25 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	b = appendString(b, string(r.Flow))
 	b = binary.AppendUvarint(b, uint64(r.Part))
 	b = binary.AppendUvarint(b, uint64(r.Parts))
+	b = append(b, byte(r.Layer))
+	b = binary.AppendUvarint(b, uint64(len(r.Attributes)))
+	for _, a := range r.Attributes {
+		b = binary.AppendUvarint(b, uint64(a.Code))
+		b = binary.AppendUvarint(b, uint64(a.Vendor))
+		b = appendString(b, string(a.Data))
+	}
+	if r.Corrects == nil {
+		return append(b, 0), nil
+	}
+	b = append(b, 1)
+	b = appendString(b, r.Corrects.SessionID)
+	b = binary.AppendUvarint(b, uint64(r.Corrects.Number))
+	var credit byte
+	if r.Corrects.Credit {
+		credit = 1
+	}
+	b = append(b, credit)
+	b = appendString(b, r.Corrects.Reason)
 	return b, nil
 }
 
@@ -52,7 +72,8 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 // match ErrCorrupt.
 func (r *Record) UnmarshalBinary(b []byte) error {
 	d := decoder{b: b}
-	if v := d.octet(); v != recordVersion && d.err == nil {
+	v := d.octet()
+	if (v == 0 || v > recordVersion) && d.err == nil {
 		return fmt.Errorf("acct: record of version %d: %w", v, ErrCorrupt)
 	}
 	out := Record{Shares: r.Shares}
@@ -85,6 +106,20 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 		out.Flow = []byte(flow)
 	}
 	out.Part, out.Parts = uint16(d.uvarint()), uint16(d.uvarint())
+	if v >= 2 {
+		out.Layer = Layer(d.octet())
+		if n := d.uvarint(); n > uint64(len(d.b)) {
+			d.err = ErrCorrupt
+		} else if n > 0 {
+			out.Attributes = make([]Attribute, n)
+			for i := range out.Attributes {
+				out.Attributes[i] = Attribute{uint32(d.uvarint()), uint32(d.uvarint()), []byte(d.string())}
+			}
+		}
+		if d.octet() == 1 {
+			out.Corrects = &Correction{SessionID: d.string(), Number: uint32(d.uvarint()), Credit: d.octet() == 1, Reason: d.string()}
+		}
+	}
 	if d.err == nil && len(d.b) != 0 {
 		d.err = ErrCorrupt
 	}

@@ -151,6 +151,19 @@ func drawRecord(t *rapid.T) acct.Record {
 	if flow := rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "flow"); len(flow) > 0 {
 		r.Flow = flow
 	}
+	r.Layer = rapid.SampledFrom([]acct.Layer{acct.LayerUnknown, acct.LayerNetwork, acct.LayerLink}).Draw(t, "layer")
+	for range rapid.IntRange(0, 3).Draw(t, "attributes") {
+		r.Attributes = append(r.Attributes, acct.Attribute{
+			Code: rapid.Uint32().Draw(t, "code"), Vendor: rapid.Uint32().Draw(t, "vendor"),
+			Data: rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(t, "data"),
+		})
+	}
+	if rapid.Bool().Draw(t, "corrects") {
+		r.Corrects = &acct.Correction{
+			SessionID: text.Draw(t, "corrected"), Number: rapid.Uint32().Draw(t, "corrected number"),
+			Credit: rapid.Bool().Draw(t, "credit"), Reason: text.Draw(t, "reason"),
+		}
+	}
 	return r
 }
 

@@ -13,12 +13,16 @@ var ErrNoEntry = errors.New("no such journal entry")
 type EntryKind uint8
 
 const (
-	EntryMessage EntryKind = 1 // a raw IPFIX Message as it arrived
-	EntryOpen    EntryKind = 2 // a Transport Session began; its position is the session's number
-	EntryClose   EntryKind = 3 // a Transport Session ended
-	EntryUsers   EntryKind = 4 // a source's user bindings, replacing those it gave before
-	EntryConfig  EntryKind = 5 // the settings of the pipeline from here on
-	EntryTick    EntryKind = 6 // the time, where no other entry tells it
+	EntryMessage EntryKind = 1  // a raw IPFIX Message as it arrived
+	EntryOpen    EntryKind = 2  // a Transport Session began; its position is the session's number
+	EntryClose   EntryKind = 3  // a Transport Session ended
+	EntryUsers   EntryKind = 4  // a source's user bindings, replacing those it gave before
+	EntryConfig  EntryKind = 5  // the settings of the pipeline from here on
+	EntryTick    EntryKind = 6  // the time, where no other entry tells it
+	EntryBinding EntryKind = 7  // an event of a source's user bindings: one began, changed or ended
+	EntryRequest EntryKind = 8  // an Accounting-Request that carries flows
+	EntryCommand EntryKind = 9  // what an operator decided: release, reject, adjust
+	EntryInterim EntryKind = 10 // an Acct-Interim-Interval that an answer asked for
 )
 
 func (k EntryKind) String() string {
@@ -35,6 +39,14 @@ func (k EntryKind) String() string {
 		return "config"
 	case EntryTick:
 		return "tick"
+	case EntryBinding:
+		return "binding"
+	case EntryRequest:
+		return "request"
+	case EntryCommand:
+		return "command"
+	case EntryInterim:
+		return "interim"
 	}
 	return fmt.Sprintf("EntryKind(%d)", uint8(k))
 }

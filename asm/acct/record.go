@@ -53,6 +53,32 @@ type ClassUsage struct {
 	Usage
 }
 
+// A Layer says which octets of a packet are counted. The numbers are stored.
+type Layer uint8
+
+const (
+	LayerUnknown Layer = 0 // the exporter does not say, or exporters differ
+	LayerNetwork Layer = 3 // from the IP header on, as octetDeltaCount has it
+	LayerLink    Layer = 2 // with the frame's header, as layer2OctetDeltaCount has it
+)
+
+// An Attribute is an AVP that a user's binding brought along. RADIUS
+// attributes 1 to 255 are AVPs of the same code without a vendor (RFC 6733,
+// Section 4.1).
+type Attribute struct {
+	Code   uint32 `json:"code"`
+	Vendor uint32 `json:"vendor,omitempty"`
+	Data   []byte `json:"data"`
+}
+
+// A Correction ties a record to one that it amends.
+type Correction struct {
+	SessionID string // of the record that was wrong
+	Number    uint32 // likewise
+	Credit    bool   // the usage is to be taken away, else it is to be added
+	Reason    string // for people and auditors: "late binding", "operator: ..."
+}
+
 // A Record is an accounting record. Its content is frozen when it is cut:
 // every sending of it, to whichever peer, carries the same.
 //
@@ -77,6 +103,16 @@ type Record struct {
 	Usage     Usage
 	Classes   []ClassUsage // sums to Usage, or is empty where no classes are configured
 	Estimated bool         // some of Usage was scaled from sampled packets
+	Layer     Layer        // which of a packet's octets Usage counts
+
+	// Attributes are what the user's binding says beside the address, such as
+	// Class, Calling-Station-Id, NAS-Identifier or Operator-Name. They go into
+	// the request as they are, in this order.
+	Attributes []Attribute
+
+	// Corrects says which earlier record this one amends; nil for none. An
+	// accounting record is never rewritten.
+	Corrects *Correction
 
 	// Flow holds the encoded AVPs of the flow that an unmapped EVENT record
 	// carries (RFC 5472, Section 3.5.1), as package dict wrote them.

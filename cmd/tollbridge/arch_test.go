@@ -33,8 +33,9 @@ var mayImport = map[string][]string{
 	"internal/iegen":      {},
 	"internal/sim":        {"ipfix", "asm", "asm/acct", "asm/users", "dict", "dict/avp", "spool", "aaaclient", "aaaclient/peer"},
 
-	"cmd/tollbridge/demodata":        {},
-	"cmd/tollbridge/internal/config": {},
+	"cmd/tollbridge/demodata":         {},
+	"cmd/tollbridge/internal/config":  {},
+	"cmd/tollbridge/internal/control": {},
 }
 
 // home says where each outside library lives, tests apart.
@@ -49,6 +50,9 @@ var home = map[string][]string{
 	"github.com/prometheus":          {"cmd/tollbridge"},
 	"github.com/spf13/cobra":         {"cmd/tollbridge"},
 	"github.com/schollz/progressbar": {"cmd/tollbridge"},
+	"layeh.com/radius":               {"asm/users/radius"},
+	"github.com/jackc/pgx":           {"asm/users/sql"},
+	"github.com/klauspost/compress":  {"spool"},
 	"golang.org/x/net":               {"ipfix/collect", "ipfix/export"},
 	"golang.org/x/sync":              {"*"},
 	"golang.org/x/sys":               {"*"},

@@ -17,6 +17,7 @@ import (
 	"tollbridge/asm/aaaserver"
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/control"
 	"tollbridge/dict"
 	"tollbridge/ipfix/collect"
 	"tollbridge/ipfix/sctp"
@@ -47,6 +48,9 @@ type bridge struct {
 	diameter []net.Listener
 	status   net.Listener
 
+	commands net.Listener // from the command line of the state directory's owner
+	control  control.Server
+
 	closers []func() error
 }
 
@@ -75,6 +79,10 @@ func (b *bridge) open() error {
 	}
 	b.closers = append(b.closers, b.spool.Close)
 	b.journal = journal{b.spool.Journal()}
+	if b.commands, err = control.Listen(context.Background(), b.cfg.Data); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.commands.Close)
 	if err := b.listen(); err != nil {
 		return err
 	}
@@ -272,6 +280,7 @@ func (b *bridge) Run(ctx context.Context) error {
 		stage{"server", b.serve},
 		stage{"housekeeping", b.keepHouse},
 		stage{"status", b.serveStatus},
+		stage{"control", b.serveControl},
 	)
 }
 
@@ -338,6 +347,12 @@ func (b *bridge) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { <-ctx.Done(); return nil }) // there may be no server
 	return g.Wait()
+}
+
+// serveControl answers what commands ask of the running daemon. Each file
+// that has such a command registers its handlers here.
+func (b *bridge) serveControl(ctx context.Context) error {
+	return b.control.Serve(ctx, b.commands)
 }
 
 // keepHouse lets settled records go once they have been kept for long enough.

@@ -1,0 +1,146 @@
+// Package control is how a command reaches the daemon of its state directory:
+// HTTP with JSON over a Unix socket that only the daemon's user may open.
+// Reading needs no daemon (the spool is read beside it); deciding does.
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// socketName is the socket's in the state directory.
+const socketName = "control.sock"
+
+// maxBody bounds a request's and an answer's octets.
+const maxBody = 64 << 20
+
+// ErrNoDaemon says that no daemon serves the state directory.
+var ErrNoDaemon = errors.New("no daemon is running on this state directory")
+
+// Listen opens the socket of the state directory dir, whose lock the caller
+// holds: what an earlier daemon left there goes.
+func Listen(ctx context.Context, dir string) (net.Listener, error) {
+	name, done, err := socket(dir)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	defer done()
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	var lc net.ListenConfig
+	// The mode must never be wider, not even before a chmod.
+	mask := syscall.Umask(0o177)
+	ln, err := lc.Listen(ctx, "unix", name)
+	syscall.Umask(mask)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	return ln, nil
+}
+
+// socket returns a name of the socket of dir that fits into a socket's address,
+// which has room for 107 octets: a longer one goes by way of an open directory,
+// until done is called.
+func socket(dir string) (name string, done func(), err error) {
+	if name = filepath.Join(dir, socketName); len(name) <= 107 {
+		return name, func() {}, nil
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketName), func() { _ = f.Close() }, nil
+}
+
+// A Server answers commands. Its zero value knows none.
+type Server struct{ mux http.ServeMux }
+
+// Handle registers f for the command of that name: In is read from the
+// request's JSON, Out written as the answer's. An error becomes the caller's,
+// with its text.
+func Handle[In, Out any](s *Server, name string, f func(context.Context, In) (Out, error)) {
+	s.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&in); err != nil {
+			http.Error(w, "control: "+name+": "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		out, err := f(r.Context(), in)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(out) // the caller has gone
+	})
+}
+
+// Serve answers until ctx ends, and closes ln.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	server := &http.Server{Handler: &s.mux, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		_ = server.Close()
+	})
+	err := server.Serve(ln)
+	if !stop() {
+		<-stopped
+	}
+	if errors.Is(err, http.ErrServerClosed) && ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("control: %w", err)
+}
+
+// Call sends the command of that name to the daemon of dir and reads its
+// answer into out. The error matches ErrNoDaemon if there is none.
+func Call(ctx context.Context, dir, name string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("control: %s: %w", name, err)
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		name, done, err := socket(dir)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", name)
+	}}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://daemon/"+name, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("control: %s: %w", name, err)
+	}
+	response, err := (&http.Client{Transport: transport}).Do(request)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%s: %w", dir, ErrNoDaemon)
+	} else if err != nil {
+		return fmt.Errorf("control: %s: %w", name, err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	if err != nil {
+		return fmt.Errorf("control: %s: %w", name, err)
+	}
+	switch response.StatusCode {
+	case http.StatusOK:
+		return json.Unmarshal(answer, out)
+	case http.StatusNotFound:
+		return fmt.Errorf("the daemon does not know the command %q: is it of another version?", name)
+	}
+	return errors.New(string(bytes.TrimSpace(answer)))
+}
