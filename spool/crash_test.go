@@ -49,15 +49,27 @@ func victim(dir string) error {
 	if err != nil {
 		return err
 	}
+	if mode := os.Getenv("SPOOL_VICTIM_SYNCHRONOUS"); mode != "" {
+		for _, w := range []*writer{s.w, s.jw} {
+			if err := w.exec("PRAGMA synchronous = " + mode); err != nil {
+				return err
+			}
+		}
+	}
 	cdrs, err := OpenCDRs(dir)
 	if err != nil {
 		return err
 	}
 	var mu sync.Mutex
+	most, _ := strconv.Atoi(os.Getenv("SPOOL_VICTIM_PROMISES"))
+	said := 0
 	say := func(what string, n uint64) {
 		mu.Lock()
 		defer mu.Unlock()
 		fmt.Printf("%s %d\n", what, n)
+		if said++; said == most {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	begin := func(f func() error) { go func() { cancel(f()) }() }

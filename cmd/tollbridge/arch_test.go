@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"internal/certtest":   {},
 	"internal/crashpoint": {},
 	"internal/iegen":      {},
+	"internal/powerloss":  {},
 	"internal/sim":        {"ipfix", "asm", "asm/acct", "asm/users", "dict", "dict/avp", "spool", "aaaclient", "aaaclient/peer"},
 
 	"cmd/tollbridge/demodata":         {},

@@ -1,0 +1,108 @@
+package spool
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tollbridge/internal/powerloss"
+)
+
+// TestPowerLoss asks what a spool keeps when the power goes, and with it all
+// that was written but not synced. The process that is traced is killed and
+// starts again twice. Whatever was promised before the moment of an image must
+// be there, and the books must balance.
+//
+// TOLLBRIDGE_POWERLOSS is how many images are looked at.
+func TestPowerLoss(t *testing.T) {
+	images := 40
+	if n, err := strconv.Atoi(os.Getenv("TOLLBRIDGE_POWERLOSS")); err == nil {
+		images = n
+	}
+	events := traceVictim(t, 3, "")
+	r := rand.New(rand.NewPCG(1, 0))
+	p := eachImage(t, events, images, r, func(image string, p promised, at string) bool {
+		survived(t, image, p)
+		if t.Failed() {
+			t.Fatalf("power lost after %s", at)
+		}
+		return true
+	})
+	for _, kind := range []string{"durable", "checkpoint", "settled", "stored"} {
+		if p[kind] == 0 {
+			t.Errorf("nothing was ever promised to be %s", kind)
+		}
+	}
+}
+
+// TestPowerLossFindsWhatIsNotSynced plants the mistake that TestPowerLoss is
+// there for.
+func TestPowerLossFindsWhatIsNotSynced(t *testing.T) {
+	events := traceVictim(t, 1, "NORMAL")
+	found := false
+	eachImage(t, events, 40, rand.New(rand.NewPCG(1, 0)), func(image string, p promised, _ string) bool {
+		s, err := Open(image, Config{GroupSize: 300})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		found = s.Journal().Durable() < p["durable"] || load(t, s).Position < p["checkpoint"]
+		return !found
+	})
+	if !found {
+		t.Error("a journal and a checkpoint that are not synced at a commit have lost nothing in any image")
+	}
+}
+
+// traceVictim traces the lives of a victim on one spool. Synchronous is what
+// SQLite is told; "" leaves it as it is.
+func traceVictim(t *testing.T, lives int, synchronous string) []powerloss.Event {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "spool")
+	life := fmt.Sprintf("SPOOL_VICTIM=%s SPOOL_VICTIM_PROMISES=200 SPOOL_VICTIM_SYNCHRONOUS=%s %s\n", dir, synchronous, os.Args[0])
+	return powerloss.Trace(t, dir, strings.Repeat(life, lives)+"true", func(name string) bool {
+		// The index of a WAL is made anew from it, and nothing is in the lock.
+		return strings.HasSuffix(name, "-shm") || name == "lock"
+	})
+}
+
+// eachImage calls f with so many images of random moments, and what was
+// promised until then, while it returns true. It returns what was promised in
+// all.
+func eachImage(t *testing.T, events []powerloss.Event, images int, r *rand.Rand, f func(image string, p promised, at string) bool) promised {
+	t.Helper()
+	moments := make(map[int]int) // after so many events: how many images
+	for range images {
+		moments[1+r.IntN(len(events))]++
+	}
+	disk, p := powerloss.NewDisk(), make(promised)
+	for i, e := range events {
+		disk.Apply(t, e)
+		if e.Call == powerloss.Promise {
+			what, number, _ := strings.Cut(e.Name, " ")
+			n, err := strconv.ParseUint(number, 10, 64)
+			if err != nil {
+				t.Fatalf("%q is no promise", e.Name)
+			}
+			p[what] = max(p[what], n)
+		}
+		for n := range moments[i+1] {
+			image := filepath.Join(t.TempDir(), fmt.Sprintf("%d-%d", i, n))
+			if err := disk.Image(image, r); err != nil {
+				t.Fatal(err)
+			}
+			if !f(image, maps.Clone(p), fmt.Sprintf("event %d of %d (%v), image %d", i+1, len(events), e, n)) {
+				return p
+			}
+			if err := os.RemoveAll(image); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return p
+}
