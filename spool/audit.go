@@ -148,9 +148,27 @@ type bookRow struct {
 	unknown                               bool // the ledger has no such row
 }
 
+// A Selection chooses rows of the books. The zero Selection chooses all.
+type Selection struct {
+	Since, Until time.Time // rows whose interval begins at or after Since and before Until; zero for any
+	Exporter     string    // "" for any
+}
+
+// Has reports whether s chooses the row of k.
+func (s Selection) Has(k acct.LedgerKey) bool {
+	return (s.Since.IsZero() || k.Interval >= s.Since.Unix()) &&
+		(s.Until.IsZero() || k.Interval < s.Until.Unix()) &&
+		(s.Exporter == "" || s.Exporter == k.Exporter)
+}
+
 // Audit draws up the books and checks them. That they do not balance is no
-// error.
+// error. It reads as of one moment and holds up no writer.
 func (s *Spool) Audit(ctx context.Context) (Books, error) {
+	return s.AuditOf(ctx, Selection{})
+}
+
+// AuditOf is Audit of chosen rows. Each row balances by itself.
+func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
 	state, _ := s.files()
 	books := make(map[acct.LedgerKey]*bookRow)
 	row := func(k acct.LedgerKey) *bookRow {
@@ -206,7 +224,10 @@ func (s *Spool) Audit(ctx context.Context) (Books, error) {
 	}
 
 	out := Books{Problems: problems, Rows: []Row{}}
-	for _, b := range books {
+	for k, b := range books {
+		if !sel.Has(k) {
+			continue
+		}
 		out.Rows = append(out.Rows, b.row())
 		out.Problems = append(out.Problems, b.problems()...)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -90,6 +91,23 @@ type writer struct {
 	db   *sql.DB
 	conn *sql.Conn
 	stmt map[string]*sql.Stmt
+
+	octets atomic.Int64 // of journal groups, or of outbox pages; read without mu
+	grown  int64        // by how much in the transaction that runs
+}
+
+// size returns the octets of what the database is for: journal groups, or pages
+// of the outbox. It does not want mu.
+func (w *writer) size() int64 { return w.octets.Load() }
+
+// measure takes the result of query for the size.
+func (w *writer) measure(query string) error {
+	var n int64
+	if err := w.conn.QueryRowContext(context.Background(), query).Scan(&n); err != nil {
+		return explain(w.file, err)
+	}
+	w.octets.Store(n)
+	return nil
 }
 
 // openWriter opens or creates file and brings its schema up to date.
@@ -186,9 +204,11 @@ func (w *writer) transactLocked(f func() error) error {
 	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
 		return explain(w.file, err)
 	}
+	w.grown = 0
 	err := f()
 	if err == nil {
 		if err = w.exec("COMMIT"); err == nil {
+			w.octets.Add(w.grown)
 			return nil
 		}
 	}

@@ -69,6 +69,7 @@ type Journal struct {
 	open    *group // takes appends; nil when there is none
 	sealed  []*group
 	held    int      // octets appended but not durable
+	mark    string   // why Messages wait; "" if they do not
 	recent  []*group // durable, ascending, the newest ones
 	kept    int      // octets of recent
 	trimmed uint64
@@ -108,6 +109,11 @@ func openJournal(w *writer, r *sql.DB, file string, after uint64, cfg Config) (*
 		j.log.Warn("journal ends before the checkpoint: it was lost or is older than state.db",
 			"journal_position", stored, "checkpoint_position", after)
 	}
+	if w != nil {
+		if err := w.measure("SELECT coalesce(sum(length(data)), 0) FROM journal_group"); err != nil {
+			return nil, err
+		}
+	}
 	j.trimmed = uint64(trimmed)
 	j.durable = max(stored, after)
 	j.next = j.durable + 1
@@ -119,11 +125,12 @@ func openJournal(w *writer, r *sql.DB, file string, after uint64, cfg Config) (*
 // Unix nanoseconds, session the position of its Transport Session's EntryOpen.
 //
 // While Config.Memory octets wait to be made durable Append blocks, also for
-// as long as the disk is full. It fails when Run has failed or ended.
+// as long as the disk is full; a Message also while Held says so. It fails when
+// Run has failed or ended.
 func (j *Journal) Append(kind acct.EntryKind, at int64, session uint64, data []byte) (uint64, error) {
 	need := len(data) + entryOverhead
 	j.mu.Lock()
-	for j.err == nil && j.held > 0 && j.held+need > j.cfg.Memory {
+	for j.err == nil && (j.held > 0 && j.held+need > j.cfg.Memory || j.mark != "" && waits(kind)) {
 		if j.open != nil { // nobody can add to it: it need not wait for company
 			j.sealLocked()
 			j.wake()
@@ -369,6 +376,7 @@ func (j *Journal) commit(groups []*group) error {
 			if err != nil {
 				return err
 			}
+			j.w.grown += int64(len(g.octets))
 		}
 		return nil
 	})

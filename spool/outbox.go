@@ -87,6 +87,9 @@ func openOutbox(s *Spool, file string) (*Outbox, error) {
 }
 
 func (o *Outbox) load(ctx context.Context) error {
+	if err := o.w.measure("SELECT coalesce(sum(length(data)), 0) FROM record_page"); err != nil {
+		return err
+	}
 	counter, err := metaNumber(ctx, o.r, metaEndToEnd)
 	if err != nil {
 		return err

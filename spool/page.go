@@ -16,6 +16,7 @@ import (
 //	         uvarint length, shares (acct.AppendShares)
 type page struct {
 	first, last uint64
+	octets      int // of its encoding
 	items       []item
 }
 
@@ -77,6 +78,7 @@ func (w *writer) addPages(pages []packed) error {
 		if err != nil {
 			return fmt.Errorf("outbox: %w", err)
 		}
+		w.grown += int64(len(p.data))
 	}
 	return nil
 }
@@ -89,7 +91,7 @@ func parsePage(first, last uint64, b []byte) (*page, error) {
 	if len(b) == 0 || b[0] != pageVersion {
 		return bad()
 	}
-	p := &page{first: first, last: last}
+	p := &page{first: first, last: last, octets: len(b)}
 	c := cursor{b: b[1:]}
 	for id := first; len(c.b) > 0; {
 		id += c.uvarint()

@@ -179,6 +179,7 @@ func (j *Journal) setAside(d *damagedError) error {
 		if err != nil {
 			return err
 		}
+		j.w.grown -= int64(len(d.octets))
 		return j.w.exec("DELETE FROM journal_group WHERE last = ?", int64(d.last))
 	})
 }

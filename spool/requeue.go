@@ -40,7 +40,7 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 	next := c.nextRecord + uint64(len(ids))
 	err := o.w.transactLocked(func() error {
 		for _, r := range runs(slices.Clone(ids)) {
-			if err := o.w.removeRecords(r); err != nil {
+			if _, err := o.w.removeRecords(r); err != nil {
 				return err
 			}
 		}

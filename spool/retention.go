@@ -2,9 +2,8 @@ package spool
 
 import (
 	"context"
+	"database/sql"
 	"time"
-
-	"tollbridge/asm/acct"
 )
 
 // A Retention says how long settled records are kept: each as long as either
@@ -14,65 +13,46 @@ type Retention struct {
 	Count uint64        // of the newest records
 }
 
-// trimPages is how many pages one transaction of TrimSettled looks at.
-const trimPages = 32
+// trimRanges is how many ranges of settled records one transaction of
+// TrimSettled deletes.
+const trimRanges = 256
 
 // TrimSettled deletes acknowledged and covered records that r does not keep,
 // in steps of bounded size, and returns how many it deleted. Their amounts
-// stay in the ledger.
+// stay in the ledger. It reads no other record.
 func (o *Outbox) TrimSettled(ctx context.Context, now time.Time, r Retention) (uint64, error) {
 	var removed uint64
 	o.mu.Lock()
 	keepFrom := o.next - min(o.next, r.Count)
 	o.mu.Unlock()
 	before := now.Add(-r.Age).Unix()
-	for id, more := uint64(1), true; more; {
+	for {
 		if err := ctx.Err(); err != nil {
 			return removed, err
 		}
 		var n uint64
+		var found int
 		err := o.w.transact(func() error {
-			n = 0
-			for range trimPages {
-				p, err := readPage(ctx, o.w.conn, id)
-				if isNoRecord(err) || err == nil && p.first >= keepFrom {
-					more = false
-					return nil
+			n, found = 0, 0
+			var gone idSet // so that neighbours go together, and a page is written anew once
+			err := o.w.query(trimSettled, func(rows *sql.Rows) error {
+				var s idRange
+				if err := rows.Scan(&s.first, &s.last); err != nil {
+					return err
 				}
+				found++
+				gone.add(s.first, min(s.last, keepFrom-1))
+				return nil
+			}, integer(keepFrom), before, trimRanges)
+			if err != nil {
+				return err
+			}
+			for _, s := range gone.ranges {
+				removed, err := o.w.removeRecords(s)
 				if err != nil {
 					return err
 				}
-				id = p.last + 1
-				ranges, err := settledRanges(ctx, o.w.conn, idRange{p.first, p.last})
-				if err != nil {
-					return err
-				}
-				young := false
-				for _, s := range ranges {
-					if s.state == acct.Quarantined {
-						continue
-					}
-					if s.at >= before {
-						young = true
-						continue
-					}
-					s.first, s.last = max(s.first, p.first), min(s.last, p.last, keepFrom-1)
-					if s.first > s.last {
-						continue
-					}
-					for _, it := range p.items {
-						if it.id >= s.first && it.id <= s.last {
-							n++
-						}
-					}
-					if err := o.w.removeRecords(s.idRange); err != nil {
-						return err
-					}
-				}
-				if young {
-					more = false // records settle nearly in order: what follows is younger
-					return nil
-				}
+				n += removed
 			}
 			return nil
 		})
@@ -80,6 +60,9 @@ func (o *Outbox) TrimSettled(ctx context.Context, now time.Time, r Retention) (u
 			return removed, doing(err, "trim settled records")
 		}
 		removed += n
+		if found < trimRanges {
+			break
+		}
 	}
 	if removed > 0 {
 		o.mu.Lock()
@@ -89,9 +72,14 @@ func (o *Outbox) TrimSettled(ctx context.Context, now time.Time, r Retention) (u
 	return removed, nil
 }
 
+// trimSettled finds ranges by index settled_done. Its state is spelt out since
+// SQLite takes a partial index for the very same condition only.
+const trimSettled = "SELECT first, last FROM settled WHERE state <> 2 AND first < ? AND at < ? ORDER BY at, last LIMIT ?"
+
 // removeRecords deletes the records in r and what is known of them, within a
-// transaction. Pages that hold others are written anew without them.
-func (w *writer) removeRecords(r idRange) error {
+// transaction, and returns how many there were. Pages that hold others are
+// written anew without them.
+func (w *writer) removeRecords(r idRange) (removed uint64, err error) {
 	ctx := context.Background()
 	for id := r.first; ; {
 		p, err := readPage(ctx, w.conn, id)
@@ -99,19 +87,22 @@ func (w *writer) removeRecords(r idRange) error {
 			break
 		}
 		if err != nil {
-			return err
+			return removed, err
 		}
 		if err := w.exec("DELETE FROM record_page WHERE last = ?", int64(p.last)); err != nil {
-			return err
+			return removed, err
 		}
+		w.grown -= int64(p.octets)
 		var rest []packed
 		for _, it := range p.items {
 			if it.id < r.first || it.id > r.last {
 				rest = appendItem(rest, it.id, it.content, it.shares)
+			} else {
+				removed++
 			}
 		}
 		if err := w.addPages(rest); err != nil {
-			return err
+			return removed, err
 		}
 		if p.last >= r.last {
 			break
@@ -121,12 +112,12 @@ func (w *writer) removeRecords(r idRange) error {
 
 	touched, err := settledRanges(ctx, w.conn, r)
 	if err != nil {
-		return err
+		return removed, err
 	}
 	var rest []settledRange
 	for _, s := range touched {
 		if err := w.exec("DELETE FROM settled WHERE last = ?", int64(s.last)); err != nil {
-			return err
+			return removed, err
 		}
 		if s.first < r.first {
 			rest = append(rest, settledRange{idRange{s.first, r.first - 1}, s.answer})
@@ -136,7 +127,7 @@ func (w *writer) removeRecords(r idRange) error {
 		}
 	}
 	if err := w.addSettled(rest); err != nil {
-		return err
+		return removed, err
 	}
-	return w.exec("DELETE FROM retry WHERE id BETWEEN ? AND ?", int64(r.first), int64(r.last))
+	return removed, w.exec("DELETE FROM retry WHERE id BETWEEN ? AND ?", int64(r.first), int64(r.last))
 }

@@ -31,9 +31,12 @@ func (j *Journal) Trim(ctx context.Context, below uint64) error {
 		}
 		var last, groups int64
 		err := j.w.transact(func() error {
-			err := j.w.query("SELECT last FROM journal_group WHERE last < ? ORDER BY last LIMIT ?", func(rows *sql.Rows) error {
+			err := j.w.query("SELECT last, length(data) FROM journal_group WHERE last < ? ORDER BY last LIMIT ?", func(rows *sql.Rows) error {
 				groups++
-				return rows.Scan(&last)
+				var octets int64
+				err := rows.Scan(&last, &octets)
+				j.w.grown -= octets
+				return err
 			}, int64(below), trimStep)
 			if err != nil || groups == 0 {
 				return err

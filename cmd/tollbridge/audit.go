@@ -25,18 +25,38 @@ or without one. Estimated is the part of accounted that was scaled from sampled
 packets. Undecoded data and lost records stand apart; confidence says what the
 number of lost records is worth: exact, estimated, suspect, or unknown where
 the exporter's numbers began anew. The exit status is 1, and the row is named,
-when something does not balance.`,
+when something does not balance.
+
+With --user the rows are those of one user's accounting records: what each
+exporter, domain and interval gave to which record.`,
+		Example: `  tollbridge audit
+  tollbridge audit --since 2026-11-22 --exporter edge-1 -o csv
+  tollbridge audit --user alice --since 24h`,
 		Args: cobra.NoArgs,
 	}
 	state := addStateFlags(cmd)
 	out := formatFlag(cmd)
+	var since, until moment
+	var exporter, user string
+	cmd.Flags().Var(&since, "since", "only intervals that begin at or after this time: 2026-11-22, 2026-11-22T13:00:00Z, or 24h ago")
+	cmd.Flags().Var(&until, "until", "only intervals that begin before this time")
+	cmd.Flags().StringVar(&exporter, "exporter", "", "only this exporter")
+	cmd.Flags().StringVar(&user, "user", "", "what went into the accounting records of this user")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		sel := spool.Selection{Since: since.Time, Until: until.Time, Exporter: exporter}
 		s, err := state.open()
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		books, err := s.Audit(cmd.Context())
+		if user != "" {
+			t, err := userTable(cmd.Context(), s, user, sel)
+			if err != nil {
+				return err
+			}
+			return t.print(cmd.OutOrStdout(), *out)
+		}
+		books, err := s.AuditOf(cmd.Context(), sel)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -47,6 +48,8 @@ type bridge struct {
 	sctp     []*sctp.Listener
 	diameter []net.Listener
 	status   net.Listener
+
+	books atomic.Pointer[checkedBooks] // nil before the first check
 
 	commands net.Listener // from the command line of the state directory's owner
 	control  control.Server
@@ -279,6 +282,7 @@ func (b *bridge) Run(ctx context.Context) error {
 		stage{"delivery", b.client.Run},
 		stage{"server", b.serve},
 		stage{"housekeeping", b.keepHouse},
+		stage{"bookkeeping", b.keepBooks},
 		stage{"status", b.serveStatus},
 		stage{"control", b.serveControl},
 	)
@@ -297,6 +301,11 @@ func (b *bridge) collect(ctx context.Context) error {
 	for i := range b.files {
 		g.Go(func() error { return bindings.watch(ctx, i, b.cfg.Users.Reload) })
 	}
+	g.Go(func() error {
+		return b.spool.Guard(ctx, spool.Marks{
+			Journal: int64(b.cfg.Spool.MaxJournal), Outbox: int64(b.cfg.Spool.MaxOutbox), Free: int64(b.cfg.Spool.MinFree),
+		})
+	})
 	for _, conn := range b.udp {
 		g.Go(func() error { return b.collector.ServeUDP(ctx, conn) })
 	}

@@ -42,6 +42,7 @@ type setup struct {
 	server   string   // address
 	origin   string   // Origin-Host of the bridge; "" means bridge.isp.example
 	timeout  string   // of delivery; "" means 2s
+	spool    string   // further keys of spool, as ", key: value"
 }
 
 // write writes the configuration beside the state directory and returns the
@@ -63,7 +64,7 @@ func (s setup) write(t *testing.T) string {
 	fmt.Fprintf(&b, "delivery: {destinationRealm: %s, peers: %s, timeout: %s, reconnect: 200ms}\n",
 		cmp.Or(s.realm, "aaa.example"), "["+strings.Join(s.peers, ", ")+"]", cmp.Or(s.timeout, "2s"))
 	fmt.Fprintf(&b, "server: {listen: %s, originHost: server.aaa.example}\n", list(s.server))
-	fmt.Fprintf(&b, "spool: {checkpoint: 100ms}\nstatus: {listen: 127.0.0.1:0}\nlog: {level: debug}\n")
+	fmt.Fprintf(&b, "spool: {checkpoint: 100ms%s}\nstatus: {listen: 127.0.0.1:0}\nlog: {level: debug}\n", s.spool)
 	file := s.data + ".yaml"
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)

@@ -48,6 +48,16 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge("journal_last_position", "Latest durable position.", float64(j.Last))
 	gauge("journal_held_octets", "Octets that wait to be made durable.", float64(j.Held))
 	gauge("journal_full", "1 while the journal waits for space on the disk.", truth(j.Full))
+	_, held := m.b.spool.Journal().Held()
+	gauge("journal_messages_held", "1 while messages have to wait, since the disk is full or a high-water mark is passed.", truth(held))
+	stored := m.b.spool.Stored()
+	gauge("spool_octets", "Octets that count against a high-water mark.", float64(stored.Journal), "store", "journal")
+	gauge("spool_octets", "Octets that count against a high-water mark.", float64(stored.Outbox), "store", "outbox")
+	if books := m.b.books.Load(); books != nil {
+		gauge("books_balanced", "0 while the books do not balance, as of the latest check.", truth(books.balanced))
+		gauge("books_checked_timestamp_seconds", "When that was.", float64(books.at.Unix()))
+		gauge("books_check_seconds", "How long it took.", books.took.Seconds())
+	}
 	counter("journal_damaged_groups_total", "Groups set aside as damaged.", j.DamagedGroups)
 
 	p := m.b.runner.Stats()

@@ -41,8 +41,11 @@ func (b *bridge) unready() []string {
 	} else if b.runner.Stats().Position == 0 {
 		why = append(why, "accounting has not begun")
 	}
-	if b.spool.Journal().Stats().Full {
-		why = append(why, "the journal waits for space on the disk")
+	if reason, held := b.spool.Journal().Held(); held {
+		why = append(why, "messages have to wait: "+reason)
+	}
+	if books := b.books.Load(); books != nil && !books.balanced {
+		why = append(why, "the books do not balance: "+books.problems[0])
 	}
 	return why
 }

@@ -73,6 +73,15 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	atLeast("delivery.watchdog", c.Delivery.Watchdog, 6*time.Second) // RFC 3539, Section 3.4.1
 	atLeast("spool.checkpoint", c.Spool.Checkpoint, 10*time.Millisecond)
 
+	atLeast("spool.audit", c.Spool.Audit, time.Second)
+	mark := func(key string, n Octets) {
+		if n > 0 && n < 1<<20 {
+			report(key, "%d octets are too few: at least 1MiB, or 0 for no mark", n)
+		}
+	}
+	mark("spool.maxJournal", c.Spool.MaxJournal)
+	mark("spool.maxOutbox", c.Spool.MaxOutbox)
+
 	within := func(key string, n, least, most int) {
 		if n < least || n > most {
 			report(key, "%d is out of range: %d to %d", n, least, most)

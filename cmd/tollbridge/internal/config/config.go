@@ -143,6 +143,10 @@ type Server struct {
 type Spool struct {
 	Checkpoint  time.Duration `yaml:"checkpoint"`
 	KeepSettled time.Duration `yaml:"keepSettled"`
+	Audit       time.Duration `yaml:"audit"`
+	MaxJournal  Octets        `yaml:"maxJournal"`
+	MaxOutbox   Octets        `yaml:"maxOutbox"`
+	MinFree     Octets        `yaml:"minFree"`
 }
 
 // Status is the HTTP address of /livez, /readyz and /metrics.
@@ -190,7 +194,10 @@ func Default() Config {
 			Listen:     []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3868")},
 			OriginHost: "aaa.tollbridge.example",
 		},
-		Spool:  Spool{Checkpoint: 2 * time.Second, KeepSettled: 24 * time.Hour},
+		Spool: Spool{
+			Checkpoint: 2 * time.Second, KeepSettled: 24 * time.Hour, Audit: time.Minute,
+			MaxJournal: 50 << 30, MaxOutbox: 50 << 30, MinFree: 64 << 20,
+		},
 		Status: Status{Listen: netip.MustParseAddrPort("127.0.0.1:9739")},
 		Log:    Log{Level: "info", Format: "text"},
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -22,6 +23,42 @@ type Prefix struct{ netip.Prefix }
 
 // Ports is a port or a range of ports, both ends included.
 type Ports struct{ First, Last uint16 }
+
+// Octets is an amount of storage.
+type Octets int64
+
+// octetUnits are the units of Octets, the largest first.
+var octetUnits = []struct {
+	name   string
+	octets int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
+
+// UnmarshalText reads an amount such as 64MiB, or a plain number of octets.
+func (o *Octets) UnmarshalText(b []byte) error {
+	for _, u := range octetUnits {
+		number, ok := strings.CutSuffix(string(b), u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseUint(strings.TrimSpace(number), 10, 63)
+		if err != nil || n > math.MaxInt64/uint64(u.octets) {
+			break
+		}
+		*o = Octets(int64(n) * u.octets)
+		return nil
+	}
+	return fmt.Errorf("%q is not an amount of storage: write it like 512MiB, 10GiB or 0", b)
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (o Octets) MarshalText() ([]byte, error) {
+	for _, u := range octetUnits {
+		if o != 0 && int64(o)%u.octets == 0 {
+			return fmt.Appendf(nil, "%d%s", int64(o)/u.octets, u.name), nil
+		}
+	}
+	return []byte("0"), nil
+}
 
 // UnmarshalText refuses what is not a mode.
 func (m *Mode) UnmarshalText(b []byte) error { return oneOf(m, b, "asm", "aaa-client") }

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"database/sql"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	_ "github.com/mattn/go-sqlite3"
+)
+
+// A daemon whose books are tampered with finds it by itself, says so in each
+// way that it has, names the row, and takes it back once it is mended.
+func TestADaemonFindsAPlantedImbalance(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, users := files(t, dir)
+	d := start(t, setup{data: filepath.Join(dir, "data"), users: users, tcp: "127.0.0.1:0", server: "127.0.0.1:0", spool: ", audit: 1s"})
+	s := captureStream(t)
+	s.send(t, d.tcp(), len(s.messages))
+	octets, _ := captureOctets(t)
+	waitBooks(t, d.data, func(b sums) bool { return b.Received.Octets == octets })
+	d.waitMetric("books_balanced", atLeast(1))
+	if why := d.unready(); why != "" {
+		t.Errorf("not ready: %s", why)
+	}
+
+	tamper := func(by string) {
+		t.Helper()
+		db, err := sql.Open("sqlite3", filepath.Join(d.data, "state.db")+"?_busy_timeout=10000")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := db.Exec("UPDATE ledger SET duplicate_octets = duplicate_octets " + by); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tamper("+ 1")
+	d.waitLog(`level=ERROR msg="the books do not balance" problem="exporter \\"127.0.0.1\\" domain 1 interval \S+ octets: received \+ mirrored are`)
+	d.waitMetric("books_balanced", func(v float64) bool { return v == 0 })
+	if why := d.unready(); !strings.Contains(why, "the books do not balance: exporter") {
+		t.Errorf("ready, but for %q", why)
+	}
+	_, stderr, status := cli(t, "audit", "--data", d.data)
+	if status != 1 || !strings.Contains(stderr, `exporter "127.0.0.1" domain 1 interval`) {
+		t.Errorf("audit ends with %d and says %q", status, stderr)
+	}
+	if _, _, status := cli(t, "audit", "--data", d.data, "--exporter", "another"); status != 0 {
+		t.Errorf("audit of another exporter ends with %d", status)
+	}
+	tamper("- 1")
+	d.waitLog(`msg="the books balance again"`)
+	d.waitMetric("books_balanced", atLeast(1))
+
+	// What the rows of the ledger gave to a user is what the user is billed.
+	var parts []partView
+	show(t, &parts, "audit", "--user", "alice", "--data", d.data)
+	var sum uint64
+	for _, p := range parts {
+		sum += p.Octets
+	}
+	want := captureTruth(t)["alice"]
+	if sum == 0 || sum != want.InputOctets+want.OutputOctets {
+		t.Errorf("audit --user comes to %d octets, tshark counted %d", sum, want.InputOctets+want.OutputOctets)
+	}
+	d.stop()
+}
+
+// unready returns why /readyz says 503, "" for 200.
+func (d *daemon) unready() string {
+	d.t.Helper()
+	r, err := http.Get("http://" + d.address("status.listen") + "/readyz")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if r.StatusCode == http.StatusOK {
+		return ""
+	}
+	return string(body)
+}
