@@ -54,9 +54,18 @@ func (m *Module) sessionOf(h *users.Holder) *tally {
 	return s.tally
 }
 
-// keyOf returns what names the binding of h.
+// keyOf returns what names the binding of h, or the user session that it is of.
 func keyOf(h *users.Holder) bindingKey {
-	return bindingKey{source: h.Source(), prefix: h.Prefix, user: h.User, from: h.From}
+	if h.ID() != "" {
+		return sessionKey(h.Claim)
+	}
+	return bindingKey{source: h.Source(), prefix: h.Prefix(), vrf: h.VRF(), ports: h.Ports, user: h.User(), from: h.From}
+}
+
+// sessionKey returns what names the user session of c, whatever addresses it
+// has.
+func sessionKey(c *users.Claim) bindingKey {
+	return bindingKey{source: c.Source(), id: c.ID(), user: c.User(), from: c.Began()}
 }
 
 // open returns the session of a binding, a new one if there is none.
@@ -73,12 +82,20 @@ func (m *Module) open(key bindingKey) *session {
 // bind makes s follow its binding as h has it now.
 func (m *Module) bind(s *session, h *users.Holder) {
 	h.Session = s.tally
-	s.until, s.realm, s.class = h.Until, h.Realm, noClass
-	if h.Class != "" {
-		s.class = m.class(h.Class)
+	m.follow(s, h.Claim)
+}
+
+// follow makes s go by what c says now.
+func (m *Module) follow(s *session, c *users.Claim) {
+	s.until, s.realm, s.class = c.Until(), c.Realm, noClass
+	if c.Class != "" {
+		s.class = m.class(c.Class)
 	}
 	if s.multiID == "" {
-		s.multiID = h.MultiSession
+		s.multiID = c.MultiSession
+	}
+	if first, attributes := framed(c); first.IsValid() {
+		s.framed, s.attributes = first, attributes
 	}
 }
 
@@ -109,13 +126,39 @@ func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
 	return m.retry(ctx)
 }
 
+// applyEvent applies an EntryBinding: an event of one user session, or of a
+// NAS. Flows that wait for a user are mapped again.
+func (m *Module) applyEvent(ctx context.Context, e acct.Entry) error {
+	event, err := users.ParseEvent(e.Data)
+	if err != nil {
+		m.broken(e, err)
+		return nil
+	}
+	m.stats.Events++
+	changed := m.users.Apply(event)
+	for _, c := range changed {
+		if s := m.sessions.byKey[sessionKey(c)]; s != nil {
+			m.follow(s, c)
+			m.renew(s)
+		}
+	}
+	if len(changed) == 0 {
+		m.stats.EventsIdle++
+		return nil
+	}
+	return m.retry(ctx)
+}
+
 // rebind tells the session of h, if it has one, that its binding has changed.
 func (m *Module) rebind(h *users.Holder) {
-	s := m.sessions.byKey[keyOf(h)]
-	if s == nil {
-		return
+	if s := m.sessions.byKey[keyOf(h)]; s != nil {
+		m.bind(s, h)
+		m.renew(s)
 	}
-	m.bind(s, h)
+}
+
+// renew sees to s, whose binding has changed.
+func (m *Module) renew(s *session) {
 	if s.phase == ended && (s.until == 0 || s.until > m.millis()) {
 		// It holds again. What came late is cut as such.
 		if s.changed {

@@ -99,12 +99,12 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 	m.sessions.fold(s)
 	r := acct.Record{
 		SessionID: s.sessionID, Type: t, MultiSessionID: s.multiID,
-		User: s.key.user, Realm: s.realm, Framed: s.key.prefix,
+		User: s.key.user, Realm: s.realm, Framed: s.framed,
 		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
 		SessionTime: time.Duration(at-s.started) * time.Millisecond,
 		Usage:       s.total(), Classes: m.classUsage(s),
-		Estimated: s.estimated,
-		Shares:    slices.Clone(s.open),
+		Estimated: s.estimated, Attributes: s.attributes,
+		Shares: slices.Clone(s.open),
 	}
 	if r.Realm == "" {
 		r.Realm = m.settings.DestinationRealm

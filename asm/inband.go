@@ -78,9 +78,9 @@ func isName(s string) bool {
 func (m *Module) accountNamed(f *flow, source, destination *users.Holder, key acct.LedgerKey) (accounted, mirrored acct.Count) {
 	to := f.userTo
 	switch {
-	case source != nil && source.User == f.user:
+	case source != nil && source.User() == f.user:
 		to = false
-	case destination != nil && destination.User == f.user:
+	case destination != nil && destination.User() == f.user:
 		to = true
 	}
 	own, other := source, destination
@@ -116,7 +116,7 @@ func (m *Module) accountSide(f *flow, y *tally, to bool, key acct.LedgerKey, n a
 // if it is the user's, else one of the name alone; nil if there are too many.
 func (m *Module) named(user string, h *users.Holder) *tally {
 	if h != nil {
-		if h.User == user {
+		if h.User() == user {
 			return m.sessionOf(h)
 		}
 		m.stats.InBandConflicts++

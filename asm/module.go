@@ -163,6 +163,8 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 		}
 	case acct.EntryUsers:
 		return m.replaceUsers(ctx, e)
+	case acct.EntryBinding:
+		return m.applyEvent(ctx, e)
 	case acct.EntryConfig:
 		s, err := ParseSettings(e.Data)
 		if err != nil {
@@ -227,8 +229,15 @@ func (m *Module) endInterval(ctx context.Context) error {
 		return err
 	}
 	m.cutAll()
+	if m.now%sweepEvery < int64(m.settings.Interval) {
+		m.users.TrimSessions(m.millis() - m.settings.Late.Milliseconds())
+	}
 	return nil
 }
+
+// sweepEvery is about how often user sessions that are over are looked for,
+// in nanoseconds.
+const sweepEvery = int64(10 * time.Minute)
 
 // cutAll makes records of all usage that is open, in the order of sessions.
 func (m *Module) cutAll() {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
 )
 
 // A phase is where a session stands. The numbers are stored.
@@ -20,10 +21,14 @@ const (
 )
 
 // A bindingKey names a binding over reloads of its source: who held what from
-// when on. The fallback user's has neither source nor prefix.
+// when on; or a user session, by its source's ID and when it began. The
+// fallback user's has neither source nor prefix.
 type bindingKey struct {
 	source string
+	id     string // of a user session; "" for a binding
 	prefix netip.Prefix
+	vrf    string
+	ports  users.Ports
 	user   string
 	from   int64 // Unix milliseconds; 0 for always
 }
@@ -46,6 +51,9 @@ type session struct {
 	realm   string
 	until   int64 // the binding's end, Unix milliseconds; 0 for none
 	multiID string
+
+	framed     netip.Prefix     // what the user holds, for the records
+	attributes []acct.Attribute // that the source gave, likewise
 
 	sessionID string
 	number    uint32 // of the latest record cut
@@ -175,7 +183,7 @@ func (t *sessions) all() []*session {
 }
 
 // sessionStateVersion is the first octet of an encoded session.
-const sessionStateVersion = 2
+const sessionStateVersion = 3
 
 // appendState appends what a restart needs of s beside its row.
 func (s *session) appendState(b []byte, classNames []string) []byte {
@@ -202,14 +210,25 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 			b = binary.AppendUvarint(b, v)
 		}
 	}
-	return appendBool(b, s.estimated)
+	b = appendBool(b, s.estimated)
+	b = appendString(b, s.key.id)
+	b = appendString(b, s.key.vrf)
+	b = appendString(b, string(s.key.ports))
+	b = appendPrefix(b, s.framed)
+	b = binary.AppendUvarint(b, uint64(len(s.attributes)))
+	for _, a := range s.attributes {
+		b = binary.AppendUvarint(b, uint64(a.Code))
+		b = binary.AppendUvarint(b, uint64(a.Vendor))
+		b = appendString(b, string(a.Data))
+	}
+	return b
 }
 
 // restoreSession reads a row; class returns the index of a class's name.
 func restoreSession(row acct.SessionState, class func(string) classIndex) (*session, error) {
 	r := reader{b: row.State}
 	version := r.octet()
-	if version != 1 && version != sessionStateVersion {
+	if version == 0 || version > sessionStateVersion {
 		return nil, ErrCorrupt
 	}
 	p := phase(r.octet())
@@ -235,6 +254,13 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 	}
 	if version > 1 {
 		s.estimated = r.bool()
+	}
+	s.framed = s.key.prefix
+	if version > 2 {
+		s.key.id, s.key.vrf, s.key.ports, s.framed = r.string(), r.string(), users.Ports(r.string()), r.prefix()
+		for range r.count() {
+			s.attributes = append(s.attributes, acct.Attribute{Code: uint32(r.uvarint()), Vendor: uint32(r.uvarint()), Data: []byte(r.string())})
+		}
 	}
 	if s.phase < active || s.phase > ended {
 		r.fail()

@@ -19,7 +19,8 @@ import (
 const (
 	statePipeline  = "pipeline"  // counters of the pipeline; no key
 	stateSettings  = "settings"  // as in an acct.EntryConfig; no key
-	stateUsers     = "users"     // bindings, by source
+	stateUsers     = "users"     // bindings of lists, by source
+	stateClaim     = "claim"     // user sessions that events told of, by the key that package users gives them
 	stateTransport = "transport" // a Transport Session, by number
 	stateMessages  = "messages"  // identities of Messages, by generation and position
 	stateSampling  = "sampling"  // what options records say, by Observation Domain and exporter
@@ -86,6 +87,8 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			m.configured = true
 		case stateUsers:
 			err = m.users.RestoreSource(s.Value)
+		case stateClaim:
+			err = m.users.RestoreClaim(s.Value)
 		case stateTransport:
 			var number uint64
 			if number, err = strconv.ParseUint(s.Key, 10, 64); err == nil {
@@ -300,6 +303,7 @@ func (m *Module) batch() (acct.Batch, error) {
 		}
 		put(stateUsers, source, value)
 	}
+	m.users.Delta(func(key string, value []byte) { put(stateClaim, key, value) })
 	m.putSamplers(put)
 	m.putTotals(put)
 	for position, times := range m.crashes {

@@ -29,6 +29,10 @@ type Stats struct {
 	InBandConflicts uint64 // records that name another user than the one that their address is bound to
 	InBandRefused   uint64 // records suspended as Settings.MaxInBand was reached
 
+	Events     uint64 // of user sessions, applied
+	EventsIdle uint64 // of these, changed nothing: they came again, or too late
+	Overlaps   uint64 // a session began to hold a prefix that another of its source still held
+
 	Clocks []ClockStats // by exporter; not to be changed
 
 	EarlySets    uint64 // Data Sets before their Template
@@ -61,6 +65,7 @@ func (m *Module) Stats() Stats {
 		s.Totals += len(t.byKey)
 	}
 	s.InBand = m.sessions.named
+	s.Overlaps = m.users.Overlaps()
 	s.Position = m.position
 	return s
 }

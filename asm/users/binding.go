@@ -20,14 +20,38 @@ type Binding struct {
 	User   string       // User-Name (RFC 6733, Section 8.14)
 	From   time.Time    // the first moment; zero for ever
 	Until  time.Time    // the first moment after; zero for ever
+	VRF    string       // the address space that Prefix is of; "" is the global one
 	Options
 }
 
 // Options are what else a Binding may say. "" is nothing.
 type Options struct {
-	Realm        string // Destination-Realm of the user's accounting records
-	MultiSession string // Acct-Multi-Session-Id that the user's sessions share
-	Class        string // class of the user's traffic that no other rule classifies
+	Realm        string     // Destination-Realm of the user's accounting records
+	MultiSession string     // Acct-Multi-Session-Id that the user's sessions share
+	Class        string     // class of the user's traffic that no other rule classifies
+	TimeZone     string     // where the user's days and billing cycles begin, such as Europe/Berlin
+	Ports        Ports      // of a shared IPv4 address, those that are the user's
+	Attributes   Attributes // AVPs of the user's accounting records
+}
+
+// check says what is wrong with o and under which key.
+func (o *Options) check() (key string, err error) {
+	for _, name := range [...]struct{ key, value string }{
+		{"realm", o.Realm}, {"multiSession", o.MultiSession}, {"class", o.Class}, {"timeZone", o.TimeZone},
+	} {
+		if err := checkName(name.value); err != nil {
+			return name.key, err
+		}
+	}
+	if o.TimeZone != "" {
+		if _, err := LoadZone(o.TimeZone); err != nil {
+			return "timeZone", err
+		}
+	}
+	if err := o.Ports.check(); err != nil {
+		return "ports", err
+	}
+	return "attributes", o.Attributes.check()
 }
 
 // maxName is the most octets of a user's or another name: an NAI has no more
@@ -51,12 +75,16 @@ func (b Binding) normalize() (n Binding, key string, err error) {
 	if b.User == "" {
 		return b, "user", errNoUser
 	}
-	for _, name := range [...]struct{ key, value string }{
-		{"user", b.User}, {"realm", b.Realm}, {"multiSession", b.MultiSession}, {"class", b.Class},
-	} {
+	for _, name := range [...]struct{ key, value string }{{"user", b.User}, {"vrf", b.VRF}} {
 		if err := checkName(name.value); err != nil {
 			return b, name.key, err
 		}
+	}
+	if key, err := b.Options.check(); err != nil {
+		return b, key, err
+	}
+	if b.Ports != "" && (!b.Prefix.Addr().Is4() || !b.Prefix.IsSingleIP()) {
+		return b, "ports", errors.New("are of a prefix: only a single IPv4 address is shared by ports")
 	}
 	b.From, b.Until = fromMilli(toMilli(b.From)), fromMilli(toMilli(b.Until))
 	if !b.Until.IsZero() && !b.From.Before(b.Until) {

@@ -17,8 +17,8 @@ func ExampleTable() {
 	}, noon.UnixMilli())
 
 	a := netip.MustParseAddr("192.0.2.7")
-	fmt.Println(table.Lookup(a, noon.UnixMilli()-1).User)
-	fmt.Println(table.Lookup(a, noon.UnixMilli()).User)
+	fmt.Println(table.Lookup(a, noon.UnixMilli()-1).User())
+	fmt.Println(table.Lookup(a, noon.UnixMilli()).User())
 	// Output:
 	// office
 	// alice

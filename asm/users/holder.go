@@ -2,10 +2,10 @@ package users
 
 import "net/netip"
 
-// A Holder is a Binding in a Table. It remains the same Holder for as long as
-// its source lists the prefix for that user from that moment, whatever else
-// the source changes about it, so a caller may hang its own state on it.
-// All but Session is the Table's to write.
+// A Holder is one prefix that a Claim holds, in a Table. It remains the same
+// Holder for as long as its source says so, whatever else it changes about the
+// Claim, so a caller may hang its own state on it. All but Session is the
+// Table's to write.
 type Holder struct {
 	From  int64 // Unix milliseconds; 0 for ever
 	Until int64 // the first moment after; 0 for ever
@@ -14,15 +14,39 @@ type Holder struct {
 
 	next *Holder // the next of the same prefix, in order of precedence
 
-	Prefix netip.Prefix
-	User   string
-	*Options
+	addr [16]byte // of the prefix
+	*Claim
+	sibling *Holder // the next of the same Claim
+	round   uint32  // the latest Replace of its source that listed it
+	bits    uint8   // the prefix's length, of 128
+	flags   holderFlags
+}
 
-	source  *source
-	round   uint32 // the latest Replace of source that listed it
-	removed bool   // its source lists it no more
+// holderFlags are what else is known of a Holder.
+type holderFlags uint8
 
-	_ [16]byte // to whole lines of the processor's cache: a lookup reads but the first
+const (
+	holderIPv4    holderFlags = 1 << iota // its prefix is
+	holderRemoved                         // its source lists it no more
+	holderFixed                           // its end is not its Claim's: it was given up, or taken over
+)
+
+// Prefix returns what h holds.
+func (h *Holder) Prefix() netip.Prefix {
+	a, n := netip.AddrFrom16(h.addr), int(h.bits)
+	if h.flags&holderIPv4 != 0 {
+		a, n = a.Unmap(), n-96
+	}
+	return netip.PrefixFrom(a, n)
+}
+
+// setPrefix makes p, which is normal, the prefix of h.
+func (h *Holder) setPrefix(p netip.Prefix) {
+	h.addr, h.bits = p.Addr().As16(), uint8(p.Bits())
+	if p.Addr().Is4() {
+		h.bits += 96
+		h.flags |= holderIPv4
+	}
 }
 
 // Holds reports whether h holds its prefix at a moment in Unix milliseconds.
@@ -30,15 +54,12 @@ func (h *Holder) Holds(at int64) bool {
 	return at >= h.From && (h.Until == 0 || at < h.Until)
 }
 
-// Source returns the name of the source that lists h.
-func (h *Holder) Source() string { return h.source.name }
-
 // Removed reports whether h's source lists it no more.
-func (h *Holder) Removed() bool { return h.removed }
+func (h *Holder) Removed() bool { return h.flags&holderRemoved != 0 }
 
 // Binding returns h as a Binding.
 func (h *Holder) Binding() Binding {
-	return Binding{h.Prefix, h.User, fromMilli(h.From), fromMilli(h.Until), *h.Options}
+	return Binding{h.Prefix(), h.User(), fromMilli(h.From), fromMilli(h.Until), h.origin.vrf, *h.Options}
 }
 
 // precedes says which of two Holders of a prefix wins where both hold it: the
@@ -48,12 +69,14 @@ func (h *Holder) precedes(g *Holder) bool {
 	switch {
 	case h.From != g.From:
 		return h.From > g.From
-	case h.removed != g.removed:
-		return g.removed
-	case h.source != g.source:
-		return h.source.name < g.source.name
+	case h.Removed() != g.Removed():
+		return g.Removed()
+	case h.origin.source != g.origin.source:
+		return h.Source() < g.Source()
+	case h.User() != g.User():
+		return h.User() < g.User()
 	}
-	return h.User < g.User
+	return h.ID() < g.ID()
 }
 
 // find returns the first Holder from h on that holds the prefix at a moment.

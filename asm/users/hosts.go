@@ -33,7 +33,7 @@ const hashed hostKey = 1 << 63
 // A host is an address to be searched for.
 type host struct {
 	key  hostKey
-	addr netip.Addr // if key is hashed, unmapped
+	addr [16]byte // if key is hashed
 }
 
 func hostOf(a netip.Addr) host {
@@ -46,12 +46,12 @@ func hostOf(a netip.Addr) host {
 	}
 	b := a.As16()
 	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
-	return host{hostKey(hi*0xff51afd7ed558ccd^lo) | hashed, a.WithZone("")}
+	return host{hostKey(hi*0xff51afd7ed558ccd^lo) | hashed, b}
 }
 
 // is reports whether s, which is not free, is the slot of h.
 func (s *slot) is(h *host) bool {
-	return s.key == h.key && (h.key&hashed == 0 || s.head.Prefix.Addr() == h.addr)
+	return s.key == h.key && (h.key&hashed == 0 || s.head.addr == h.addr)
 }
 
 // home returns the slot where the search for k begins. Neighbouring addresses

@@ -22,7 +22,7 @@ const (
 	flagMultiSession
 	flagClass
 	flagRemoved
-	flagUnknown
+	flagMore // VRF, time zone, ports and attributes
 )
 
 // AppendList appends an encoding of the bindings of a source, which ParseList
@@ -61,6 +61,7 @@ func appendBinding(b []byte, v Binding, flags byte) []byte {
 	}{
 		{flagIPv6, v.Prefix.Addr().Is6()}, {flagFrom, from != 0}, {flagUntil, until != 0},
 		{flagRealm, v.Realm != ""}, {flagMultiSession, v.MultiSession != ""}, {flagClass, v.Class != ""},
+		{flagMore, v.VRF != "" || v.TimeZone != "" || v.Ports != "" || v.Attributes != ""},
 	} {
 		if f.set {
 			flags |= f.flag
@@ -77,6 +78,11 @@ func appendBinding(b []byte, v Binding, flags byte) []byte {
 	}
 	for _, s := range [...]string{v.Realm, v.MultiSession, v.Class} {
 		if s != "" {
+			b = appendString(b, s)
+		}
+	}
+	if flags&flagMore != 0 {
+		for _, s := range [...]string{v.VRF, v.TimeZone, string(v.Ports), string(v.Attributes)} {
 			b = appendString(b, s)
 		}
 	}
@@ -194,9 +200,6 @@ func (d *decoder) text() string {
 
 func (d *decoder) binding() (b Binding, flags byte) {
 	flags = d.octet()
-	if flags >= flagUnknown {
-		d.fail()
-	}
 	length := int(d.octet())
 	var a netip.Addr
 	if flags&flagIPv6 != 0 {
@@ -224,6 +227,15 @@ func (d *decoder) binding() (b Binding, flags byte) {
 	}
 	if flags&flagClass != 0 {
 		b.Class = d.text()
+	}
+	if flags&flagMore != 0 {
+		before := b
+		for _, s := range [...]*string{&b.VRF, &b.TimeZone, (*string)(&b.Ports), (*string)(&b.Attributes)} {
+			*s = d.string()
+		}
+		if b == before {
+			d.fail()
+		}
 	}
 	return b, flags
 }

@@ -81,7 +81,14 @@ func TestListRoundTrip(t *testing.T) {
 				b.Until = fromMilli(toMilli(b.From) + length)
 			}
 			if rapid.Bool().Draw(t, "options") {
-				b.Options = Options{name.Draw(t, "realm"), name.Draw(t, "multi"), name.Draw(t, "class")}
+				b.Options = Options{Realm: name.Draw(t, "realm"), MultiSession: name.Draw(t, "multi"), Class: name.Draw(t, "class")}
+			}
+			if rapid.Bool().Draw(t, "more") {
+				b.VRF, b.TimeZone = name.Draw(t, "vrf"), rapid.SampledFrom([]string{"", "Europe/Berlin"}).Draw(t, "zone")
+				b.Attributes = NewAttributes(Attribute{Code: 25, Data: name.Draw(t, "attribute")})
+				if kind == "IPv4 hosts" {
+					b.Ports = "1024-2047 53000"
+				}
 			}
 			return b
 		})).Draw(t, "bindings")

@@ -5,20 +5,30 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/gaissmai/bart"
 )
 
 // A Table says who holds an address at a moment. Its bindings come from
-// sources, such as files, each of which replaces its own.
+// sources: lists, such as files, each of which replaces its own, and Events of
+// user sessions.
 //
 // The zero Table is empty and ready to use. Lookups may run at once, but not
 // beside a change.
 type Table struct {
+	space                      // the global one
+	vrfs     map[string]*space // by name
+	sources  []*source         // by name
+	options  map[Options]*Options
+	dirty    []*Claim // user sessions that changed since the last Delta
+	overlaps uint64
+}
+
+// A space is one address space: prefixes mean the same in all of it.
+type space struct {
 	hosts    hosts
 	prefixes bart.Table[*Holder] // chains of the prefixes that are no hosts
-	sources  []*source           // by name
-	options  map[Options]*Options
 }
 
 // A source is where bindings come from.
@@ -27,6 +37,45 @@ type source struct {
 	round   uint32    // counts calls of Replace
 	holders []*Holder // listed in the latest, in its order
 	removed []*Holder // listed in an earlier one, in the order they went
+
+	origins []*origin
+	claims  claimIndex // of user sessions, the latest of each ID
+	past    []*Claim   // of user sessions whose ID has gone to another
+}
+
+func (s *source) empty() bool {
+	return len(s.holders)+len(s.removed)+s.claims.n+len(s.past) == 0
+}
+
+// origin returns what all Claims of s from a NAS and in a VRF share.
+func (s *source) origin(nas, vrf string) *origin {
+	for _, o := range s.origins {
+		if o.nas == nas && o.vrf == vrf {
+			return o
+		}
+	}
+	o := &origin{s, strings.Clone(nas), strings.Clone(vrf)}
+	s.origins = append(s.origins, o)
+	return o
+}
+
+// In returns the space of a VRF, which may be unknown; "" is the global one.
+func (t *Table) in(vrf string) *space {
+	if vrf == "" {
+		return &t.space
+	}
+	return t.vrfs[vrf]
+}
+
+// open returns the space of a VRF, a new one if it is unknown.
+func (t *Table) open(vrf string) *space {
+	if vrf != "" && t.vrfs[vrf] == nil {
+		if t.vrfs == nil {
+			t.vrfs = map[string]*space{}
+		}
+		t.vrfs[vrf] = &space{}
+	}
+	return t.in(vrf)
 }
 
 // A Change says what a Replace came to.
@@ -47,7 +96,17 @@ type Changed struct {
 // its Holders the one that holds it since the latest moment. An IPv4-mapped
 // address is the IPv4 address. It does not allocate unless the longest prefix
 // that has bindings has no Holder at the moment.
-func (t *Table) Lookup(a netip.Addr, at int64) *Holder {
+func (t *Table) Lookup(a netip.Addr, at int64) *Holder { return t.space.lookup(a, at) }
+
+// LookupVRF is Lookup in the address space of a VRF; "" is the global one.
+func (t *Table) LookupVRF(vrf string, a netip.Addr, at int64) *Holder {
+	if s := t.in(vrf); s != nil {
+		return s.lookup(a, at)
+	}
+	return nil
+}
+
+func (t *space) lookup(a netip.Addr, at int64) *Holder {
 	if !a.IsValid() {
 		return nil
 	}
@@ -61,7 +120,7 @@ func (t *Table) Lookup(a netip.Addr, at int64) *Holder {
 const batch = 32
 
 // LookupBatch stores in holders what Lookup would return for each of addrs and
-// ats, which have the same length. It is faster than Lookup when the Table does
+// ats, which have the same length, in the global address space. It is faster than Lookup when the Table does
 // not fit the processor's caches.
 func (t *Table) LookupBatch(addrs []netip.Addr, ats []int64, holders []*Holder) {
 	for len(addrs) > 0 {
@@ -79,7 +138,7 @@ func (t *Table) LookupBatch(addrs []netip.Addr, ats []int64, holders []*Holder) 
 }
 
 // lookupPrefix is Lookup among the prefixes that are no hosts.
-func (t *Table) lookupPrefix(a netip.Addr, at int64) *Holder {
+func (t *space) lookupPrefix(a netip.Addr, at int64) *Holder {
 	if t.prefixes.Size() == 0 {
 		return nil
 	}
@@ -125,26 +184,28 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 		h := t.holder(s, b)
 		switch {
 		case h == nil:
-			h = &Holder{
-				From: toMilli(b.From), Until: toMilli(b.Until),
-				Prefix: b.Prefix, User: b.User, Options: t.intern(b.Options), source: s,
-			}
+			claim := t.newClaim(s.origin("", b.VRF), b.User, "", b.Options)
+			claim.began = momentOf(toMilli(b.From))
+			h = claim.holder(toMilli(b.From))
+			h.Until = toMilli(b.Until)
+			h.setPrefix(b.Prefix)
 			t.link(h)
 			c.Added = append(c.Added, h)
 		case h.round == s.round:
 			continue
-		case h.removed || h.Until != toMilli(b.Until) || *h.Options != b.Options:
+		case h.Removed() || h.Until != toMilli(b.Until) || *h.Options != b.Options:
 			c.Changed = append(c.Changed, Changed{h, h.Binding()})
-			revived = revived || h.removed
+			revived = revived || h.Removed()
 			t.unlink(h)
-			h.Until, h.Options, h.removed = toMilli(b.Until), t.intern(b.Options), false
+			h.Until, h.Options = toMilli(b.Until), t.intern(b.Options)
+			h.flags &^= holderRemoved
 			t.link(h)
 		}
 		h.round = s.round
 		s.holders = append(s.holders, h)
 	}
 	if revived {
-		s.removed = slices.DeleteFunc(s.removed, func(h *Holder) bool { return !h.removed })
+		s.removed = slices.DeleteFunc(s.removed, func(h *Holder) bool { return !h.Removed() })
 	}
 	for _, h := range before {
 		if h.round == s.round {
@@ -152,7 +213,7 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 		}
 		c.Removed = append(c.Removed, h)
 		t.unlink(h)
-		h.removed = true
+		h.flags |= holderRemoved
 		if h.Until == 0 || h.Until > at {
 			h.Until = at
 		}
@@ -189,8 +250,9 @@ func (t *Table) Sources() []string {
 	return names
 }
 
-// Holders returns the Holders of a source: those it lists, in its order, then
-// those that were removed but not dropped yet, in the order they went.
+// Holders returns the Holders of a source's lists: those it lists, in its
+// order, then those that were removed but not dropped yet, in the order they
+// went.
 func (t *Table) Holders(source string) []*Holder {
 	i, ok := t.search(source)
 	if !ok {
@@ -202,8 +264,12 @@ func (t *Table) Holders(source string) []*Holder {
 // holder returns the Holder of b in s, nil if there is none.
 func (t *Table) holder(s *source, b Binding) *Holder {
 	from := toMilli(b.From)
-	for h := t.chain(b.Prefix); h != nil; h = h.next {
-		if h.source == s && h.From == from && h.User == b.User {
+	space := t.in(b.VRF)
+	if space == nil {
+		return nil
+	}
+	for h := space.chain(b.Prefix); h != nil; h = h.next {
+		if h.origin.source == s && h.From == from && h.ID() == "" && h.User() == b.User && h.Ports == b.Ports {
 			return h
 		}
 	}
@@ -211,7 +277,7 @@ func (t *Table) holder(s *source, b Binding) *Holder {
 }
 
 // chain returns the Holders of exactly p.
-func (t *Table) chain(p netip.Prefix) *Holder {
+func (t *space) chain(p netip.Prefix) *Holder {
 	if p.IsSingleIP() {
 		return t.hosts.get(hostOf(p.Addr()))
 	}
@@ -219,11 +285,17 @@ func (t *Table) chain(p netip.Prefix) *Holder {
 	return head
 }
 
-func (t *Table) link(h *Holder) { t.setChain(h.Prefix, insert(t.chain(h.Prefix), h)) }
+func (t *Table) link(h *Holder) {
+	s, p := t.open(h.VRF()), h.Prefix()
+	s.setChain(p, insert(s.chain(p), h))
+}
 
-func (t *Table) unlink(h *Holder) { t.setChain(h.Prefix, without(t.chain(h.Prefix), h)) }
+func (t *Table) unlink(h *Holder) {
+	s, p := t.open(h.VRF()), h.Prefix()
+	s.setChain(p, without(s.chain(p), h))
+}
 
-func (t *Table) setChain(p netip.Prefix, head *Holder) {
+func (t *space) setChain(p netip.Prefix, head *Holder) {
 	switch {
 	case p.IsSingleIP():
 		t.hosts.set(hostOf(p.Addr()), head)
@@ -248,7 +320,7 @@ func (t *Table) source(name string) *source {
 }
 
 func (t *Table) dropIfEmpty(s *source) {
-	if len(s.holders)+len(s.removed) > 0 {
+	if !s.empty() {
 		return
 	}
 	if i, ok := t.search(s.name); ok {
@@ -256,10 +328,10 @@ func (t *Table) dropIfEmpty(s *source) {
 	}
 }
 
-// intern returns a copy of o, the same for equal ones without a MultiSession:
-// realms and classes are few.
+// intern returns a copy of o, the same for equal ones of what is few: realms,
+// classes and time zones.
 func (t *Table) intern(o Options) *Options {
-	if o.MultiSession != "" {
+	if o.MultiSession != "" || o.Attributes != "" || o.Ports != "" {
 		return &o
 	}
 	if p := t.options[o]; p != nil {
@@ -273,8 +345,8 @@ func (t *Table) intern(o Options) *Options {
 	return p
 }
 
-// AppendSource appends an encoding of all Holders of a source, with those
-// that were removed but not dropped yet, for a checkpoint.
+// AppendSource appends an encoding of all Holders of a source's lists, with
+// those that were removed but not dropped yet, for a checkpoint.
 func (t *Table) AppendSource(b []byte, source string) []byte {
 	i, ok := t.search(source)
 	if !ok {
@@ -298,7 +370,7 @@ func (t *Table) RestoreSource(data []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := t.search(name); ok {
+	if i, ok := t.search(name); ok && len(t.sources[i].holders)+len(t.sources[i].removed) > 0 {
 		return fmt.Errorf("users: restore %s: the source is there already: %w", name, ErrCorrupt)
 	}
 	listed := len(bindings) - removed
@@ -314,7 +386,7 @@ func (t *Table) RestoreSource(data []byte) error {
 	}
 	for _, h := range s.holders[listed:] {
 		t.unlink(h)
-		h.removed = true
+		h.flags |= holderRemoved
 		t.link(h)
 	}
 	s.removed, s.holders = slices.Clone(s.holders[listed:]), slices.Clip(s.holders[:listed])

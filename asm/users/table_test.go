@@ -23,7 +23,7 @@ func who(h *Holder) string {
 	if h == nil {
 		return "nobody"
 	}
-	return h.User
+	return h.User()
 }
 
 func TestLookup(t *testing.T) {
@@ -91,7 +91,7 @@ func TestReplace(t *testing.T) {
 	if len(c.Changed) != 1 || c.Changed[0].Holder != holder || c.Changed[0].Before != alice || holder.Until != 5000 {
 		t.Errorf("changed %+v, until %d", c.Changed, holder.Until)
 	}
-	if len(c.Removed) != 2 || c.Removed[0].User != "carol" || c.Removed[1].User != "bob" || len(c.Added) != 0 {
+	if len(c.Removed) != 2 || c.Removed[0].User() != "carol" || c.Removed[1].User() != "bob" || len(c.Added) != 0 {
 		t.Errorf("%+v", c)
 	}
 	if h := table.Lookup(alice.Prefix.Addr(), 4000); h != holder || h.Session != "mine" {
@@ -247,7 +247,7 @@ func TestTableAgainstScan(t *testing.T) {
 				at := rapid.Int64Range(0, 9).Draw(t, "at")
 				before := map[*Holder]bool{}
 				for _, h := range table.Holders(name) {
-					before[h] = !h.removed
+					before[h] = !h.Removed()
 				}
 				c := table.Replace(name, bs, at)
 				for _, h := range c.Added {
@@ -263,7 +263,7 @@ func TestTableAgainstScan(t *testing.T) {
 					before[h] = false
 				}
 				for _, h := range table.Holders(name) {
-					if before[h] == h.removed {
+					if before[h] == h.Removed() {
 						t.Fatalf("the change says otherwise of %+v", h)
 					}
 				}
@@ -302,7 +302,7 @@ func TestTableAgainstScan(t *testing.T) {
 					a, at := addr.Draw(t, "addr"), rapid.Int64Range(0, 10).Draw(t, "at")
 					got := "nobody"
 					if h := table.Lookup(a, at); h != nil {
-						got = h.User + " of " + h.Source()
+						got = h.User() + " of " + h.Source()
 					}
 					if want := model.lookup(a, at); got != want {
 						t.Fatalf("%s at %d is held by %s, want %s", a, at, got, want)
@@ -338,7 +338,8 @@ func TestHostsAgainstMap(t *testing.T) {
 			hosts.set(hostOf(k), nil)
 			delete(model, k)
 		} else {
-			h := &Holder{Prefix: netip.PrefixFrom(k, k.BitLen())}
+			h := &Holder{}
+			h.setPrefix(netip.PrefixFrom(k, k.BitLen()))
 			hosts.set(hostOf(k), h)
 			model[k] = h
 		}

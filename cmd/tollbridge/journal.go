@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"tollbridge/asm"
@@ -17,6 +18,7 @@ type journal struct{ *spool.Journal }
 var (
 	_ collect.Journal       = journal{}
 	_ collect.StreamJournal = journal{}
+	_ users.Sink            = journal{}
 )
 
 // Open implements collect.Journal.
@@ -62,6 +64,19 @@ func (j journal) begin(at time.Time, s asm.Settings) error {
 func (j journal) users(at time.Time, list []users.Binding) error {
 	_, err := j.Append(acct.EntryUsers, at.UnixNano(), 0, users.AppendList(nil, "files", list))
 	return err
+}
+
+// Put implements users.Sink.
+func (j journal) Put(ctx context.Context, e users.Event) error {
+	e, err := e.Normalize()
+	if err != nil {
+		return err
+	}
+	position, err := j.Append(acct.EntryBinding, time.Now().UnixNano(), 0, e.AppendBinary(nil))
+	if err != nil {
+		return err
+	}
+	return j.Wait(ctx, position)
 }
 
 func (j journal) tick(at time.Time) error {
