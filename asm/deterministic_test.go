@@ -268,13 +268,15 @@ func anything(rt *rapid.T) *traffic {
 	x.settings(testSettings)
 	x.connect()
 	for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-		switch rapid.IntRange(0, 15).Draw(rt, "what") {
+		switch rapid.IntRange(0, 17).Draw(rt, "what") {
 		case 0, 1, 2, 3:
 			x.message(rapid.IntRange(0, 2).Draw(rt, "template") > 0)
 		case 12, 13, 14, 15:
 			x.special()
 		case 4:
 			x.resend()
+		case 16, 17:
+			x.request()
 		case 5, 6, 7:
 			x.wait()
 		case 8:

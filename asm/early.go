@@ -105,6 +105,7 @@ func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipf
 // Template, so that they don't hold the journal for ever.
 func (m *Module) expireEarly(now int64) {
 	limit := now - m.settings.EarlyWait.Nanoseconds()
+	m.parts.expire(m, limit)
 	for _, t := range m.transports.open {
 		n := len(t.early)
 		t.early = slices.DeleteFunc(t.early, func(e earlySet) bool {

@@ -12,7 +12,7 @@ import (
 // (RFC 5472, Section 3.5.1). It carries the whole record, octets of Template
 // t; its usage takes the source for the user's side. One too large for an
 // Accounting-Request goes in parts, under an Acct-Multi-Session-Id of their
-// own, and the first has the usage.
+// own, and the first has the usage. Each request names the exporter.
 func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.LedgerKey) {
 	r := acct.Record{
 		SessionID: m.newSessionID(), Type: acct.Event,
@@ -29,13 +29,14 @@ func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.L
 		panic("asm: internal error: " + err.Error())
 	}
 	flow = dict.AppendClassifier(flow, t, octets, dict.ClassifierOptions{})
-	r.Flow = flow
+	exporter := m.dictionary.AppendExporter(nil, key.Exporter)
+	r.Flow = append(flow, exporter...)
 	room := m.room(&r)
-	if len(flow) <= room {
+	if len(r.Flow) <= room {
 		m.records = append(m.records, r)
 		return
 	}
-	parts, err := m.dictionary.Split(flow, room)
+	parts, err := m.dictionary.Split(flow, room-len(exporter))
 	if err != nil {
 		// One value alone is too large. Better a large request than none.
 		m.stats.Oversized++
@@ -45,7 +46,7 @@ func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.L
 	r.MultiSessionID = m.newSessionID()
 	for i, part := range parts {
 		p := r
-		p.Flow = part
+		p.Flow = append(part, exporter...)
 		p.Part, p.Parts = uint16(i+1), uint16(len(parts))
 		if i > 0 {
 			p.SessionID, p.Usage, p.Shares = m.newSessionID(), acct.Usage{}, nil

@@ -34,6 +34,8 @@ type decoder struct {
 	holders   [2 * chunk]*users.Holder
 	sink      int64 // keeps touches from being optimized away
 
+	request *request // that the record at hand came in; nil for those of a Message
+
 	// The Message at hand.
 	transport *transport
 	position  uint64
@@ -164,6 +166,7 @@ var slotsClear row
 func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acct.LedgerKey) bool {
 	c := &m.decoder
 	n, received := 0, acct.Count{}
+	stated := c.request != nil && c.request.stated
 	for n < chunk {
 		r, ok := set.Next()
 		if !ok {
@@ -171,7 +174,14 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		}
 		f := &c.flows[n]
 		why := p.flow(r, &c.row, set.Header.ExportTime, f)
-		if p.refiner.active && why == "" {
+		switch {
+		case why != "":
+		case stated:
+			if p.refiner.hasUser {
+				m.nameUser(&p.refiner, r, f)
+			}
+			why = c.request.amend(f)
+		case p.refiner.active:
 			why = m.refine(p, r, f, n, key)
 		}
 		received = received.Plus(f.count())
@@ -196,11 +206,15 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		}
 		// The identity of a record says more than that of its Message, whose
 		// first copy may have been one that could not be decoded.
+		if c.request != nil && c.request.late && !p.timed {
+			*v = dedup.BelowFloor
+		}
 		if (!p.timed || *v == dedup.BelowFloor || *v == dedup.AheadOfClock) && m.repeated() {
 			*v = dedup.Duplicate
 		}
 	}
-	if p.counters.totals != 0 {
+	totals := p.counters.totals != 0 && !stated
+	if totals {
 		var settled acct.Count
 		n, settled = m.settle(p, n, row, key)
 		received = settled
@@ -219,8 +233,12 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		case dedup.AheadOfClock:
 			m.suspend(f, reasonAhead, row, key)
 		case dedup.New:
-			if p.counters.totals != 0 && c.doubts[i] {
+			if totals && c.doubts[i] {
 				m.suspend(f, reasonForgotten, row, key)
+				continue
+			}
+			if c.request != nil && c.request.conflict {
+				m.suspend(f, reasonConflict, row, key)
 				continue
 			}
 			if m.settings.Mode == ModeAAAClient {

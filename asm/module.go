@@ -76,6 +76,8 @@ type Module struct {
 	trimmed    int64 // bindings that ended before are dropped from users, Unix milliseconds
 
 	transports transports
+	sources    sources  // exporters whose records come in requests
+	parts      partials // of such records
 	decoder    decoder
 	dropped    uint64              // position of the latest Message with a Data Set that was not kept
 	visit      func(ipfix.DataSet) // m.dataSet
@@ -172,6 +174,8 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 			return nil
 		}
 		return m.configure(ctx, s)
+	case acct.EntryRequest:
+		m.request(e)
 	case acct.EntryTick:
 	default:
 		m.broken(e, fmt.Errorf("asm: kind %d: %w", e.Kind, ErrCorrupt))

@@ -25,6 +25,7 @@ const (
 	stateMessages  = "messages"  // identities of Messages, by generation and position
 	stateSampling  = "sampling"  // what options records say, by Observation Domain and exporter
 	stateTotals    = "totals"    // last-seen total counters, by exporter and number of the piece
+	stateParts     = "parts"     // flow records of which not all requests have come, by client and Acct-Multi-Session-Id
 	stateCrash     = "crash"     // how often the pipeline crashed at an entry, by position
 )
 
@@ -57,8 +58,8 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 	m := &Module{
 		store: cfg.Store, journal: cfg.Journal, log: cfg.Log,
 		position: cp.Position, now: cp.Time, epoch: cp.Epoch, hashKey: cp.HashKey,
-		transports: newTransports(), sessions: newSessions(), ledger: newLedger(),
-		messages: dedup.NewRecent(dedup.RecentConfig{}),
+		transports: newTransports(), sources: make(sources), parts: newPartials(), sessions: newSessions(), ledger: newLedger(),
+		messages: dedup.NewRecent(dedup.RecentConfig{Length: messageMemory}),
 		suspense: suspense{next: max(cp.NextSuspended, 1)},
 		crashes:  make(map[uint64]int),
 		samplers: make(map[samplerKey]*samplers),
@@ -96,6 +97,8 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			}
 		case stateMessages:
 			m.pieces = append(m.pieces, piece{key: s.Key})
+		case stateParts:
+			err = m.parts.restore(s.Key, s.Value)
 		case stateSampling:
 			err = m.restoreSamplers(s.Key, s.Value)
 		case stateCrash:
@@ -306,6 +309,7 @@ func (m *Module) batch() (acct.Batch, error) {
 	m.users.Delta(func(key string, value []byte) { put(stateClaim, key, value) })
 	m.putSamplers(put)
 	m.putTotals(put)
+	m.parts.put(put)
 	for position, times := range m.crashes {
 		if position > m.position {
 			put(stateCrash, strconv.FormatUint(position, 10), []byte{byte(min(times, 255))})

@@ -40,6 +40,11 @@ type Stats struct {
 	EarlyDecoded uint64 // of these, decoded later
 	EarlyMisfits uint64 // of these, not fitting the Template that came, or lost by the journal
 
+	Requests          uint64 // Accounting-Requests with a flow, or for another realm
+	RequestDuplicates uint64 // of these, that came before
+	RequestConflicts  uint64 // of these, that came before with other content
+	Forwarded         uint64 // of these, made records for another realm
+
 	Checkpoints       uint64
 	AccountingRecords uint64 // committed
 	Oversized         uint64 // of these, larger than Settings.MaxRecord as one value alone is

@@ -13,6 +13,7 @@ const (
 	reasonUnmapped   = "unmapped"       // nobody held an address of the flow
 	reasonBelowFloor = "below floor"    // too old to be proven new
 	reasonAhead      = "ahead of clock" // ends later than its arrival allows
+	reasonConflict   = "conflict"       // it came in a request whose Session-Id and number another has, with other content
 	reasonForgotten  = "total unknown"  // its counters are totals, and it may be a flow whose last ones were forgotten
 )
 

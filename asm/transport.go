@@ -117,6 +117,7 @@ const (
 	recordIdentity  = 1
 	messageIdentity = 2
 	totalIdentity   = 3
+	requestIdentity = 4
 )
 
 // plan returns the plan of a Template.

@@ -40,6 +40,7 @@ var structural = []definition{
 	{Code: UsageEstimated, Name: "Usage-Estimated", Type: Enumerated, Values: []value{{Measured, "MEASURED"}, {Estimated, "ESTIMATED"}}},
 	{Code: RecordPart, Name: "Record-Part", Type: Unsigned32},
 	{Code: RecordParts, Name: "Record-Parts", Type: Unsigned32},
+	{Code: ExporterName, Name: "Exporter-Name", Type: UTF8String},
 }
 
 // base are the AVPs of the base protocol that a record is made of. Every

@@ -64,6 +64,7 @@ const (
 	UsageEstimated  = structuralBase + 23 // Enumerated: whether some of the usage was scaled from samples
 	RecordPart      = structuralBase + 24 // Unsigned32: which of Record-Parts this is, from 1
 	RecordParts     = structuralBase + 25 // Unsigned32
+	ExporterName    = structuralBase + 26 // UTF8String: whose flow record it is, as the node's books have it
 )
 
 // Values of Octet-Layer.

@@ -115,6 +115,18 @@ func variableLength(b []byte) (length, size int) {
 	return int(binary.BigEndian.Uint16(b[1:])), 3
 }
 
+// AppendExporter appends an Exporter-Name AVP, the M bit clear.
+func (d *Dictionary) AppendExporter(b []byte, name string) []byte {
+	return avp.AppendString(b, ExporterName, d.vendor, 0, name)
+}
+
+// ParseExporter returns the exporter that the first Exporter-Name AVP in flow
+// names, "" if there is none.
+func (d *Dictionary) ParseExporter(flow []byte) string {
+	a, _ := avp.Find(flow, ExporterName, d.vendor)
+	return string(a.Data)
+}
+
 // ParseFlow returns the Template and the record of the first Flow AVP in flow,
 // which holds AVPs that AppendFlow and AppendClassifier wrote, or that Join put
 // together. Both equal what AppendFlow was given. An error matches ErrNoFlow,

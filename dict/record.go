@@ -355,6 +355,19 @@ func parseUsage(u *acct.Usage, a avp.AVP) (err error) {
 	return err
 }
 
+// HasUsage reports whether a request has any of the four counters of usage.
+func HasUsage(avps []byte) bool {
+	for a := range avp.Scan(avps) {
+		switch {
+		case a.Vendor != 0:
+		case a.Code == avp.AccountingInputOctets, a.Code == avp.AccountingOutputOctets,
+			a.Code == avp.AccountingInputPackets, a.Code == avp.AccountingOutputPackets:
+			return true
+		}
+	}
+	return false
+}
+
 // own reads an AVP of the dictionary's vendor.
 func (p *recordParser) own(a avp.AVP) (err error) {
 	r := &p.record
@@ -383,7 +396,7 @@ func (p *recordParser) own(a avp.AVP) (err error) {
 			return err
 		}
 		r.Classes = append(r.Classes, c)
-	case Flow, FlowFragment:
+	case Flow, FlowFragment, ExporterName:
 		r.Flow = a.Append(r.Flow)
 	}
 	return err

@@ -143,6 +143,9 @@ func (d *Dictionary) Join(parts ...[]byte) ([]byte, error) {
 			if err != nil {
 				return nil, fmt.Errorf("dict: join: %w", err)
 			}
+			if a.Is(ExporterName, d.vendor) && j.inFlow {
+				continue // each part has one, and the last comes behind the Flow
+			}
 			if !a.Is(Flow, d.vendor) {
 				j.out = a.Append(j.out)
 				continue

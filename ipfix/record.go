@@ -20,6 +20,18 @@ type DataSet struct {
 	spans  *[]span // scratch for a record's values of variable length
 }
 
+// NewDataSet returns a Data Set of records of t, as a Message with that header
+// would have brought it. octets must hold whole records and nothing else:
+// ErrLength.
+func NewDataSet(h Header, t *Template, octets []byte) (DataSet, error) {
+	n, ok := t.count(octets)
+	if !ok || t.Fixed() && n*t.minLength != len(octets) {
+		return DataSet{}, fmt.Errorf("ipfix: %d octets as records of template %d: %w", len(octets), t.ID, ErrLength)
+	}
+	spans := make([]span, len(t.runs)-1)
+	return DataSet{Template: t, ID: t.ID, Header: h, Records: n, octets: octets, spans: &spans}, nil
+}
+
 // Octets returns the Set's content: all but the Set Header, padding included.
 func (s DataSet) Octets() []byte { return s.octets }
 

@@ -8,8 +8,8 @@ import (
 )
 
 // recordVersion is the first octet of an encoded Record. Version 1 ended at
-// Parts; it is still read.
-const recordVersion = 2
+// Parts, version 2 at Corrects; they are still read.
+const recordVersion = 3
 
 // ErrCorrupt says that an encoded value of this package can't be read.
 var ErrCorrupt = errors.New("corrupt encoding")
@@ -53,6 +53,7 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 		b = binary.AppendUvarint(b, uint64(a.Vendor))
 		b = appendString(b, string(a.Data))
 	}
+	b = appendString(b, string(r.Received))
 	if r.Corrects == nil {
 		return append(b, 0), nil
 	}
@@ -114,6 +115,11 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 			out.Attributes = make([]Attribute, n)
 			for i := range out.Attributes {
 				out.Attributes[i] = Attribute{uint32(d.uvarint()), uint32(d.uvarint()), []byte(d.string())}
+			}
+		}
+		if v >= 3 {
+			if received := d.string(); received != "" {
+				out.Received = []byte(received)
 			}
 		}
 		if d.octet() == 1 {

@@ -151,6 +151,9 @@ func drawRecord(t *rapid.T) acct.Record {
 	if flow := rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "flow"); len(flow) > 0 {
 		r.Flow = flow
 	}
+	if received := rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "received"); len(received) > 0 {
+		r.Received = received
+	}
 	r.Layer = rapid.SampledFrom([]acct.Layer{acct.LayerUnknown, acct.LayerNetwork, acct.LayerLink}).Draw(t, "layer")
 	for range rapid.IntRange(0, 3).Draw(t, "attributes") {
 		r.Attributes = append(r.Attributes, acct.Attribute{

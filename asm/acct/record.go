@@ -118,6 +118,11 @@ type Record struct {
 	// carries (RFC 5472, Section 3.5.1), as package dict wrote them.
 	Flow []byte
 
+	// Received holds the AVPs of a request that is passed on for somebody else:
+	// what is sent is they alone. The fields above tell of it what they can. Nil
+	// for a record of our own.
+	Received []byte
+
 	// Part and Parts count the records that one too large record was split
 	// into, from 1; both zero for a record that is whole.
 	Part, Parts uint16
