@@ -103,9 +103,15 @@ func launch(t *testing.T, program func() (string, error), s setup, env ...string
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, data: s.data, done: make(chan struct{})}
-	d.cmd = exec.Command(file, "serve", "-c", s.write(t))
-	d.cmd.Env = append(os.Environ(), env...)
+	cmd := exec.Command(file, "serve", "-c", s.write(t))
+	cmd.Env = append(os.Environ(), env...)
+	return runDaemon(t, s.data, cmd)
+}
+
+// runDaemon starts cmd, a daemon with its state in data.
+func runDaemon(t *testing.T, data string, cmd *exec.Cmd) *daemon {
+	t.Helper()
+	d := &daemon{t: t, cmd: cmd, data: data, done: make(chan struct{})}
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
