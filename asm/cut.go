@@ -86,6 +86,8 @@ func (m *Module) event(s *session, at int64) {
 		}
 		if i > 0 {
 			p.Shares = nil
+		} else {
+			m.traceRecord(s, &p)
 		}
 		m.records = append(m.records, p)
 	}
@@ -134,6 +136,9 @@ func (m *Module) emit(s *session, r acct.Record) {
 		}
 		s.number++
 		p.Number = s.number
+		if i == 0 {
+			m.traceRecord(s, &p)
+		}
 		m.records = append(m.records, p)
 	}
 	s.cut = r.End.UnixMilli()

@@ -23,6 +23,10 @@ func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.L
 		Estimated:   f.estimated,
 		Shares:      []acct.Share{{LedgerKey: key, Count: f.count()}},
 	}
+	if m.tracer != nil {
+		m.tracer.Flow(0, m.traced(f, "", r.Usage, key, f.count()))
+		m.tracer.Record(0, &r)
+	}
 	flow, err := m.dictionary.AppendFlow(nil, t, octets)
 	if err != nil {
 		// The record was decoded by the Template that it is encoded by.

@@ -110,6 +110,9 @@ func (m *Module) accountSide(f *flow, y *tally, to bool, key acct.LedgerKey, n a
 	}
 	m.use(y, m.classes.find(f, remote, port, y.class), u, key, n)
 	y.estimated = y.estimated || f.estimated
+	if m.tracer != nil {
+		m.traceFlow(y.session, f, u, key, n)
+	}
 }
 
 // named returns the tally of the session of a user whom a flow named: that of the binding,

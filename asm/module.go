@@ -46,6 +46,7 @@ type Config struct {
 	Store   Store        // required
 	Journal Journal      // required
 	Log     *slog.Logger // nil discards
+	Tracer  Tracer       // nil for none
 }
 
 // ErrFailed is matched by the errors of a Module that can't be used any more:
@@ -58,6 +59,7 @@ type Module struct {
 	store   Store
 	journal Journal
 	log     *slog.Logger
+	tracer  Tracer // nil for none
 	failed  error
 
 	position uint64 // of the last entry applied

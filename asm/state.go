@@ -56,7 +56,7 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 		return nil, fmt.Errorf("asm: load checkpoint: %w", err)
 	}
 	m := &Module{
-		store: cfg.Store, journal: cfg.Journal, log: cfg.Log,
+		store: cfg.Store, journal: cfg.Journal, log: cfg.Log, tracer: cfg.Tracer,
 		position: cp.Position, now: cp.Time, epoch: cp.Epoch, hashKey: cp.HashKey,
 		transports: newTransports(), sources: make(sources), parts: newPartials(), sessions: newSessions(), ledger: newLedger(),
 		messages: dedup.NewRecent(dedup.RecentConfig{Length: messageMemory}),

@@ -69,6 +69,7 @@ func (m *Module) resume(ctx context.Context, after uint64, enough func(*acct.Sus
 		if err != nil {
 			return false, fmt.Errorf("asm: suspended flow %d: %w", x.ID, err)
 		}
+		m.decoder.position = x.Position
 		accounted, mirrored := take(&f, x.Key)
 		if accounted.IsZero() {
 			return false, nil

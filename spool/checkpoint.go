@@ -211,44 +211,51 @@ const in50 = " IN (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?
 // in a new spool.
 func (s *Spool) Load(ctx context.Context) (acct.Checkpoint, error) {
 	state, _ := s.files()
-	cp := acct.Checkpoint{Epoch: s.meta.Epoch, HashKey: s.meta.HashKey}
+	var cp acct.Checkpoint
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
-		position, err := metaNumber(ctx, tx, metaPosition)
-		if err != nil {
-			return err
-		}
-		if cp.Time, err = metaNumber(ctx, tx, metaTime); err != nil {
-			return err
-		}
-		next, err := metaNumber(ctx, tx, metaNextSuspended)
-		if err != nil {
-			return err
-		}
-		cp.Position, cp.NextSuspended = uint64(position), uint64(next)
-		if err := eachSession(ctx, tx, func(st acct.SessionState) error {
-			cp.Sessions = append(cp.Sessions, st)
-			return nil
-		}); err != nil {
-			return err
-		}
-		rows, err := tx.QueryContext(ctx, "SELECT kind, key, value FROM state ORDER BY kind, key")
-		if err != nil {
-			return err
-		}
-		return each(rows, func(rows *sql.Rows) error {
-			var st acct.State
-			if err := rows.Scan(&st.Kind, &st.Key, &st.Value); err != nil {
-				return err
-			}
-			st.Value = notNil(st.Value)
-			cp.State = append(cp.State, st)
-			return nil
-		})
+		var err error
+		cp, err = s.load(ctx, tx)
+		return err
 	})
 	if err != nil {
 		return acct.Checkpoint{}, doing(explain(state, err), "load")
 	}
 	return cp, nil
+}
+
+func (s *Spool) load(ctx context.Context, tx *sql.Tx) (acct.Checkpoint, error) {
+	cp := acct.Checkpoint{Epoch: s.meta.Epoch, HashKey: s.meta.HashKey}
+	position, err := metaNumber(ctx, tx, metaPosition)
+	if err != nil {
+		return cp, err
+	}
+	if cp.Time, err = metaNumber(ctx, tx, metaTime); err != nil {
+		return cp, err
+	}
+	next, err := metaNumber(ctx, tx, metaNextSuspended)
+	if err != nil {
+		return cp, err
+	}
+	cp.Position, cp.NextSuspended = uint64(position), uint64(next)
+	if err := eachSession(ctx, tx, func(st acct.SessionState) error {
+		cp.Sessions = append(cp.Sessions, st)
+		return nil
+	}); err != nil {
+		return cp, err
+	}
+	rows, err := tx.QueryContext(ctx, "SELECT kind, key, value FROM state ORDER BY kind, key")
+	if err != nil {
+		return cp, err
+	}
+	return cp, each(rows, func(rows *sql.Rows) error {
+		var st acct.State
+		if err := rows.Scan(&st.Kind, &st.Key, &st.Value); err != nil {
+			return err
+		}
+		st.Value = notNil(st.Value)
+		cp.State = append(cp.State, st)
+		return nil
+	})
 }
 
 // snapshot runs f in a read transaction of state.db: all that f reads is as
@@ -286,17 +293,29 @@ func eachSession(ctx context.Context, tx *sql.Tx, f func(acct.SessionState) erro
 // order of ID.
 func (s *Spool) EachSuspended(ctx context.Context, after uint64, f func(acct.Suspended) error) error {
 	state, _ := s.files()
-	rows, err := s.r.QueryContext(ctx, `SELECT id, exporter, domain, interval, records, octets, packets, reason, since,
+	var visited error
+	err := eachSuspended(ctx, s.r, after, func(r acct.Suspended) error {
+		visited = f(r)
+		return visited
+	})
+	if visited != nil {
+		return visited
+	}
+	return explain(state, err)
+}
+
+func eachSuspended(ctx context.Context, q rowsQuerier, after uint64, f func(acct.Suspended) error) error {
+	rows, err := q.QueryContext(ctx, `SELECT id, exporter, domain, interval, records, octets, packets, reason, since,
 		flow_end, source, position, flow FROM suspended WHERE id > ? ORDER BY id`, integer(after))
 	if err != nil {
-		return explain(state, err)
+		return err
 	}
 	return each(rows, func(rows *sql.Rows) error {
 		var r acct.Suspended
 		err := rows.Scan(&r.ID, &r.Key.Exporter, &r.Key.Domain, &r.Key.Interval, &r.Count.Records, &r.Count.Octets,
 			&r.Count.Packets, &r.Reason, &r.Since, &r.FlowEnd, &r.Source, &r.Position, &r.Flow)
 		if err != nil {
-			return explain(state, err)
+			return err
 		}
 		return f(r)
 	})

@@ -50,6 +50,9 @@ func newGroup(first uint64, at int64, capacity int) *group {
 	return &group{first: first, time: at, octets: b}
 }
 
+// begun returns the time of the first entry, Unix nanoseconds.
+func (g *group) begun() int64 { return int64(binary.BigEndian.Uint64(g.octets[8:])) }
+
 // last returns the position of the latest entry.
 func (g *group) last() uint64 { return g.first + uint64(g.count) - 1 }
 

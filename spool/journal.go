@@ -371,8 +371,8 @@ func (j *Journal) waitFull(ctx context.Context, err error) bool {
 func (j *Journal) commit(groups []*group) error {
 	err := j.w.transact(func() error {
 		for _, g := range groups {
-			err := j.w.exec("INSERT OR REPLACE INTO journal_group (last, first, data) VALUES (?, ?, ?)",
-				int64(g.last()), int64(g.first), g.octets)
+			err := j.w.exec("INSERT OR REPLACE INTO journal_group (last, first, time, data) VALUES (?, ?, ?, ?)",
+				int64(g.last()), int64(g.first), g.begun(), g.octets)
 			if err != nil {
 				return err
 			}

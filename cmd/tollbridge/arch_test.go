@@ -53,7 +53,7 @@ var home = map[string][]string{
 	"github.com/schollz/progressbar": {"cmd/tollbridge"},
 	"layeh.com/radius":               {"asm/users/radius"},
 	"github.com/jackc/pgx":           {"asm/users/sql"},
-	"github.com/klauspost/compress":  {"spool"},
+	"github.com/klauspost/compress":  {"spool", "spool/archive"},
 	"golang.org/x/net":               {"ipfix/collect", "ipfix/export"},
 	"golang.org/x/sync":              {"*"},
 	"golang.org/x/sys":               {"*"},

@@ -35,6 +35,7 @@ exporter, domain and interval gave to which record.`,
 		Args: cobra.NoArgs,
 	}
 	state := addStateFlags(cmd)
+	cmd.AddCommand(newAuditRecord(state))
 	out := formatFlag(cmd)
 	var since, until moment
 	var exporter, user string

@@ -104,7 +104,7 @@ func (b *bridge) open() error {
 		Config:          asm.Config{Store: b.spool, Journal: b.spool.Journal(), Log: b.log},
 		Feed:            func(after uint64) asm.Feed { return b.spool.Journal().Reader(after) },
 		Tick:            b.journal.tick,
-		Trim:            b.spool.Journal().Trim,
+		Trim:            b.trimJournal,
 		CheckpointEvery: b.cfg.Spool.Checkpoint,
 	})
 	if err != nil {
@@ -362,22 +362,6 @@ func (b *bridge) serve(ctx context.Context) error {
 // that has such a command registers its handlers here.
 func (b *bridge) serveControl(ctx context.Context) error {
 	return b.control.Serve(ctx, b.commands)
-}
-
-// keepHouse lets settled records go once they have been kept for long enough.
-func (b *bridge) keepHouse(ctx context.Context) error {
-	every := time.NewTicker(time.Minute)
-	defer every.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-every.C:
-			if _, err := b.spool.Outbox().TrimSettled(ctx, now, spool.Retention{Age: b.cfg.Spool.KeepSettled}); err != nil && ctx.Err() == nil {
-				b.log.Error("settled records can't be trimmed", "error", err)
-			}
-		}
-	}
 }
 
 // collectTLS reads the files for TLS and DTLS, where either is listened for.

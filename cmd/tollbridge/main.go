@@ -66,7 +66,7 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 		newSpool(), newAudit(), newDict(), newIPFIX(), newVersion(),
 	)
 	for _, group := range root.Commands() {
-		if group.HasSubCommands() {
+		if group.HasSubCommands() && group.RunE == nil {
 			group.RunE = runGroup
 		}
 	}

@@ -146,6 +146,8 @@ type Spool struct {
 	Audit       time.Duration `yaml:"audit"`
 	MaxJournal  Octets        `yaml:"maxJournal"`
 	MaxOutbox   Octets        `yaml:"maxOutbox"`
+	KeepJournal time.Duration `yaml:"keepJournal"`
+	KeepOctets  Octets        `yaml:"keepOctets"`
 	MinFree     Octets        `yaml:"minFree"`
 }
 
@@ -197,6 +199,7 @@ func Default() Config {
 		Spool: Spool{
 			Checkpoint: 2 * time.Second, KeepSettled: 24 * time.Hour, Audit: time.Minute,
 			MaxJournal: 50 << 30, MaxOutbox: 50 << 30, MinFree: 64 << 20,
+			KeepJournal: time.Hour, KeepOctets: 1 << 30,
 		},
 		Status: Status{Listen: netip.MustParseAddrPort("127.0.0.1:9739")},
 		Log:    Log{Level: "info", Format: "text"},

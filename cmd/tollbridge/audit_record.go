@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tollbridge/asm"
+	"tollbridge/asm/acct"
+	"tollbridge/spool"
+)
+
+func newAuditRecord(state *stateFlags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "record {ID | SESSION-ID NUMBER}",
+		Short: "Show which flow records an accounting record was made of",
+		Long: `Record reads again that part of the journal in which the octets of an accounting
+record arrived, with the pipeline's own code, and lists each flow that fell to
+the record: the journal entry that brought it, its addresses and times, and
+what of it was counted. The flows add up to the record's increment, to the
+octet; where they do not, since the journal is kept no longer
+(spool.keepJournal) or a first copy of a flow came before it, it says what
+differs in which row of the ledger. The exit status is 1 when something differs
+although the journal is kept from its beginning.`,
+		Example: `  tollbridge audit --user alice
+  tollbridge audit record 17
+  tollbridge audit record 'bridge.isp.example;1763776800;1' 3 -o csv`,
+		Args: cobra.RangeArgs(1, 2),
+	}
+	out := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := state.open()
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		l, err := findRecord(cmd.Context(), s, args)
+		if err != nil {
+			return err
+		}
+		origin, err := traceRecord(cmd.Context(), s, l)
+		if err != nil {
+			return err
+		}
+		if err := origin.print(cmd.OutOrStdout(), *out); err != nil {
+			return err
+		}
+		if len(origin.Differs) > 0 && origin.Whole {
+			for _, m := range origin.Differs {
+				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: record %d: %s\n", l.ID, m)
+			}
+			return errSilent
+		}
+		return nil
+	}
+	return cmd
+}
+
+// findRecord returns the record that the arguments name; of one in parts, that
+// which has the increment.
+func findRecord(ctx context.Context, s *spool.Spool, args []string) (spool.Listed, error) {
+	n, err := strconv.ParseUint(args[len(args)-1], 10, 64)
+	if err != nil {
+		return spool.Listed{}, fmt.Errorf("%q is not a number: give an ID from \"spool ls\", or a Session-Id and a record number", args[len(args)-1])
+	}
+	if len(args) == 1 {
+		return s.Show(ctx, n)
+	}
+	found, err := s.ShowNumber(ctx, args[0], uint32(n))
+	if err != nil {
+		return spool.Listed{}, err
+	}
+	return found[0], nil
+}
+
+// An origin is what an accounting record was made of.
+type origin struct {
+	ID        uint64     `json:"id"`
+	SessionID string     `json:"session_id"`
+	Number    uint32     `json:"number"`
+	User      string     `json:"user"`
+	Increment acct.Count `json:"increment"`
+	Found     acct.Count `json:"found"`
+	Whole     bool       `json:"journal_whole"`     // it is kept from its beginning, so nothing may differ
+	Differs   []string   `json:"differs,omitempty"` // where the flows do not add up, by row of the ledger
+	Flows     []flowView `json:"flows"`
+}
+
+// A flowView is a flow record as it fell to an accounting record.
+type flowView struct {
+	Position uint64    `json:"journal_position"`
+	Exporter string    `json:"exporter"`
+	Domain   uint32    `json:"domain"`
+	Interval time.Time `json:"interval"` // of arrival
+	Flow     string    `json:"flow"`
+	Start    time.Time `json:"start"`
+	End      time.Time `json:"end"`
+	acct.Usage
+	Count acct.Count `json:"count"`
+}
+
+func (o *origin) print(w io.Writer, f format) error {
+	t := table{value: o, columns: []string{"journal_position", "exporter", "domain", "interval", "flow", "start", "end", "input_octets", "output_octets", "input_packets", "output_packets"}}
+	for _, x := range o.Flows {
+		t.add(x.Position, x.Exporter, x.Domain, timeText(x.Interval), x.Flow, timeText(x.Start), timeText(x.End), x.InputOctets, x.OutputOctets, x.InputPackets, x.OutputPackets)
+	}
+	if err := t.print(w, f); err != nil || f != "table" {
+		return err
+	}
+	if len(o.Differs) == 0 {
+		_, err := fmt.Fprintf(w, "adds up to the record's increment: %d records, %d octets, %d packets\n", o.Increment.Records, o.Increment.Octets, o.Increment.Packets)
+		return err
+	}
+	fmt.Fprintf(w, "comes to %d octets, but the record's increment is %d, by what is kept of the journal:\n", o.Found.Octets, o.Increment.Octets)
+	for _, m := range o.Differs {
+		fmt.Fprintln(w, "  "+m)
+	}
+	return nil
+}
+
+// traceRecord reads the journal again from before the octets of l arrived
+// until it is cut. If that comes to another amount, since a first copy of
+// something came still earlier, it begins with the oldest entry.
+func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*origin, error) {
+	r := &l.Record
+	from := r.Event
+	for _, sh := range r.Shares {
+		if at := time.Unix(sh.Interval, 0); at.Before(from) {
+			from = at
+		}
+	}
+	var o *origin
+	read := uint64(math.MaxUint64)
+	for _, at := range []time.Time{from, time.Unix(0, 0)} {
+		opening, err := s.OpeningAt(ctx, at)
+		if err != nil && !errors.Is(err, spool.ErrNotFound) {
+			return nil, err
+		}
+		none := err != nil && opening.State == nil
+		if !none && opening.Position >= read {
+			break
+		}
+		read = opening.Position
+		o = &origin{
+			ID: l.ID, SessionID: r.SessionID, Number: r.Number, User: r.User, Increment: r.Increment(),
+			Whole: err == nil && opening.Position == 0, Flows: []flowView{},
+		}
+		if len(r.Shares) == 0 {
+			return o, nil
+		}
+		t := &recordTracer{want: r, open: make(map[uint64][]asm.TracedFlow)}
+		if !none {
+			if err := replayJournal(ctx, s, opening, t, func() bool { return t.found }); err != nil {
+				return nil, err
+			}
+		}
+		for _, f := range t.flows {
+			o.Flows = append(o.Flows, flowView{f.Position, f.Exporter, f.Domain, unixTime(f.Interval), f.Endpoints, f.Start, f.End, f.Usage, f.Count})
+			o.Found = o.Found.Plus(f.Count)
+		}
+		if o.compare(r); len(o.Differs) == 0 || none {
+			break
+		}
+	}
+	return o, nil
+}
+
+// replayJournal applies what the journal has behind an opening, until done
+// says so or it ends.
+func replayJournal(ctx context.Context, s *spool.Spool, o spool.Opening, t asm.Tracer, done func() bool) error {
+	j := s.Journal()
+	replay, err := asm.NewReplay(ctx, asm.Opening(o), j, t, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	reader := j.Reader(o.Position)
+	for at := o.Position; at < j.Durable(); {
+		entries, err := reader.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if err := replay.Apply(ctx, e); err != nil {
+				return err
+			}
+			if done() {
+				return nil
+			}
+			at = e.Position
+		}
+	}
+	return nil
+}
+
+// compare says which rows of the ledger gave r more than the flows that were
+// found.
+func (o *origin) compare(r *acct.Record) {
+	found := make(map[acct.LedgerKey]acct.Count)
+	for _, f := range o.Flows {
+		k := acct.LedgerKey{Exporter: f.Exporter, Domain: f.Domain, Interval: f.Interval.Unix()}
+		found[k] = found[k].Plus(f.Count)
+	}
+	for _, sh := range r.Shares {
+		if got := found[sh.LedgerKey]; got != sh.Count {
+			o.Differs = append(o.Differs, fmt.Sprintf("exporter %q domain %d interval %s gave %d records, %d octets, %d packets; the journal that is kept shows %d, %d, %d",
+				sh.Exporter, sh.Domain, timeText(unixTime(sh.Interval)), sh.Records, sh.Octets, sh.Packets, got.Records, got.Octets, got.Packets))
+		}
+	}
+}
+
+// A recordTracer collects the flows of one record.
+type recordTracer struct {
+	want  *acct.Record
+	open  map[uint64][]asm.TracedFlow // of the user's sessions, not cut yet
+	flows []asm.TracedFlow
+	found bool
+}
+
+// Flow implements asm.Tracer.
+func (t *recordTracer) Flow(session uint64, f asm.TracedFlow) {
+	if f.User == t.want.User {
+		t.open[session] = append(t.open[session], f)
+	}
+}
+
+// Record implements asm.Tracer.
+func (t *recordTracer) Record(session uint64, r *acct.Record) {
+	if r.SessionID == t.want.SessionID && r.Number == t.want.Number && r.Type == t.want.Type {
+		t.flows, t.found = t.open[session], true
+	}
+	delete(t.open, session)
+}

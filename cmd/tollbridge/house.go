@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"tollbridge/spool"
+)
+
+// keepHouse lets settled records go once they have been kept for long enough,
+// and keeps openings, at which the journal can be read again, while there is a
+// journal to be read.
+func (b *bridge) keepHouse(ctx context.Context) error {
+	every := time.NewTicker(time.Minute)
+	defer every.Stop()
+	var opened time.Time
+	for {
+		now := time.Now()
+		if keep := b.cfg.Spool.KeepJournal; keep > 0 && now.Sub(opened) >= min(keep/4, openingEvery) {
+			if err := b.spool.KeepOpening(ctx); err != nil && ctx.Err() == nil {
+				b.log.Error("the journal can't be opened for auditors at this point", "error", err)
+			}
+			opened = now
+		}
+		if _, err := b.spool.Outbox().TrimSettled(ctx, now, spool.Retention{Age: b.cfg.Spool.KeepSettled}); err != nil && ctx.Err() == nil {
+			b.log.Error("settled records can't be trimmed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-every.C:
+		}
+	}
+}
+
+// openingEvery is the most of the journal that an auditor reads in vain: an
+// opening of a million sessions takes seconds of work and tens of MiB.
+const openingEvery = 15 * time.Minute
+
+// trimJournal drops entries below a position that are not kept for auditors.
+func (b *bridge) trimJournal(ctx context.Context, below uint64) error {
+	keep := spool.Keep{Age: b.cfg.Spool.KeepJournal, Octets: int64(b.cfg.Spool.KeepOctets)}
+	return b.spool.Journal().TrimBut(ctx, below, time.Now(), keep)
+}
