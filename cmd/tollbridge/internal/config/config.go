@@ -86,6 +86,8 @@ type Users struct {
 
 	InBand     []string      `yaml:"inBand"`
 	InBandIdle time.Duration `yaml:"inBandIdle"`
+
+	RADIUS RADIUS `yaml:"radius"`
 }
 
 // Accounting turns flow records into accounting records.
@@ -172,7 +174,13 @@ func Default() Config {
 			UDPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 			TCPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 		},
-		Users: Users{Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour},
+		Users: Users{
+			Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour,
+			RADIUS: RADIUS{
+				Listen:         []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1813")},
+				ClockTolerance: 5 * time.Minute, MaxDelay: 24 * time.Hour,
+			},
+		},
 		Accounting: Accounting{
 			Mode:            "asm",
 			InterimInterval: 5 * time.Minute,
