@@ -32,10 +32,17 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	collected := m.b.collector.Stats()
 	counter("collector_kernel_dropped_total", "Datagrams that the kernel dropped since we read too slowly.", collected.Dropped)
 	counter("collector_refused_total", "Datagrams and connections of strangers, or beyond a limit.", collected.Refused)
+	counter("collector_handshakes_failed_total", "Handshakes of TLS and DTLS that came to nothing.", collected.Handshakes)
+	if at := m.b.credentials.expires.Load(); at != 0 {
+		gauge("collector_certificate_expiry_timestamp_seconds", "When our certificate for TLS and DTLS ends, in Unix time.", float64(at))
+	}
 	for name, e := range collected.Exporters {
 		counter("collector_messages_total", "Well-formed IPFIX Messages.", e.Messages, "exporter", name)
 		counter("collector_octets_total", "Octets of these.", e.Octets, "exporter", name)
 		counter("collector_sessions_opened_total", "Transport Sessions begun.", e.Opened, "exporter", name)
+		counter("collector_sessions_closed_total", "Of these, ended.", e.Closed, "exporter", name)
+		counter("collector_sessions_evicted_total", "Of those that ended, to make room for another.", e.Evicted, "exporter", name)
+		counter("collector_exporter_refused_total", "Connections of a known exporter beyond its limits.", e.Refused, "exporter", name)
 		for cause, n := range e.Malformed {
 			counter("collector_malformed_total", "Messages discarded as malformed.", n, "exporter", name, "cause", cause.String())
 		}
