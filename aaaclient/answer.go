@@ -13,6 +13,8 @@ import (
 type answer struct {
 	hopByHop, endToEnd uint32
 	result             uint32 // Result-Code or Experimental-Result-Code; 0 for neither
+	vendor             uint32 // of an Experimental-Result-Code
+	origin             []byte // Origin-Host; nil for none
 	session            []byte // Session-Id; nil for none
 	number             uint32 // Accounting-Record-Number, where hasNumber
 	hasNumber          bool
@@ -25,7 +27,7 @@ type answer struct {
 // malformed itself is an error.
 func parseAnswer(m peer.Message) (answer, error) {
 	a := answer{hopByHop: m.HopByHop, endToEnd: m.EndToEnd}
-	var origin, reporting, text, failed []byte
+	var reporting, text, failed []byte
 	for v, err := range avp.Scan(m.AVPs()) {
 		if err != nil {
 			return a, fmt.Errorf("aaaclient: answer: %w", err)
@@ -42,9 +44,16 @@ func parseAnswer(m peer.Message) (answer, error) {
 			}
 		case avp.ExperimentalResult:
 			// Codes of vendors follow the classes of Result-Code (RFC 6733, Section 7.7).
-			if inner, ok := avp.Find(v.Data, avp.ExperimentalResultCode, 0); ok && a.result == 0 {
-				if a.result, err = inner.Uint32(); err != nil {
-					return a, fmt.Errorf("aaaclient: answer: Experimental-Result-Code: %w", err)
+			inner, ok := avp.Find(v.Data, avp.ExperimentalResultCode, 0)
+			if !ok || a.result != 0 {
+				continue
+			}
+			if a.result, err = inner.Uint32(); err != nil {
+				return a, fmt.Errorf("aaaclient: answer: Experimental-Result-Code: %w", err)
+			}
+			if id, ok := avp.Find(v.Data, avp.VendorID, 0); ok {
+				if a.vendor, err = id.Uint32(); err != nil {
+					return a, fmt.Errorf("aaaclient: answer: Vendor-Id: %w", err)
 				}
 			}
 		case avp.AccountingRecordNumber:
@@ -53,7 +62,7 @@ func parseAnswer(m peer.Message) (answer, error) {
 			}
 			a.hasNumber = true
 		case avp.OriginHost:
-			origin = v.Data
+			a.origin = v.Data
 		case avp.ErrorReportingHost:
 			reporting = v.Data
 		case avp.ErrorMessage:
@@ -62,12 +71,15 @@ func parseAnswer(m peer.Message) (answer, error) {
 			failed = v.Data
 		}
 	}
-	if judge(a.result) != settle {
-		a.host = printable(origin)
+	if a.result/1000 != 2 {
+		a.host = printable(a.origin)
 		if len(reporting) > 0 {
 			a.host = printable(reporting)
 		}
 		a.reason = reason(text, failed)
+		if a.vendor != 0 {
+			a.reason = strings.TrimSuffix(fmt.Sprintf("Experimental-Result of vendor %d; %s", a.vendor, a.reason), "; ")
+		}
 	}
 	return a, nil
 }

@@ -21,7 +21,7 @@ func TestParseAnswer(t *testing.T) {
 		bad    bool
 	}{
 		"success":                   {avps: u32(avp.ResultCodeAVP, 2001), result: 2001},
-		"Experimental-Result (7.6)": {avps: group(avp.ExperimentalResult, append(u32(avp.VendorID, 10415), u32(avp.ExperimentalResultCode, 5030)...)), result: 5030},
+		"Experimental-Result (7.6)": {avps: group(avp.ExperimentalResult, append(u32(avp.VendorID, 10415), u32(avp.ExperimentalResultCode, 5030)...)), result: 5030, reason: "Experimental-Result of vendor 10415"},
 		"neither":                   {avps: text(avp.OriginHost, "a.example"), host: "a.example"},
 		"Error-Reporting-Host before Origin-Host":         {avps: append(append(u32(avp.ResultCodeAVP, 3002), text(avp.OriginHost, "relay.example")...), text(avp.ErrorReportingHost, "far.example")...), result: 3002, host: "far.example"},
 		"5014 with the malformed AVP in Failed-AVP (7.5)": {avps: append(u32(avp.ResultCodeAVP, 5014), group(avp.FailedAVP, []byte{0, 0, 1, 8, 0x40, 0, 0, 99})...), result: 5014, reason: "Failed-AVP 0000010840000063"},

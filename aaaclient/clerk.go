@@ -19,6 +19,7 @@ type job struct {
 
 // A fetch asks for records of the outbox.
 type fetch struct {
+	route  *route
 	max    int // 0 for nothing
 	after  uint64
 	refill *session // whose records were left before; nil for records never seen
@@ -30,6 +31,8 @@ type done struct {
 	job
 	settleErr, markErr, fetchErr error
 	records                      []acct.Delivery
+	through                      uint64 // the route's records up to this ID were seen
+	more                         bool   // and there may be more of them
 }
 
 // clerkTimeout bounds the work for one job.
@@ -55,7 +58,18 @@ func (c *Client) work(ctx context.Context, j job) done {
 		d.markErr = c.cfg.Outbox.MarkSent(ctx, j.mark)
 	}
 	if j.fetch.max > 0 {
-		d.records, d.fetchErr = c.cfg.Outbox.Pending(ctx, j.fetch.after, j.fetch.max)
+		d.records, d.through, d.more, d.fetchErr = c.read(ctx, j.fetch)
 	}
 	return d
+}
+
+// read asks the Outbox for what f wants.
+func (c *Client) read(ctx context.Context, f fetch) (records []acct.Delivery, through uint64, more bool, err error) {
+	if serves := f.route.serves; serves != nil {
+		return c.cfg.Outbox.(RealmOutbox).PendingOf(ctx, f.after, f.max, serves)
+	}
+	if records, err = c.cfg.Outbox.Pending(ctx, f.after, f.max); len(records) > 0 {
+		through = records[len(records)-1].ID
+	}
+	return records, through, len(records) == f.max, err
 }

@@ -41,11 +41,25 @@ type Outbox interface {
 	Wake() <-chan struct{}
 }
 
+// A RealmOutbox is an Outbox that reads the records of some realms alone. A
+// Config with several Routes wants one, so that records that can't be delivered
+// do not stand before others.
+type RealmOutbox interface {
+	Outbox
+	// PendingOf is Pending for records whose Realm of reports true. All of
+	// those up to ID through were looked at, and there may be more of them.
+	// It may return none of many.
+	PendingOf(ctx context.Context, after uint64, max int, of func(realm []byte) bool) (records []acct.Delivery, through uint64, more bool, err error)
+}
+
 // A Peer is a Diameter node that records are sent to.
 type Peer struct {
-	Host     string   // Origin-Host expected; "" takes any
-	Address  string   // host:port
-	Optional []uint32 // codes of standard AVPs that it gets with the M bit clear, since it does not know them
+	Host     string            // Origin-Host expected; "" takes any, over TLS none
+	Address  string            // host:port
+	Priority int               // peers of a lower one are preferred
+	Weight   int               // share of the load among peers of one Priority; 0: it stands by for those listed before it
+	TLS      *peer.Credentials // nil is no TLS (RFC 6733, Section 13.1: from the start)
+	Optional []uint32          // codes of standard AVPs that it gets with the M bit clear, since it does not know them
 }
 
 // A Config says who delivers what to whom.
@@ -57,6 +71,8 @@ type Config struct {
 
 	DestinationRealm string           // of records that name none; "" means OriginRealm
 	Peers            []Peer           // required: the primary, then its backups in order; at most 64
+	Routes           []Route          // which peers take which realms' records; none: all take all
+	Fates            map[Code]Fate    // other fates than DefaultFate's
 	Outbox           Outbox           // required
 	Dictionary       *dict.Dictionary // writes records as AVPs; nil means dict.For(0)
 	Application      uint32           // Acct-Application-Id; 0 means base accounting, 3
@@ -142,6 +158,20 @@ func (c Config) check() error {
 		if p.Host != "" && !avp.ValidIdentity(p.Host) {
 			return fmt.Errorf("aaaclient: Config.Peers[%d].Host %q is no DiameterIdentity", i, p.Host)
 		}
+		if p.Host == "" && p.TLS != nil {
+			return fmt.Errorf("aaaclient: Config.Peers[%d].Host is required over TLS, for the certificate to be compared with", i)
+		}
+		if p.Weight < 0 {
+			return fmt.Errorf("aaaclient: Config.Peers[%d].Weight is %d, must be at least 0", i, p.Weight)
+		}
+	}
+	if err := c.checkRoutes(); err != nil {
+		return err
+	}
+	for code, fate := range c.Fates {
+		if err := checkFate(code, fate); err != nil {
+			return fmt.Errorf("aaaclient: Config.Fates: %w", err)
+		}
 	}
 	for _, limit := range [...]struct {
 		name         string
@@ -158,11 +188,48 @@ func (c Config) check() error {
 	return nil
 }
 
+func (c Config) checkRoutes() error {
+	if _, ok := c.Outbox.(RealmOutbox); !ok && len(c.Routes) > 1 {
+		return errors.New("aaaclient: Config.Outbox can't read by realm, which several Routes want")
+	}
+	realms, rest := map[string]bool{}, len(c.Routes) == 0
+	for i, r := range c.Routes {
+		if len(r.Realms) == 0 {
+			if rest && i > 0 {
+				return fmt.Errorf("aaaclient: Config.Routes[%d].Realms is empty, as another route's is", i)
+			}
+			rest = true
+		}
+		for _, realm := range r.Realms {
+			switch {
+			case !avp.ValidIdentity(realm):
+				return fmt.Errorf("aaaclient: Config.Routes[%d].Realms: %q is no realm", i, realm)
+			case realms[fold(realm)]:
+				return fmt.Errorf("aaaclient: Config.Routes[%d].Realms: %q has a route already", i, realm)
+			}
+			realms[fold(realm)] = true
+		}
+		for _, p := range r.Peers {
+			if p < 0 || p >= len(c.Peers) {
+				return fmt.Errorf("aaaclient: Config.Routes[%d].Peers: there is no peer %d", i, p)
+			}
+		}
+		if r.Rate < 0 {
+			return fmt.Errorf("aaaclient: Config.Routes[%d].Rate is %d, must be at least 0", i, r.Rate)
+		}
+	}
+	if !rest {
+		return errors.New("aaaclient: Config.Routes has no route for other realms than those it names")
+	}
+	return nil
+}
+
 // A Client delivers the records of one Outbox.
 type Client struct {
-	cfg   Config
-	links []*link
-	count counters
+	cfg    Config
+	links  []*link
+	routes []wayTo
+	count  counters
 }
 
 // New returns a Client that does nothing until Run.
@@ -179,5 +246,6 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.links = append(c.links, l)
 	}
+	c.makeRoutes()
 	return c, nil
 }

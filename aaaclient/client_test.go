@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,8 +28,18 @@ func TestNewRefuses(t *testing.T) {
 		"Config.Peers[0].Host":            func(c *Config) { c.Peers = []Peer{{Address: "localhost:1", Host: "a b"}} },
 		"is below 6s (RFC 3539, Section ": func(c *Config) { c.Watchdog = time.Second },
 		"Config.Window is -1":             func(c *Config) { c.Window = -1 },
+		"is required over TLS":            func(c *Config) { c.Peers[0].TLS = new(peer.Credentials) },
+		"which several Routes want":       func(c *Config) { c.Routes = []Route{{}, {Realms: []string{"a.example"}}}; c.Outbox = plain{c.Outbox} },
+		"has a route already": func(c *Config) {
+			c.Routes = []Route{{}, {Realms: []string{"a.example"}}, {Realms: []string{"A.Example"}}}
+		},
+		"no route for other realms": func(c *Config) { c.Routes = []Route{{Realms: []string{"a.example"}}} },
+		"as another route's is":     func(c *Config) { c.Routes = []Route{{}, {}} },
+		"there is no peer 1":        func(c *Config) { c.Routes = []Route{{Peers: []int{1}}} },
+		"means success":             func(c *Config) { c.Fates = map[Code]Fate{{Result: 2001}: Quarantine} },
 	} {
 		cfg := good
+		cfg.Peers = slices.Clone(cfg.Peers)
 		spoil(&cfg)
 		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("error %v, want %q in it", err, name)
@@ -36,19 +47,8 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
-func TestJudge(t *testing.T) {
-	for result, want := range map[uint32]verdict{
-		2001: settle, 2002: settle,
-		3002: again, 3004: again, 4001: again, 4002: again, 4003: again, 4999: again, 5006: again, 5012: again, 0: again,
-		3003: reroute, 3005: reroute, 3006: reroute,
-		1001: quarantine, 3001: quarantine, 3007: quarantine, 3008: quarantine, 3009: quarantine, 3010: quarantine,
-		5001: quarantine, 5004: quarantine, 5005: quarantine, 5009: quarantine, 5014: quarantine, 5015: quarantine, 6000: quarantine,
-	} {
-		if got := judge(result); got != want {
-			t.Errorf("Result-Code %d: %v, want %v", result, got, want)
-		}
-	}
-}
+// plain is an Outbox and nothing else.
+type plain struct{ Outbox }
 
 // TestMisbehaviour has one peer that misbehaves in one way, for a while: all
 // records are acknowledged in the end.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/bits"
 	"time"
 
 	"tollbridge/aaaclient/peer"
@@ -27,26 +26,20 @@ type delivery struct {
 	debug bool
 
 	sessions map[string]*session
-	stages   [stages]int // sessions in each stage
-	ready    fifo[*session]
-	sendable fifo[*session]
+	routes   []*route
+	turn     int            // the route that may read next
 	suspects fifo[*session] // of killing connections: sent alone
-	alone    *session       // the suspect in flight
 	waits    waits
-	reading  fifo[*session]
 	late     map[uint32]*session // by End-to-End Identifier: records with a sending that was given up
-	targets  []*link             // that take requests in this round, best first
 
 	settle  []acct.Settlement
 	settled []*session // beside settle
 	marks   []*session // to be marked
 	busy    bool       // the clerk has a job
 	retry   time.Time  // no job before; after a failure of the outbox
-	held    int        // records in memory
-	cursor  uint64     // the highest ID read in order
-	end     bool       // nothing was above cursor
+	mute    uint64     // set of links that answer no requests
+	answers uint64     // that belonged to a request
 	wakes   uint64     // how often the outbox said that it has new records
-	rewind  bool       // some of them may be below cursor
 	failing bool       // the outbox's last call failed
 
 	stopping bool
@@ -59,31 +52,41 @@ const (
 )
 
 func newDelivery(c *Client) *delivery {
-	return &delivery{
+	d := &delivery{
 		Client: c, now: time.Now(), sessions: map[string]*session{}, late: map[uint32]*session{},
 		debug: c.cfg.Log.Enabled(context.Background(), slog.LevelDebug),
 	}
+	for i := range c.routes {
+		d.routes = append(d.routes, newRoute(&c.routes[i]))
+	}
+	return d
 }
 
 // move puts s into a stage and, where the stage has one, into its queue.
 func (d *delivery) move(s *session, to stage) {
-	if s.stage == waiting {
+	switch s.stage {
+	case waiting:
 		heap.Remove(&d.waits, s.at)
+	case marking, sendable:
+		if to != sendable {
+			s.unassign()
+		}
 	}
-	d.stages[s.stage]--
-	d.stages[to]++
+	r := s.route
+	r.stages[s.stage]--
+	r.stages[to]++
 	s.stage = to
 	var q *fifo[*session]
 	switch to {
 	case ready:
-		q = &d.ready
+		q = &r.ready
 	case sendable:
-		if q = &d.sendable; s.alone {
+		if q = &r.sendable; s.alone {
 			d.suspects.push(s)
 			return
 		}
 	case reading:
-		q = &d.reading
+		q = &r.reading
 	case waiting:
 		heap.Push(&d.waits, s)
 		return
@@ -124,8 +127,10 @@ func (d *delivery) round(now time.Time) {
 		}
 	}
 	d.aim()
-	d.admit()
-	d.send()
+	if !d.stopping {
+		d.admit()
+		d.send()
+	}
 	for _, l := range d.links {
 		if len(l.requests) > 0 {
 			l.live.Send(l.requests) //nolint:errcheck // the event of the closed connection follows
@@ -133,9 +138,15 @@ func (d *delivery) round(now time.Time) {
 		}
 		if l.window != nil {
 			l.count.inFlight.Store(uint64(l.window.Len()))
+			l.count.limit.Store(int64(l.pace.limit()))
+			l.count.reduced.Store(l.pace.reduced)
 		}
-		if len(d.targets) == 0 && d.held > 0 {
-			poke(l.wanted)
+	}
+	for _, r := range d.routes {
+		if len(r.targets) == 0 && r.held > 0 {
+			for _, l := range r.links {
+				poke(l.wanted)
+			}
 		}
 	}
 }
@@ -157,98 +168,15 @@ func (d *delivery) next() time.Time {
 	if len(d.waits) > 0 {
 		earlier(d.waits[0].due)
 	}
+	for _, r := range d.routes {
+		if r.bucket.rate > 0 && r.ready.len() > 0 && len(r.targets) > 0 {
+			earlier(r.bucket.due())
+		}
+	}
 	if d.retry.After(d.now) {
 		earlier(d.retry)
 	}
 	return t
-}
-
-// aim finds the links that take requests: those in OKAY, in the configured
-// order, or, while there are none, those in REOPEN. Requests on a link that
-// takes none move to one that does (RFC 3539, Section 3.4.1: Failover).
-func (d *delivery) aim() {
-	var okay, reopen [maxPeers]*link
-	var n, m int
-	for _, l := range d.links {
-		if l.live == nil {
-			continue
-		}
-		switch s := l.live.Status(); {
-		case !s.Proven || s.Leaving:
-		case s.State == peer.Okay:
-			okay[n] = l
-			n++
-		case s.State == peer.Reopen:
-			reopen[m] = l
-			m++
-		}
-	}
-	d.targets = append(d.targets[:0], okay[:n]...)
-	if n == 0 {
-		d.targets = append(d.targets, reopen[:m]...)
-		return
-	}
-	for _, l := range d.links {
-		if l.live == nil || l.window.Len() == 0 {
-			continue
-		}
-		if s := l.live.Status(); s.State == peer.Suspect {
-			l.log.Warn("peer is suspect: its requests go elsewhere", "requests", l.window.Len())
-			for _, s := range l.window.All() {
-				d.abandon(s)
-				d.unaloneAll(s)
-				d.move(s, sendable)
-			}
-		}
-	}
-}
-
-// choose returns the link for the head of s, or nil while there is none: the
-// first that has not failed it, else the first with a route.
-func (d *delivery) choose(s *session) *link {
-	for _, l := range d.targets {
-		if l.bit()&(s.avoid|s.refused) == 0 {
-			return l
-		}
-	}
-	for _, l := range d.targets {
-		if l.bit()&s.refused == 0 {
-			return l
-		}
-	}
-	if len(d.targets) == 0 {
-		return nil
-	}
-	return d.targets[0]
-}
-
-// send transmits what may be sent and has room.
-func (d *delivery) send() {
-	if d.alone != nil || len(d.targets) == 0 || d.stopping {
-		return
-	}
-	for d.suspects.len() > 0 {
-		if d.stages[inFlight] > 0 {
-			return
-		}
-		if s := d.suspects.pop(); s.stage == sendable && s.alone {
-			d.alone = s
-			d.transmit(s, d.choose(s))
-			return
-		}
-	}
-	for n := d.sendable.len(); n > 0; n-- {
-		s := take(&d.sendable, sendable)
-		if s == nil {
-			return
-		}
-		if l := d.choose(s); l.window.Free() > 0 {
-			d.transmit(s, l)
-		} else {
-			s.queued[sendable] = true
-			d.sendable.push(s)
-		}
-	}
 }
 
 // transmit encodes the head of s for l. It leaves at the end of the round.
@@ -259,6 +187,7 @@ func (d *delivery) transmit(s *session, l *link) {
 		flags |= avp.FlagRetransmitted
 		d.count.resent.Add(1)
 	}
+	d.move(s, inFlight)
 	s.link, s.hopByHop = l, l.window.Add(h.EndToEnd, s)
 	s.sendings++
 	s.copies |= l.bit()
@@ -271,17 +200,20 @@ func (d *delivery) transmit(s *session, l *link) {
 		Flags: flags, Command: avp.CommandAccounting, Application: d.cfg.Application,
 		HopByHop: s.hopByHop, EndToEnd: h.EndToEnd,
 	})
-	l.requests = d.cfg.Dictionary.AppendRecord(l.requests, &h.Record, l.options)
+	options := l.options
+	options.DestinationHost = s.route.hosts[s.id]
+	l.requests = d.cfg.Dictionary.AppendRecord(l.requests, &h.Record, options)
 	avp.SetLength(l.requests[start:])
 	d.count.sent.Add(1)
 	l.count.sent.Add(1)
-	d.move(s, inFlight)
+	s.route.count.sent.Add(1)
 }
 
 // abandon gives up waiting for s where it is in flight. An answer that comes
 // late settles it all the same.
 func (d *delivery) abandon(s *session) {
 	s.link.window.Remove(s.hopByHop)
+	s.link.released(s)
 	s.link = nil
 	s.abandoned = true
 	d.late[s.head().EndToEnd] = s
@@ -291,26 +223,23 @@ func (d *delivery) abandon(s *session) {
 func (d *delivery) land(s *session) {
 	if s.link != nil {
 		s.link.window.Remove(s.hopByHop)
+		s.link.released(s)
 		s.link = nil
 	}
 	if s.abandoned {
 		s.abandoned = false
 		delete(d.late, s.head().EndToEnd)
 	}
-	if d.alone == s {
-		d.alone = nil
-	}
 	s.alone = false
 	s.drops, s.timeouts = 0, 0
 }
 
-// unaloneAll ends the suspicion of every record if s was being tried alone: a
-// peer that is silent proves nothing about it.
-func (d *delivery) unaloneAll(s *session) {
-	if d.alone != s {
+// acquit ends the suspicion of every record if s was being tried alone: a peer
+// that is silent proves nothing about it.
+func (d *delivery) acquit(s *session) {
+	if !s.alone {
 		return
 	}
-	d.alone = nil
 	s.alone, s.drops = false, 0
 	for d.suspects.len() > 0 {
 		if s := d.suspects.pop(); s.alone && s.stage == sendable {
@@ -333,7 +262,8 @@ func (d *delivery) expire(l *link) {
 		d.count.timeouts.Add(1)
 		l.count.timeouts.Add(1)
 		d.abandon(s)
-		d.unaloneAll(s)
+		d.acquit(s)
+		d.silent(l)
 		s.avoid = l.bit()
 		if s.timeouts++; s.timeouts == 1 {
 			d.move(s, sendable)
@@ -359,6 +289,7 @@ func (d *delivery) happen(e event) {
 	switch {
 	case e.opened != nil:
 		l.live, l.window, l.requests = e.opened, peer.NewWindow[*session](d.cfg.Window), l.requests[:0]
+		l.pace = newPace(d.cfg.Window)
 	case e.answers != nil:
 		d.count.unmatched.Add(e.answers.bad)
 		for i := range e.answers.list {
@@ -373,24 +304,37 @@ func (d *delivery) happen(e event) {
 // closed sends what was in flight again, elsewhere or when l is back. A peer
 // that cuts the connection off may do so because of a record (a "poison
 // record"): one that was in flight each time is sent alone and, if that ends
-// the same way, quarantined.
+// the same way while the peer answers other records, quarantined. A peer that
+// has answered nothing since may cut off whatever it is sent, so the record
+// waits until it is known better.
 func (d *delivery) closed(l *link, err error) {
 	var left *peer.DisconnectError
 	cut := !errors.As(err, &left) && !errors.Is(err, peer.ErrSilent) && !d.stopping
 	for _, s := range l.window.All() {
-		alone := d.alone == s
+		alone := s.alone
 		d.abandon(s)
 		s.copies &^= l.bit()
 		switch {
 		case !cut:
-			d.unaloneAll(s)
+			d.acquit(s)
 			d.move(s, sendable)
-		case alone:
+		case alone && l.answered > s.innocent:
 			d.land(s)
 			d.refuse(s, l.peer.Address, 0, fmt.Sprintf(
-				"the connection was cut off %d times in a row while this record was in flight, at last with nothing else: %v", d.cfg.Poison+1, err))
+				"the connection was cut off %d times in a row while this record was in flight, at last with nothing else: %v", s.cuts+1, err))
+			l.pardon()
+		case alone:
+			s.cuts++
+			d.count.unproven.Add(1)
+			l.accuse()
+			s.due = d.now.Add(d.backoff(s.cuts))
+			d.move(s, waiting)
 		default:
+			if s.drops == 0 {
+				s.innocent, s.cuts = d.answers, 0
+			}
 			s.drops++
+			s.cuts++
 			s.alone = s.drops >= d.cfg.Poison
 			d.move(s, sendable)
 		}
@@ -424,6 +368,12 @@ func (d *delivery) answered(l *link, a *answer) {
 	}
 	d.count.answered.Add(1)
 	l.count.answered.Add(1)
+	d.spoken(l)
+	l.pardon()
+	latency := time.Duration(-1)
+	if s.link == l {
+		latency = d.now.Sub(s.due) + d.cfg.Timeout
+	}
 	h := s.head()
 	if d.debug {
 		l.log.Debug("aca received", "session_id", s.id, "number", h.Record.Number, "end_to_end", a.endToEnd, "result_code", a.result)
@@ -433,18 +383,28 @@ func (d *delivery) answered(l *link, a *answer) {
 	if by == "" {
 		by = l.peer.Address
 	}
-	switch judge(a.result) {
-	case settle:
+	switch d.judge(a) {
+	case Settle:
+		if latency >= 0 {
+			l.pace.measure(d.now, latency, d.cfg.Timeout)
+		}
+		s.route.count.settled.Add(1)
+		s.route.learn(s, a)
 		d.finish(s, acct.Settlement{ID: h.ID, State: acct.Acknowledged, Result: a.result, Peer: l.name(), At: d.now})
-	case quarantine:
+	case Quarantine:
 		d.refuse(s, by, a.result, a.reason)
-	case again:
+	case Wait:
 		s.avoid = l.bit()
+		delete(s.route.hosts, s.id)
+		if a.result != avp.ResultUnableToDeliver {
+			l.pace.slow(d.now)
+		}
 		d.again(s, by, a, d.backoff(int(min(h.Attempts, 30))))
-	case reroute:
+	case Reroute:
+		delete(s.route.hosts, s.id)
 		s.refused |= l.bit()
 		s.reroutes++
-		if bits.OnesCount64(s.refused) == len(d.links) || s.reroutes >= maxReroutes {
+		if s.refused&s.route.mask == s.route.mask || s.reroutes >= maxReroutes {
 			d.refuse(s, by, a.result, a.reason)
 			return
 		}
@@ -465,6 +425,7 @@ func (d *delivery) refuse(s *session, by string, result uint32, reason string) {
 	h := s.head()
 	d.cfg.Log.Warn("record is quarantined", "session_id", s.id, "number", h.Record.Number,
 		"result_code", result, "origin_host", by, "reason", reason)
+	s.route.count.quarantined.Add(1)
 	d.finish(s, acct.Settlement{ID: h.ID, State: acct.Quarantined, Result: result, Peer: by, Reason: reason, At: d.now})
 }
 
@@ -472,7 +433,7 @@ func (d *delivery) refuse(s *session, by string, result uint32, reason string) {
 func (d *delivery) finish(s *session, settlement acct.Settlement) {
 	d.note(s, settlement)
 	s.pop()
-	d.held--
+	s.route.held--
 	d.proceed(s)
 }
 
@@ -482,7 +443,7 @@ func (d *delivery) finish(s *session, settlement acct.Settlement) {
 func (d *delivery) again(s *session, by string, a *answer, pause time.Duration) {
 	id := s.head().ID
 	d.note(s, acct.Settlement{ID: id, State: acct.Pending, Result: a.result, Peer: by, Reason: a.reason, At: d.now})
-	d.held -= len(s.queue)
+	s.route.held -= len(s.queue)
 	s.queue, s.skipped, s.last = nil, id, id-1
 	s.read = true
 	if s.due = d.now.Add(pause); pause > 0 {
@@ -515,7 +476,7 @@ func (d *delivery) proceed(s *session) {
 // forget drops a session that has nothing left.
 func (d *delivery) forget(s *session) {
 	if s.idle() {
-		d.stages[resting]--
+		s.route.stages[resting]--
 		delete(d.sessions, s.id)
 	}
 }

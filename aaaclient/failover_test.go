@@ -332,5 +332,8 @@ func TestRequeue(t *testing.T) {
 		o.requeue(4)
 		drained(t, o)
 		o.check(t, acct.Acknowledged)
+		if state, got := o.state(10); state != acct.Acknowledged || len(got) != 1 {
+			t.Errorf("requeued record is %v: %v", state, got)
+		}
 	})
 }

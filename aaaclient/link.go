@@ -3,8 +3,11 @@ package aaaclient
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -35,6 +38,16 @@ type link struct {
 	window   *peer.Window[*session] // nil while live is
 	oldest   time.Time              // no request in window times out before
 	requests []byte                 // encoded, to be sent at the end of the round
+	rank     int                    // the lowest is preferred; those of one rank share load
+	salt     uint64                 // of claims
+	parked   fifo[*session]         // ready, until there is room
+	assigned int                    // marking and sendable sessions that are meant for it
+	alone    bool                   // a suspect is in flight, and nothing else may be
+	answered uint64                 // delivery.answers at its latest
+	pace     pace
+
+	unanswered int       // requests in a row
+	probe      time.Time // a mute link gets no request before, while there are others
 }
 
 // bit is the link's place in a set of links.
@@ -51,9 +64,34 @@ func newLink(c *Client, index int, p Peer) (*link, error) {
 			OriginHost: c.cfg.OriginHost, OriginRealm: c.cfg.OriginRealm, DestinationRealm: c.cfg.DestinationRealm,
 			Application: c.cfg.Application, OriginStateID: c.cfg.StateID, Optional: p.Optional,
 		},
-		log: c.cfg.Log.With("peer", p.Address),
+		log: c.cfg.Log.With("peer", p.Address), salt: hash(p.Host + " " + p.Address), pace: newPace(c.cfg.Window),
 	}, nil
 }
+
+// accuse says that the peer has cut off the connection at a record that it was
+// sent alone, and nothing proves that it takes others: no record is blamed, and
+// the peer is tried less often.
+func (l *link) accuse() {
+	if l.count.cuts.Add(1) == 1 {
+		l.log.Error("peer cuts the connection off whatever it is sent: records wait, none is blamed")
+	}
+}
+
+// pardon ends that.
+func (l *link) pardon() {
+	if l.count.cuts.Load() > 0 {
+		l.count.cuts.Store(0)
+		l.log.Info("peer answers again")
+	}
+}
+
+// pause returns how long to wait between two attempts to connect.
+func (l *link) pause() time.Duration {
+	return l.client.cfg.Connect << min(l.count.cuts.Load(), maxPause)
+}
+
+// maxPause bounds how often it is doubled for a peer that cuts connections off.
+const maxPause = 4
 
 // A Conn is a connection as delivery uses it, a *peer.Conn.
 type Conn interface {
@@ -98,7 +136,7 @@ func (l *link) run(ctx context.Context, events chan<- event, changed chan<- stru
 		}
 		last = err
 		l.fail(err)
-		if !sleep(ctx, l.client.cfg.Connect-time.Since(start)) {
+		if !sleep(ctx, l.pause()-time.Since(start)) {
 			return
 		}
 		var left *peer.DisconnectError
@@ -123,7 +161,7 @@ func (l *link) run(ctx context.Context, events chan<- event, changed chan<- stru
 func (l *link) serve(ctx context.Context, events chan<- event, changed chan<- struct{}) error {
 	dialing, cancel := context.WithTimeout(ctx, peer.DefaultTimeout)
 	defer cancel()
-	nc, err := l.client.cfg.Dial(dialing, "tcp", l.peer.Address)
+	nc, err := l.dial(dialing)
 	if err != nil {
 		return err
 	}
@@ -148,6 +186,21 @@ func (l *link) serve(ctx context.Context, events chan<- event, changed chan<- st
 	l.mu.Unlock()
 	events <- event{link: l, closed: true, err: err}
 	return err
+}
+
+// dial connects the transport: over TLS the peer has shown a certificate for
+// its DiameterIdentity before the first octet of Diameter.
+func (l *link) dial(ctx context.Context) (net.Conn, error) {
+	nc, err := l.client.cfg.Dial(ctx, "tcp", l.peer.Address)
+	if err != nil || l.peer.TLS == nil {
+		return nc, err
+	}
+	secure := tls.Client(nc, l.peer.TLS.Client(l.peer.Host))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return secure, nil
 }
 
 // name returns the peer's Origin-Host, or its address where none is known.

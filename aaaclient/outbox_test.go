@@ -174,11 +174,28 @@ func records(sessions, perSession int) []acct.Record {
 	return out
 }
 
-// requeue makes a settled record pending again, as an operator does.
+// requeue puts a record once more to the end, as an operator does.
 func (o *outboxModel) requeue(id uint64) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.rows[id-1].state = acct.Pending
-	o.pending++
-	o.wake <- struct{}{}
+	r := o.rows[id-1].Record
+	o.mu.Unlock()
+	o.add(r)
+}
+
+// PendingOf looks at ten records at once.
+func (o *outboxModel) PendingOf(ctx context.Context, after uint64, max int, of func(realm []byte) bool) (list []acct.Delivery, through uint64, more bool, err error) {
+	all, err := o.Pending(ctx, after, 10)
+	if err != nil {
+		return nil, after, true, err
+	}
+	through = after
+	for _, r := range all {
+		if len(list) == max {
+			return list, through, true, nil
+		}
+		if through = r.ID; of([]byte(r.Record.Realm)) {
+			list = append(list, r)
+		}
+	}
+	return list, through, len(all) == 10, nil
 }

@@ -2,6 +2,7 @@ package aaaclient
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"slices"
@@ -28,6 +29,8 @@ type rogue struct {
 	host string                             // "" means acct.home.example
 	act  func(c *rogueConn, r rogueRequest) // nil accounts for each
 	cea  func(peer.Node) error              // refuses capabilities
+
+	secure *peer.Credentials // nil is no TLS
 
 	mu    sync.Mutex
 	conns []*rogueConn
@@ -134,6 +137,9 @@ func (r *rogue) listen(t testing.TB) string {
 					return nil
 				}
 				return err
+			}
+			if r.secure != nil {
+				nc = tls.Server(nc, r.secure.Server())
 			}
 			g.Go(func() { r.serve(ctx, nc) })
 		}

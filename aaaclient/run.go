@@ -62,7 +62,7 @@ func (d *delivery) loop(ctx context.Context, events <-chan event, changed <-chan
 		}
 		if d.stopping {
 			late := !d.now.Before(grace)
-			if !d.busy && (len(d.settle) == 0 || late) && (d.stages[inFlight] == 0 || late) {
+			if !d.busy && (len(d.settle) == 0 || late) && (d.flying() == 0 || late) {
 				return
 			}
 		}

@@ -24,13 +24,16 @@ const (
 // of which only the first, the head, is ever on its way.
 type session struct {
 	id       string
+	route    *route
 	queue    []acct.Delivery
 	last     uint64 // the highest ID that was queued; those at or below are in the queue or settled
 	skipped  uint64 // from this ID on, records were left in the outbox; 0 for none
 	settling int    // settlements that are not durable yet
+	hash     uint64 // of id; 0 until it is wanted
 
 	stage   stage
-	queued  [stages]bool // in delivery.ready, in delivery.sendable
+	queued  [stages]bool // in route.ready or link.parked, in route.sendable, in route.reading
+	to      *link        // a marking or sendable head is meant for it; nil for none
 	at      int          // in delivery.waits; -1 outside
 	due     time.Time    // of a waiting or inFlight head
 	attempt              // of the head
@@ -44,7 +47,9 @@ type attempt struct {
 	sendings  int    // since the last error answer
 	timeouts  int    // in a row
 	drops     int    // disconnects in a row while it was in flight
-	alone     bool   // to be sent with nothing else in flight
+	alone     bool   // to be sent with nothing else in flight on its link
+	innocent  uint64 // delivery.answers before the first of these
+	cuts      int    // how often it was in flight at a cut since
 	avoid     uint64 // set of links that failed it lately
 	refused   uint64 // set of links that have no route for it
 	reroutes  int    // answers that said so
@@ -75,6 +80,19 @@ func (s *session) pop() {
 	s.queue[0] = acct.Delivery{}
 	if s.queue = s.queue[1:]; len(s.queue) == 0 {
 		s.queue = nil
+	}
+}
+
+// assign says that the head is meant for l, which keeps room for it.
+func (s *session) assign(l *link) {
+	s.to = l
+	l.assigned++
+}
+
+func (s *session) unassign() {
+	if s.to != nil {
+		s.to.assigned--
+		s.to = nil
 	}
 }
 

@@ -17,7 +17,24 @@ type Stats struct {
 	Quarantined uint64 // records set aside, durably
 	Timeouts    uint64 // requests that were not answered in time
 	OutboxFails uint64 // failed calls of the Outbox
+	Unproven    uint64 // cuts with one record in flight, which nothing proves to be its fault
 	Peers       []PeerStats
+	Routes      []RouteStats // beside Config.Routes
+}
+
+// RouteStats counts the records of one Route.
+type RouteStats struct {
+	Realms      []string // none: those that no other route has
+	Ready       bool     // a peer takes its requests now
+	Sent        uint64   // each sending counted
+	Settled     uint64
+	Quarantined uint64
+	Limited     uint64 // rounds in which Route.Rate held records back
+}
+
+type routeCounters struct {
+	sent, settled, quarantined, limited atomic.Uint64
+	ready                               atomic.Bool
 }
 
 // PeerStats is where one peer stands.
@@ -29,6 +46,9 @@ type PeerStats struct {
 	Reason   string // why it is not connected; "" if it is
 	InFlight uint64 // unanswered requests
 	Window   int    // the most of them
+	Limit    int    // the most of them that the peer gets now: it adapts to what the peer answers
+	Reduced  uint64 // how often that was halved since it was connected
+	Cutting  bool   // it cuts the connection off whatever it is sent
 	Connects uint64
 	Sent     uint64
 	Answered uint64
@@ -36,12 +56,15 @@ type PeerStats struct {
 }
 
 type counters struct {
-	sent, resent, answered, unmatched, settled, retried, quarantined, timeouts, outboxFails atomic.Uint64
+	sent, resent, answered, unmatched, settled, retried, quarantined, timeouts, outboxFails, unproven atomic.Uint64
 }
 
 type linkCounters struct {
 	connects                           uint64 // guarded by link.mu
 	sent, answered, timeouts, inFlight atomic.Uint64
+	reduced                            atomic.Uint64
+	limit                              atomic.Int64
+	cuts                               atomic.Int64 // with one record in flight, in a row
 }
 
 // Stats returns a snapshot. It may be called at any time.
@@ -49,10 +72,17 @@ func (c *Client) Stats() Stats {
 	s := Stats{
 		Sent: c.count.sent.Load(), Resent: c.count.resent.Load(), Answered: c.count.answered.Load(),
 		Unmatched: c.count.unmatched.Load(), Settled: c.count.settled.Load(), Retried: c.count.retried.Load(),
-		Quarantined: c.count.quarantined.Load(), Timeouts: c.count.timeouts.Load(), OutboxFails: c.count.outboxFails.Load(),
+		Quarantined: c.count.quarantined.Load(), Unproven: c.count.unproven.Load(), Timeouts: c.count.timeouts.Load(), OutboxFails: c.count.outboxFails.Load(),
 	}
 	for _, l := range c.links {
 		s.Peers = append(s.Peers, l.stats())
+	}
+	for i := range c.routes {
+		w := &c.routes[i]
+		s.Routes = append(s.Routes, RouteStats{
+			Realms: w.Realms, Ready: w.count.ready.Load(), Sent: w.count.sent.Load(), Settled: w.count.settled.Load(),
+			Quarantined: w.count.quarantined.Load(), Limited: w.count.limited.Load(),
+		})
 	}
 	return s
 }
@@ -62,6 +92,7 @@ func (l *link) stats() PeerStats {
 	defer l.mu.Unlock()
 	s := PeerStats{
 		Address: l.peer.Address, Host: l.host, Reason: l.reason, State: peer.Down, Window: l.client.cfg.Window,
+		Limit: int(l.count.limit.Load()), Reduced: l.count.reduced.Load(), Cutting: l.count.cuts.Load() > 0,
 		Connects: l.count.connects, InFlight: l.count.inFlight.Load(),
 		Sent: l.count.sent.Load(), Answered: l.count.answered.Load(), Timeouts: l.count.timeouts.Load(),
 	}

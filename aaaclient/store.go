@@ -1,6 +1,7 @@
 package aaaclient
 
 import (
+	"slices"
 	"time"
 
 	"tollbridge/asm/acct"
@@ -28,61 +29,51 @@ func (d *delivery) job() (job, bool) {
 	return j, d.busy
 }
 
-// admit takes as many records as will have room: to be marked, or to be sent
-// if they were marked in an earlier life.
-func (d *delivery) admit() {
-	if len(d.targets) == 0 || d.stopping {
-		return
-	}
-	for room := d.targets[0].window.Free() - d.stages[marking] - d.stages[sendable]; room > 0; room-- {
-		s := take(&d.ready, ready)
-		if s == nil {
-			return
-		}
-		if s.marked {
-			d.move(s, sendable)
-		} else {
-			d.move(s, marking)
-			d.marks = append(d.marks, s)
+// fetch decides what to read, for one route after the other. Without a link
+// that takes requests a route reads no more than it needs to know that
+// something waits.
+func (d *delivery) fetch() fetch {
+	for range d.routes {
+		r := d.routes[d.turn]
+		d.turn = (d.turn + 1) % len(d.routes)
+		if f := r.fetch(d); f.max > 0 {
+			return f
 		}
 	}
+	return fetch{}
 }
 
-// fetch decides what to read. Without a link that takes requests it reads no
-// more than it needs to know that something waits.
-func (d *delivery) fetch() fetch {
-	if len(d.targets) == 0 && d.held > 0 {
+func (r *route) fetch(d *delivery) fetch {
+	if len(r.targets) == 0 && r.held > 0 {
 		return fetch{}
 	}
-	room := d.cfg.Buffer - d.held
+	room := d.cfg.Buffer - r.held
 	if room <= 0 {
 		return fetch{}
 	}
-	for n := d.reading.len(); n > 0; n-- {
-		s := take(&d.reading, reading)
+	for n := r.reading.len(); n > 0; n-- {
+		s := take(&r.reading, reading)
 		if s == nil {
 			break
 		}
 		if s.settling == 0 {
-			return fetch{max: min(refillMax, room), after: s.skipped - 1, refill: s}
+			return fetch{route: r, max: min(refillMax, room), after: s.skipped - 1, refill: s}
 		}
 		// When it is settled, stored puts it back.
 	}
-	if d.rewind && len(d.sessions) == 0 {
-		d.rewind, d.end, d.cursor = false, false, 0
-	}
-	if d.end || d.stages[ready] > 2*d.cfg.Window {
+	if r.end && r.seen == d.wakes || r.stages[ready] > 2*d.cfg.Window && !r.hungry() {
 		return fetch{}
 	}
-	return fetch{max: min(fetchMax, room), after: d.cursor, wakes: d.wakes}
+	return fetch{route: r, max: min(fetchMax, room), after: r.cursor, wakes: d.wakes}
 }
 
-// woken says that the outbox has new records. Once nothing is left to do, the
-// client looks from the beginning, for records that were requeued.
-func (d *delivery) woken() {
-	d.wakes++
-	d.end, d.rewind = false, true
+// hungry reports whether a link of r has room and nothing that waits for it.
+func (r *route) hungry() bool {
+	return slices.ContainsFunc(r.targets, func(l *link) bool { return l.parked.len() == 0 && l.room() > 0 })
 }
+
+// woken says that the outbox has new records.
+func (d *delivery) woken() { d.wakes++ }
 
 // done takes what came of a job.
 func (d *delivery) done(r done) {
@@ -99,7 +90,7 @@ func (d *delivery) done(r done) {
 	switch {
 	case r.fetch.max == 0:
 	case r.fetchErr == nil && r.settleErr == nil:
-		d.fetched(r.fetch, r.records)
+		d.fetched(r)
 	case r.fetch.refill != nil:
 		d.move(r.fetch.refill, reading)
 	}
@@ -147,28 +138,27 @@ func (d *delivery) stored(r done) {
 	}
 }
 
-// fetched sorts records into their sessions. A session that has no room leaves
-// the record, and all its later ones, in the outbox: skipped says from where.
+// fetched sorts records of a route into their sessions. A session that has no
+// room leaves the record, and all its later ones, in the outbox: skipped says
+// from where.
 //
 // In-order reading moves cursor on. A refill begins at the skipped ID of one
 // session and stays at or below cursor; it serves whatever other session
 // skipped from there on too.
-func (d *delivery) fetched(f fetch, records []acct.Delivery) {
-	whole := len(records) == f.max // there may be more
-	var through uint64             // all IDs up to this one have been seen
+func (d *delivery) fetched(result done) {
+	f, route, through := result.fetch, result.fetch.route, result.through
+	more := result.more
 	var refilled []*session
-	for i := range records {
-		r := &records[i]
-		if f.refill != nil && r.ID > d.cursor {
-			whole = false
+	for i := range result.records {
+		r := &result.records[i]
+		if f.refill != nil && r.ID > route.cursor {
 			break
 		}
-		through = r.ID
 		s := d.sessions[r.Record.SessionID]
 		if s == nil {
-			s = &session{id: r.Record.SessionID, at: -1}
+			s = &session{id: r.Record.SessionID, route: route, at: -1}
 			d.sessions[s.id] = s
-			d.stages[resting]++
+			route.stages[resting]++
 		}
 		fromSkipped := f.refill != nil && s.skipped > f.after
 		switch {
@@ -179,7 +169,7 @@ func (d *delivery) fetched(f fetch, records []acct.Delivery) {
 		case s.stage == waiting && s.read,
 			s.stage == reading && s.settling > 0,
 			len(s.queue) >= maxQueue,
-			d.held >= d.cfg.Buffer:
+			route.held >= d.cfg.Buffer:
 			if s.skipped == 0 {
 				s.skipped = r.ID
 			}
@@ -191,27 +181,28 @@ func (d *delivery) fetched(f fetch, records []acct.Delivery) {
 		s.skipped = 0
 		s.queue = append(s.queue, *r)
 		s.last = r.ID
-		d.held++
+		route.held++
 		if s.stage == resting || s.stage == reading {
 			s.begin()
 			d.move(s, ready)
 		}
 	}
 	if f.refill == nil {
-		d.cursor = max(d.cursor, through)
-		d.end = !whole && f.wakes == d.wakes
+		route.cursor = max(route.cursor, through)
+		route.end, route.seen = !more, f.wakes
 		return
 	}
 	// Between the end of a refill and cursor there may be more of them.
+	more = more && through < route.cursor
 	for _, s := range refilled {
-		if s.skipped == 0 && whole {
+		if s.skipped == 0 && more {
 			s.skipped = through + 1
 		}
 	}
 	if s := f.refill; s.stage == reading {
 		// Nothing of it is left in what was read.
 		s.skipped = 0
-		if whole {
+		if more {
 			s.skipped = through + 1
 		}
 		d.proceed(s)

@@ -2,7 +2,6 @@ package asm
 
 import (
 	"bytes"
-	"cmp"
 
 	"context"
 	"errors"
@@ -62,21 +61,10 @@ type modelStore struct {
 	suspended        map[uint64]acct.Suspended
 	nextSuspended    uint64
 	state            map[[2]string][]byte
-	identities       map[bucketKey][]byte
-	decisions        []acct.Decision
+	identities       map[int64][]byte
 	epoch            uint32
 
 	fail error // of the next Commit, which stores nothing
-}
-
-// A bucketKey names a bucket of an exporter's identities.
-type bucketKey struct {
-	exporter string
-	bucket   int64
-}
-
-func (k bucketKey) compare(o bucketKey) int {
-	return cmp.Or(cmp.Compare(k.exporter, o.exporter), cmp.Compare(k.bucket, o.bucket))
 }
 
 func newModelStore() *modelStore {
@@ -84,7 +72,7 @@ func newModelStore() *modelStore {
 		sessions:  map[uint64]acct.SessionState{},
 		ledger:    map[acct.LedgerKey]acct.LedgerRow{},
 		suspended: map[uint64]acct.Suspended{},
-		state:     map[[2]string][]byte{}, identities: map[bucketKey][]byte{},
+		state:     map[[2]string][]byte{}, identities: map[int64][]byte{},
 		epoch: 7, nextSuspended: 1,
 	}
 }
@@ -154,13 +142,13 @@ func (s *modelStore) Commit(_ context.Context, b acct.Batch) error {
 		s.state[[2]string{x.Kind, x.Key}] = bytes.Clone(x.Value)
 	}
 	for _, i := range b.Identities {
-		k := bucketKey{i.Exporter, i.Bucket}
-		s.identities[k] = append(s.identities[k], i.Data...)
+		s.identities[i.Bucket] = append(s.identities[i.Bucket], i.Data...)
 	}
-	for _, f := range b.Floors {
-		maps.DeleteFunc(s.identities, func(k bucketKey, _ []byte) bool { return k.exporter == f.Exporter && k.bucket < f.Bucket })
+	for bucket := range s.identities {
+		if bucket < b.Floor {
+			delete(s.identities, bucket)
+		}
 	}
-	s.decisions = append(s.decisions, b.Decisions...)
 	return nil
 }
 
@@ -179,8 +167,8 @@ func (s *modelStore) Load(context.Context) (acct.Checkpoint, error) {
 }
 
 func (s *modelStore) EachIdentity(_ context.Context, visit func(acct.Identities) error) error {
-	for _, k := range slices.SortedFunc(maps.Keys(s.identities), bucketKey.compare) {
-		if err := visit(acct.Identities{Exporter: k.exporter, Bucket: k.bucket, Data: s.identities[k]}); err != nil {
+	for _, bucket := range slices.Sorted(maps.Keys(s.identities)) {
+		if err := visit(acct.Identities{Bucket: bucket, Data: s.identities[bucket]}); err != nil {
 			return err
 		}
 	}

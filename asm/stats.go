@@ -65,7 +65,7 @@ func (m *Module) Stats() Stats {
 	s.Sessions = m.sessions.active
 	s.Transports = len(m.transports.open)
 	s.Suspended = m.suspense.unmapped
-	s.Identities = m.windows.Stats().Identities
+	s.Identities = m.window.Stats().Identities
 	for _, t := range m.totals {
 		s.Totals += len(t.byKey)
 	}

@@ -188,24 +188,37 @@ func (o *Outbox) Wake() <-chan struct{} { return o.wake }
 // after, in order of ID. Records sent again after an error answer have their
 // new End-to-End Identifier.
 func (o *Outbox) Pending(ctx context.Context, after uint64, max int) ([]acct.Delivery, error) {
+	list, _, _, err := o.PendingOf(ctx, after, max, nil)
+	return list, err
+}
+
+// scanned bounds the records that PendingOf looks at, so that it does not hold
+// up those who settle.
+const scanned = 1 << 16
+
+// PendingOf is Pending for records whose Realm of reports true; a nil of takes
+// all. All of those up to ID through were looked at. There may be more: it
+// looks at so many records only, and may return none of many.
+func (o *Outbox) PendingOf(ctx context.Context, after uint64, max int, of func(realm []byte) bool) (list []acct.Delivery, through uint64, more bool, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, after, true, err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	id := o.done.next(after + 1)
 	if id >= o.next || max <= 0 {
-		return nil, nil
+		return nil, after, false, nil
 	}
+	left := scanned
 	out := make([]acct.Delivery, 0, min(uint64(max), o.next-id))
-	for id < o.next && len(out) < max {
+	for id < o.next && len(out) < max && left > 0 {
 		p, err := o.pageLocked(id)
 		if errors.Is(err, errNoRecord) {
 			o.done.add(id, o.next-1) // requeued, the last of them
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, after, true, err
 		}
 		if p.first > id {
 			o.done.add(id, p.first-1) // requeued or trimmed
@@ -227,9 +240,19 @@ func (o *Outbox) Pending(ctx context.Context, after uint64, max int) ([]acct.Del
 			if o.done.has(it.id) {
 				continue
 			}
+			left--
+			if of != nil {
+				realm, err := acct.RealmOf(it.content)
+				if err != nil {
+					return nil, after, true, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
+				}
+				if !of(realm) {
+					continue
+				}
+			}
 			d := acct.Delivery{ID: it.id}
 			if err := d.Record.UnmarshalBinary(it.content); err != nil {
-				return nil, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
+				return nil, after, true, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
 			}
 			d.EndToEnd, d.MaySent, d.Attempts = o.sendingLocked(it.id)
 			out = append(out, d)
@@ -239,7 +262,7 @@ func (o *Outbox) Pending(ctx context.Context, after uint64, max int) ([]acct.Del
 		}
 		id = o.done.next(id)
 	}
-	return out, nil
+	return out, id - 1, id < o.next, nil
 }
 
 func cmpID(a, b uint64) int {

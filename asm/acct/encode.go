@@ -69,6 +69,25 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	return b, nil
 }
 
+// RealmOf returns the Realm of an encoded Record without decoding the rest.
+// It is part of b. Errors match ErrCorrupt.
+func RealmOf(b []byte) ([]byte, error) {
+	d := decoder{b: b}
+	if v := d.octet(); v == 0 || v > recordVersion {
+		d.fail()
+	}
+	d.octet() // Type
+	d.bytes() // SessionID
+	d.uvarint()
+	d.bytes() // MultiSessionID
+	d.bytes() // User
+	realm := d.bytes()
+	if d.err != nil {
+		return nil, fmt.Errorf("acct: realm of a record: %w", d.err)
+	}
+	return realm, nil
+}
+
 // UnmarshalBinary reads what AppendBinary wrote. It keeps Shares. Errors
 // match ErrCorrupt.
 func (r *Record) UnmarshalBinary(b []byte) error {
@@ -233,13 +252,16 @@ func (d *decoder) varint() int64 {
 	return v
 }
 
-func (d *decoder) string() string {
+func (d *decoder) string() string { return string(d.bytes()) }
+
+// bytes returns a string in place.
+func (d *decoder) bytes() []byte {
 	n := d.uvarint()
 	if n > uint64(len(d.b)) {
 		d.fail()
-		return ""
+		return nil
 	}
-	s := string(d.b[:n])
+	s := d.b[:n:n]
 	d.b = d.b[n:]
 	return s
 }

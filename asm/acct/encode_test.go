@@ -32,6 +32,9 @@ func TestRecordRoundTrip(t *testing.T) {
 		if err != nil || !bytes.Equal(again, b) {
 			t.Fatalf("encoded again: %x (%v), want %x", again, err, b)
 		}
+		if realm, err := acct.RealmOf(b); err != nil || string(realm) != want.Realm {
+			t.Fatalf("realm %q (%v), want %q", realm, err, want.Realm)
+		}
 		cut := rapid.IntRange(0, len(b)-1).Draw(t, "cut")
 		if err := got.UnmarshalBinary(b[:cut]); !errors.Is(err, acct.ErrCorrupt) {
 			t.Fatalf("decoded %d of %d octets: %v, want ErrCorrupt", cut, len(b), err)
@@ -100,11 +103,18 @@ func FuzzRecordUnmarshal(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r acct.Record
+		realm, realmErr := acct.RealmOf(b)
+		if realmErr != nil && !errors.Is(realmErr, acct.ErrCorrupt) {
+			t.Fatalf("error %v does not match ErrCorrupt", realmErr)
+		}
 		if err := r.UnmarshalBinary(b); err != nil {
 			if !errors.Is(err, acct.ErrCorrupt) {
 				t.Fatalf("error %v does not match ErrCorrupt", err)
 			}
 			return
+		}
+		if realmErr != nil || string(realm) != r.Realm {
+			t.Fatalf("realm %q (%v), decoded %q", realm, realmErr, r.Realm)
 		}
 		if _, err := r.AppendBinary(nil); err != nil {
 			t.Fatalf("decoded %x but can't encode: %v", b, err)

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,12 +38,8 @@ type bridge struct {
 	client    *aaaclient.Client
 	files     []users.File // of bindings, as they were at the start
 
-	credentials credentials // of the collector
-
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise
-
-	sources sources // of user bindings, files apart
 
 	udp      []*net.UDPConn
 	dtls     []*net.UDPConn
@@ -95,14 +89,11 @@ func (b *bridge) open() error {
 	if err := b.listen(); err != nil {
 		return err
 	}
-	if err := b.openSources(); err != nil {
-		return err
-	}
 	if err := b.openServer(); err != nil {
 		return err
 	}
 
-	secure, err := b.collectTLS()
+	secure, err := collectTLS(b.cfg.CollectingProcess)
 	if err != nil {
 		return err
 	}
@@ -119,20 +110,7 @@ func (b *bridge) open() error {
 	if err != nil {
 		return err
 	}
-	b.client, err = aaaclient.New(aaaclient.Config{
-		OriginHost:       b.cfg.Identity.OriginHost,
-		OriginRealm:      b.cfg.Identity.OriginRealm,
-		StateID:          b.spool.Meta().OriginStateID,
-		DestinationRealm: b.cfg.Delivery.DestinationRealm,
-		Peers:            b.peers(),
-		Outbox:           b.spool.Outbox(),
-		Dictionary:       dict.For(uint32(b.cfg.Delivery.VendorID)),
-		Window:           b.cfg.Delivery.Window,
-		Timeout:          b.cfg.Delivery.Timeout,
-		Connect:          b.cfg.Delivery.Reconnect,
-		Watchdog:         b.cfg.Delivery.Watchdog,
-		Log:              b.log,
-	})
+	b.client, err = b.delivery()
 	return err
 }
 
@@ -246,23 +224,6 @@ func (b *bridge) openServer() error {
 	return err
 }
 
-// peers returns whom records are delivered to: the configured peers, or our
-// own server.
-func (b *bridge) peers() []aaaclient.Peer {
-	optional := make([]uint32, len(b.cfg.Delivery.OptionalAVPs))
-	for i, code := range b.cfg.Delivery.OptionalAVPs {
-		optional[i] = uint32(code)
-	}
-	if b.cfg.Embedded() {
-		return []aaaclient.Peer{{Host: b.cfg.Server.OriginHost, Address: b.diameter[0].Addr().String(), Optional: optional}}
-	}
-	var peers []aaaclient.Peer
-	for _, p := range b.cfg.Delivery.Peers {
-		peers = append(peers, aaaclient.Peer{Host: p.Host, Address: p.Address.String(), Optional: optional})
-	}
-	return peers
-}
-
 // Close gives back what newBridge opened, the latest first. Sockets that Run
 // has closed already are no error.
 func (b *bridge) Close() error {
@@ -315,7 +276,6 @@ func (b *bridge) collect(ctx context.Context) error {
 			Journal: int64(b.cfg.Spool.MaxJournal), Outbox: int64(b.cfg.Spool.MaxOutbox), Free: int64(b.cfg.Spool.MinFree),
 		})
 	})
-	g.Go(func() error { return b.credentials.watch(ctx) })
 	for _, conn := range b.udp {
 		g.Go(func() error { return b.collector.ServeUDP(ctx, conn) })
 	}
@@ -331,7 +291,6 @@ func (b *bridge) collect(ctx context.Context) error {
 	for _, conn := range b.dtls {
 		g.Go(func() error { return b.collector.ServeDTLS(ctx, conn) })
 	}
-	g.Go(func() error { return b.sources.run(ctx) })
 	g.Go(func() error { <-ctx.Done(); return nil }) // a server alone collects nothing
 	return g.Wait()
 }
@@ -372,24 +331,17 @@ func (b *bridge) serve(ctx context.Context) error {
 // serveControl answers what commands ask of the running daemon. Each file
 // that has such a command registers its handlers here.
 func (b *bridge) serveControl(ctx context.Context) error {
-	b.handleDecisions()
 	return b.control.Serve(ctx, b.commands)
 }
 
 // collectTLS reads the files for TLS and DTLS, where either is listened for.
-func (b *bridge) collectTLS() (*collect.TLS, error) {
-	c := &b.cfg.CollectingProcess
-	b.credentials.key, b.credentials.log = "collectingProcess.tls", b.log
+func collectTLS(c config.CollectingProcess) (*collect.TLS, error) {
 	if len(c.TLSCollectors)+len(c.DTLSCollectors) == 0 {
 		return nil, nil
 	}
-	b.credentials.files = c.TLS
-	b.credentials.use = func(certificate tls.Certificate, ca *x509.CertPool) error {
-		return b.collector.SetTLS(collect.TLS{Certificate: certificate, ClientCAs: ca})
-	}
-	certificate, ca, err := b.credentials.load()
+	certificate, ca, err := c.TLS.Load()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("collectingProcess.tls: %w", err)
 	}
 	return &collect.TLS{Certificate: certificate, ClientCAs: ca}, nil
 }

@@ -19,8 +19,6 @@ var (
 	_ collect.Journal       = journal{}
 	_ collect.StreamJournal = journal{}
 	_ users.Sink            = journal{}
-
-	_ collect.DurableJournal = journal{}
 )
 
 // Open implements collect.Journal.
@@ -42,9 +40,6 @@ func (j journal) Message(at time.Time, session uint64, data []byte) (uint64, err
 func (j journal) StreamMessage(at time.Time, session uint64, stream uint16, data []byte) (uint64, error) {
 	return j.Append(acct.EntryMessage, at.UnixNano(), acct.OfStream(session, stream), data)
 }
-
-// Sync implements collect.DurableJournal.
-func (j journal) Sync(ctx context.Context) error { return j.Wait(ctx, j.Appended()) }
 
 // Close implements collect.Journal.
 func (j journal) Close(at time.Time, session uint64) error {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,9 +31,6 @@ func newMeter() *cobra.Command {
 		transport    string
 		udp          bool
 		secure       config.TLS
-		serverName   string
-		streams      int
-		lifetime     time.Duration
 		domain       uint32
 		active, idle time.Duration
 	)
@@ -49,16 +44,11 @@ interface until it is interrupted. Octets are those of the IP layer.
 Of several collectors the first that can be reached is exported to, with
 --duplicate each; one that can't be reached then misses what does not fit the
 buffer. Over tls and dtls the collector's certificate must be of the host that
---to names, or of --server-name, and ours is shown to it; files that change,
-which a live meter looks for every 10 seconds and on SIGHUP, count from the
-next handshake on.
-
-Over tcp and tls the meter ends once the collector has all in its journal.`,
+--to names, and ours is shown to it.`,
 		Example: `  tollbridge meter -r traffic.pcap
   tollbridge meter -i eth0 --to 127.0.0.1:4739
   tollbridge meter -i eth0 --transport tls --to collector.isp.example:4740,backup.isp.example:4740 \
-    --cert meter.pem --key meter-key.pem --ca isp-ca.pem
-  tollbridge meter -i eth0 --transport sctp --streams 4 --to 192.0.2.1:4739`,
+    --cert meter.pem --key meter-key.pem --ca isp-ca.pem`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -71,9 +61,6 @@ Over tcp and tls the meter ends once the collector has all in its journal.`,
 	flags.StringVar(&secure.Certificate, "cert", "", "our certificate for tls and dtls, a PEM file")
 	flags.StringVar(&secure.Key, "key", "", "its private key")
 	flags.StringVar(&secure.CA, "ca", "", "who may vouch for collectors")
-	flags.StringVar(&serverName, "server-name", "", "whom the collector's certificate must be of; by default the host of --to")
-	flags.IntVar(&streams, "streams", 1, "sctp streams that carry records, in turn")
-	flags.DurationVar(&lifetime, "lifetime", 0, "let sctp give up a message after so long (PR-SCTP); not for what is billed from")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
 	flags.DurationVar(&active, "active-timeout", 60*time.Second, "a long flow is exported this often")
 	flags.DurationVar(&idle, "idle-timeout", 15*time.Second, "a silent flow ends after this")
@@ -84,7 +71,6 @@ Over tcp and tls the meter ends once the collector has all in its journal.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		cfg := export.Config{Domain: domain, Reconnect: 5 * time.Second, Log: log}
-		credentials := credentials{key: "--cert, --key, --ca", log: log}
 		if udp {
 			transport = "udp"
 		}
@@ -93,31 +79,16 @@ Over tcp and tls the meter ends once the collector has all in its journal.`,
 			return err
 		}
 		if secure != (config.TLS{}) {
-			credentials.files = secure
-			certificate, ca, err := credentials.load()
+			certificate, ca, err := secure.Load()
 			if err != nil {
-				return fmt.Errorf("meter: %w", err)
+				return fmt.Errorf("meter: --cert, --key, --ca: %w", err)
 			}
-			cfg.TLS = &export.TLS{Certificate: certificate, RootCAs: ca, ServerName: serverName}
-		} else if serverName != "" {
-			return errors.New("meter: --server-name: is of no use without --cert, --key and --ca")
-		}
-		if cfg.Transport == ipfix.SCTP {
-			cfg.Streams, cfg.Lifetime = streams, lifetime
-		} else if flags.Changed("streams") || flags.Changed("lifetime") {
-			return errors.New("meter: --streams and --lifetime: are for --transport sctp alone")
+			cfg.TLS = &export.TLS{Certificate: certificate, RootCAs: ca}
 		}
 		to := strings.Split(collectors, ",")
 		exporter, err := newExport(cfg, to, duplicate)
 		if err != nil {
 			return err
-		}
-		credentials.use = func(certificate tls.Certificate, ca *x509.CertPool) error {
-			var errs []error
-			for _, p := range exporter {
-				errs = append(errs, p.SetTLS(export.TLS{Certificate: certificate, RootCAs: ca, ServerName: serverName}))
-			}
-			return errors.Join(errs...)
 		}
 		m, err := meter.New(meter.Config{Exporter: exporter, ActiveTimeout: active, IdleTimeout: idle, Log: log})
 		if err != nil {
@@ -125,10 +96,7 @@ Over tcp and tls the meter ends once the collector has all in its journal.`,
 		}
 		err = meterAndExport(cmd.Context(), m, exporter, func(ctx context.Context) error {
 			if iface != "" {
-				g, ctx := errgroup.WithContext(ctx)
-				g.Go(func() error { return credentials.watch(ctx) })
-				g.Go(func() error { return m.Live(ctx, iface) })
-				return g.Wait()
+				return m.Live(ctx, iface)
 			}
 			for _, f := range files {
 				if err := readCapture(ctx, cmd, m, f); err != nil {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollbridge/asm/acct"
@@ -32,17 +35,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	collected := m.b.collector.Stats()
 	counter("collector_kernel_dropped_total", "Datagrams that the kernel dropped since we read too slowly.", collected.Dropped)
 	counter("collector_refused_total", "Datagrams and connections of strangers, or beyond a limit.", collected.Refused)
-	counter("collector_handshakes_failed_total", "Handshakes of TLS and DTLS that came to nothing.", collected.Handshakes)
-	if at := m.b.credentials.expires.Load(); at != 0 {
-		gauge("collector_certificate_expiry_timestamp_seconds", "When our certificate for TLS and DTLS ends, in Unix time.", float64(at))
-	}
 	for name, e := range collected.Exporters {
 		counter("collector_messages_total", "Well-formed IPFIX Messages.", e.Messages, "exporter", name)
 		counter("collector_octets_total", "Octets of these.", e.Octets, "exporter", name)
 		counter("collector_sessions_opened_total", "Transport Sessions begun.", e.Opened, "exporter", name)
-		counter("collector_sessions_closed_total", "Of these, ended.", e.Closed, "exporter", name)
-		counter("collector_sessions_evicted_total", "Of those that ended, to make room for another.", e.Evicted, "exporter", name)
-		counter("collector_exporter_refused_total", "Connections of a known exporter beyond its limits.", e.Refused, "exporter", name)
 		for cause, n := range e.Malformed {
 			counter("collector_malformed_total", "Messages discarded as malformed.", n, "exporter", name, "cause", cause.String())
 		}
@@ -99,8 +95,6 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge("exporter_clock_offset_seconds", "How far the exporter's clock is behind arrival, at the least of a minute.", c.Offset.Seconds(), "exporter", c.Exporter)
 	}
 
-	m.b.sources.collect(counter)
-
 	o := m.b.spool.Outbox().Stats()
 	gauge("outbox_pending", "Accounting records not settled yet.", float64(o.Pending))
 	for state, n := range map[acct.DeliveryState]uint64{acct.Acknowledged: o.Acknowledged, acct.Quarantined: o.Quarantined, acct.Covered: o.Covered} {
@@ -115,6 +109,16 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	for _, peer := range c.Peers {
 		gauge("delivery_peer_ready", "1 if the peer takes requests.", truth(peer.Ready), "peer", peer.Address)
 		gauge("delivery_peer_in_flight", "Unanswered requests.", float64(peer.InFlight), "peer", peer.Address)
+		gauge("delivery_peer_limit", "The most unanswered requests that the peer gets now.", float64(peer.Limit), "peer", peer.Address)
+		gauge("delivery_peer_cutting", "1 while the peer cuts the connection off whatever it is sent.", truth(peer.Cutting), "peer", peer.Address)
+	}
+	for _, r := range c.Routes {
+		realms := cmp.Or(strings.Join(r.Realms, " "), "*")
+		gauge("delivery_realm_ready", "1 if a peer takes the realms' requests.", truth(r.Ready), "realms", realms)
+		counter("delivery_realm_requests_total", "Accounting-Requests sent, each sending counted.", r.Sent, "realms", realms)
+		counter("delivery_realm_records_total", "Accounting records that were answered for good.", r.Settled, "realms", realms, "outcome", "acknowledged")
+		counter("delivery_realm_records_total", "Accounting records that were answered for good.", r.Quarantined, "realms", realms, "outcome", "quarantined")
+		counter("delivery_realm_limited_total", "How often the realms' records were held back by their rate.", r.Limited, "realms", realms)
 	}
 
 	if m.b.server != nil {

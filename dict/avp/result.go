@@ -2,6 +2,8 @@ package avp
 
 // Result codes (RFC 6733, Section 7.1).
 const (
+	ResultMultiRoundAuth = 1001
+
 	ResultSuccess        = 2001
 	ResultLimitedSuccess = 2002
 

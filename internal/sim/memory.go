@@ -26,21 +26,11 @@ type memory struct {
 	suspended        map[uint64]acct.Suspended
 	nextSuspended    uint64
 	state            map[[2]string][]byte
-	identities       map[bucketKey][]byte
+	identities       map[int64][]byte
 
 	rows    []*parcel // of the outbox, by ID from 1; nil for none
 	endings uint32    // End-to-End Identifiers after error answers
 	wake    chan struct{}
-}
-
-// A bucketKey names a bucket of an exporter's identities.
-type bucketKey struct {
-	exporter string
-	bucket   int64
-}
-
-func (k bucketKey) compare(o bucketKey) int {
-	return cmp.Or(cmp.Compare(k.exporter, o.exporter), cmp.Compare(k.bucket, o.bucket))
 }
 
 type memoryRow struct {
@@ -65,7 +55,7 @@ type parcel struct {
 func newMemory() *memory {
 	return &memory{
 		sessions: map[uint64]acct.SessionState{}, ledger: map[acct.LedgerKey]*memoryRow{},
-		suspended: map[uint64]acct.Suspended{}, state: map[[2]string][]byte{}, identities: map[bucketKey][]byte{},
+		suspended: map[uint64]acct.Suspended{}, state: map[[2]string][]byte{}, identities: map[int64][]byte{},
 		epoch: 7, hashKey: [16]byte{1, 2, 3}, nextSuspended: 1, wake: make(chan struct{}, 1),
 	}
 }
@@ -160,12 +150,9 @@ func (m *memory) Commit(_ context.Context, b acct.Batch) error {
 		m.state[[2]string{s.Kind, s.Key}] = bytes.Clone(s.Value)
 	}
 	for _, i := range b.Identities {
-		k := bucketKey{i.Exporter, i.Bucket}
-		m.identities[k] = append(m.identities[k], i.Data...)
+		m.identities[i.Bucket] = append(m.identities[i.Bucket], i.Data...)
 	}
-	for _, f := range b.Floors {
-		maps.DeleteFunc(m.identities, func(k bucketKey, _ []byte) bool { return k.exporter == f.Exporter && k.bucket < f.Bucket })
-	}
+	maps.DeleteFunc(m.identities, func(bucket int64, _ []byte) bool { return bucket < b.Floor })
 	if len(parcels) > 0 {
 		m.notify()
 	}
@@ -215,8 +202,8 @@ func (m *memory) Load(context.Context) (acct.Checkpoint, error) {
 
 // EachIdentity implements asm.Store.
 func (m *memory) EachIdentity(_ context.Context, visit func(acct.Identities) error) error {
-	for _, k := range slices.SortedFunc(maps.Keys(m.identities), bucketKey.compare) {
-		if err := visit(acct.Identities{Exporter: k.exporter, Bucket: k.bucket, Data: m.identities[k]}); err != nil {
+	for _, bucket := range slices.Sorted(maps.Keys(m.identities)) {
+		if err := visit(acct.Identities{Bucket: bucket, Data: m.identities[bucket]}); err != nil {
 			return err
 		}
 	}

@@ -73,7 +73,7 @@ func newUDPServer(p *Process, conn *net.UDPConn) (*udpServer, error) {
 }
 
 func (s *udpServer) close() {
-	s.countDrops(s.local, s.socket.finalDrops())
+	s.countDrops(s.socket.finalDrops())
 	s.socket.close()
 	s.sessions.release()
 }
@@ -111,7 +111,7 @@ func (s *udpServer) read() (int, error) {
 			return n, err
 		}
 	}
-	s.countDrops(s.local, s.socket.drops.take())
+	s.countDrops(s.socket.newDrops())
 	return n, nil
 }
 
@@ -143,11 +143,10 @@ func (s *udpServer) datagram(at time.Time, d datagram) error {
 	return s.message(at, e, session.number, d.octets)
 }
 
-// countDrops counts datagrams that were dropped at a socket.
-func (p *Process) countDrops(local netip.AddrPort, n uint32) {
+func (s *udpServer) countDrops(n uint32) {
 	if n > 0 {
-		total := p.dropped.Add(uint64(n))
-		p.logDrops(local, total-uint64(n), total)
+		total := s.dropped.Add(uint64(n))
+		s.logDrops(s.local, total-uint64(n), total)
 	}
 }
 

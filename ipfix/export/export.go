@@ -20,7 +20,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"tollbridge/ipfix"
@@ -43,7 +42,7 @@ type Config struct {
 	// UDP exporter can't know of that and has none.
 	Backups []string
 
-	// TLS is required for TLS and DTLS; see SetTLS too.
+	// TLS is required for TLS and DTLS.
 	TLS *TLS
 
 	// Streams is how many SCTP streams carry Data Records, in turn; Templates
@@ -95,7 +94,6 @@ type Config struct {
 // A Process is an Exporting Process. All its methods may be called at once.
 type Process struct {
 	cfg Config
-	tls atomic.Pointer[TLS]
 
 	ready chan struct{} // a Message was queued, or closing began
 	done  chan struct{} // Run has ended
@@ -142,15 +140,13 @@ func New(cfg Config) (*Process, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Process{
+	return &Process{
 		cfg:     cfg,
 		ready:   make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		encoder: ipfix.NewEncoder(cfg.Domain, cfg.MaxMessage),
 		longest: cfg.MaxMessage,
-	}
-	p.tls.Store(cfg.TLS)
-	return p, nil
+	}, nil
 }
 
 // maxStreams bounds what an association costs.
@@ -323,9 +319,7 @@ func (p *Process) Flush(ctx context.Context) error {
 // Close flushes and ends Run, which must have been called or be about to be.
 // Over TCP and TLS it then closes its end of the connection and waits for the
 // Collecting Process to close the other, so that nil means that all was read,
-// and is durable where that is another of ours, unless that was being stopped
-// itself. Over SCTP, which knows no end of half an association, nil means that
-// all has arrived. When ctx ends it gives up; the error
+// unless that was being stopped itself. When ctx ends it gives up; the error
 // then says what was not sent. Export fails from here on.
 func (p *Process) Close(ctx context.Context) error {
 	p.mu.Lock()

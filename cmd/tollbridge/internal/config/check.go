@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -45,11 +44,6 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	}
 	if c.Accounting.Mode == "aaa-client" && len(c.Users.Files) > 0 {
 		report("users.files", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
-	}
-
-	c.Users.RADIUS.check(report)
-	if c.Accounting.Mode == "aaa-client" && len(c.Users.RADIUS.Clients) > 0 {
-		report("users.radius.clients", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
 	}
 
 	atLeast := func(key string, d, least time.Duration) {
@@ -122,22 +116,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 		}
 	}
 
-	hosts := map[netip.AddrPort]bool{}
-	for i, p := range c.Delivery.Peers {
-		key := fmt.Sprintf("delivery.peers[%d]", i)
-		if !p.Address.IsValid() {
-			report(key+".address", "is missing: write it like 127.0.0.1:3868")
-		} else if !p.Address.Addr().IsLoopback() && !p.Plaintext {
-			report(key+".address", "%s is another host, and accounting records would cross the network in the clear: set plaintext to true where IPsec or a private link protects them", p.Address)
-		}
-		if hosts[p.Address] {
-			report(key+".address", "%s is another peer's address", p.Address)
-		}
-		hosts[p.Address] = true
-		if p.Host != "" {
-			checkIdentity(key+".host", p.Host)
-		}
-	}
+	c.Delivery.check(report, checkIdentity)
 	if c.Embedded() && len(c.Server.Listen) == 0 {
 		report("delivery.peers", "is empty and so is server.listen: accounting records would have nowhere to go")
 	}

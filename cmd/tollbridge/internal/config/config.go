@@ -86,8 +86,6 @@ type Users struct {
 
 	InBand     []string      `yaml:"inBand"`
 	InBandIdle time.Duration `yaml:"inBandIdle"`
-
-	RADIUS RADIUS `yaml:"radius"`
 }
 
 // Accounting turns flow records into accounting records.
@@ -112,25 +110,6 @@ type Class struct {
 	DSCP      []int    `yaml:"dscp"`
 	Protocols []int    `yaml:"protocols"`
 	Ports     []Ports  `yaml:"ports"`
-}
-
-// Delivery sends accounting records to AAA servers.
-type Delivery struct {
-	DestinationRealm string        `yaml:"destinationRealm"`
-	Peers            []Peer        `yaml:"peers"`
-	Window           int           `yaml:"window"`
-	Timeout          time.Duration `yaml:"timeout"`
-	Reconnect        time.Duration `yaml:"reconnect"`
-	Watchdog         time.Duration `yaml:"watchdog"`
-	VendorID         int           `yaml:"vendorId"`
-	OptionalAVPs     []int         `yaml:"optionalAvps"`
-}
-
-// A Peer is an AAA server or relay; the first is the primary.
-type Peer struct {
-	Address   netip.AddrPort `yaml:"address"`
-	Host      string         `yaml:"host"`
-	Plaintext bool           `yaml:"plaintext"`
 }
 
 // Server is the Diameter entrance with the accounting application behind it.
@@ -174,13 +153,7 @@ func Default() Config {
 			UDPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 			TCPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 		},
-		Users: Users{
-			Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour,
-			RADIUS: RADIUS{
-				Listen:         []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1813")},
-				ClockTolerance: 5 * time.Minute, MaxDelay: 24 * time.Hour,
-			},
-		},
+		Users: Users{Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour},
 		Accounting: Accounting{
 			Mode:            "asm",
 			InterimInterval: 5 * time.Minute,

@@ -1,0 +1,211 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Delivery sends accounting records to AAA servers.
+type Delivery struct {
+	DestinationRealm string        `yaml:"destinationRealm"`
+	Peers            []Peer        `yaml:"peers"`
+	Realms           []Realm       `yaml:"realms"`
+	TLS              TLS           `yaml:"tls"`
+	Window           int           `yaml:"window"`
+	Timeout          time.Duration `yaml:"timeout"`
+	Reconnect        time.Duration `yaml:"reconnect"`
+	Watchdog         time.Duration `yaml:"watchdog"`
+	VendorID         int           `yaml:"vendorId"`
+	OptionalAVPs     []int         `yaml:"optionalAvps"`
+	ResultCodes      []ResultCode  `yaml:"resultCodes"`
+}
+
+// A Peer is an AAA server or relay.
+type Peer struct {
+	Address   netip.AddrPort `yaml:"address"`
+	Host      string         `yaml:"host"`
+	Priority  int            `yaml:"priority"`
+	Weight    int            `yaml:"weight"`
+	TLS       bool           `yaml:"tls"`
+	Plaintext bool           `yaml:"plaintext"`
+}
+
+// A Realm is how the records of some Destination-Realms are delivered.
+type Realm struct {
+	Realms    []string `yaml:"realms"`
+	Peers     []string `yaml:"peers"` // by host
+	LearnHost bool     `yaml:"learnHost"`
+	Rate      int      `yaml:"rate"` // records a second; 0 is no limit
+}
+
+// A ResultCode says what becomes of a record that is so answered.
+type ResultCode struct {
+	Code   int  `yaml:"code"`
+	Vendor int  `yaml:"vendor"` // of an Experimental-Result-Code; 0 for a Result-Code
+	Fate   Fate `yaml:"fate"`
+}
+
+// A Fate is what becomes of an accounting record by its answer.
+type Fate string
+
+// UnmarshalText refuses what is not a fate.
+func (f *Fate) UnmarshalText(b []byte) error {
+	return oneOf(f, b, "settle", "wait", "reroute", "quarantine")
+}
+
+// DefaultPeers returns the hosts' places in Peers that take the records of
+// realms that Realms does not have: those that no entry names, or all where
+// every one is named.
+func (d *Delivery) DefaultPeers() []int {
+	var rest []int
+	for i, p := range d.Peers {
+		if !slices.ContainsFunc(d.Realms, func(r Realm) bool {
+			return len(r.Peers) == 0 || slices.ContainsFunc(r.Peers, func(h string) bool { return strings.EqualFold(h, p.Host) })
+		}) {
+			rest = append(rest, i)
+		}
+	}
+	if len(rest) == 0 {
+		for i := range d.Peers {
+			rest = append(rest, i)
+		}
+	}
+	return rest
+}
+
+// PeersOf returns the places in Peers that take the records of r.
+func (d *Delivery) PeersOf(r Realm) []int {
+	var all []int
+	for i, p := range d.Peers {
+		if len(r.Peers) == 0 || slices.ContainsFunc(r.Peers, func(h string) bool { return strings.EqualFold(h, p.Host) }) {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// check reports what would not be delivered, or to whom it must not.
+func (d *Delivery) check(report func(key, format string, args ...any), identity func(key, s string)) {
+	addresses, hosts := map[netip.AddrPort]bool{}, map[string]bool{}
+	secure := false
+	for i, p := range d.Peers {
+		key := fmt.Sprintf("delivery.peers[%d]", i)
+		switch {
+		case !p.Address.IsValid():
+			report(key+".address", "is missing: write it like 127.0.0.1:3868")
+		case p.TLS && p.Plaintext:
+			report(key+".plaintext", "contradicts tls: remove one of the two")
+		case !p.Address.Addr().IsLoopback() && !p.TLS && !p.Plaintext:
+			report(key+".address", "%s is another host, and accounting records would cross the network in the clear: set tls to true, or plaintext where IPsec or a private link protects them", p.Address)
+		}
+		if addresses[p.Address] {
+			report(key+".address", "%s is another peer's address", p.Address)
+		}
+		addresses[p.Address] = true
+		if p.Host != "" {
+			identity(key+".host", p.Host)
+			if hosts[strings.ToLower(p.Host)] {
+				report(key+".host", "%s is another peer's host: a Diameter node has one connection to each peer", p.Host)
+			}
+			hosts[strings.ToLower(p.Host)] = true
+		} else if p.TLS {
+			report(key+".host", "is missing: the certificate that the peer shows must be for it")
+		}
+		if p.Priority < 0 || p.Priority > 1000 {
+			report(key+".priority", "%d is out of range: 0 to 1000", p.Priority)
+		}
+		if p.Weight < 0 || p.Weight > 1000 {
+			report(key+".weight", "%d is out of range: 0 to 1000", p.Weight)
+		}
+		secure = secure || p.TLS
+	}
+	if secure || d.TLS != (TLS{}) {
+		d.checkTLS(report, secure)
+	}
+	d.checkRealms(report, identity, hosts)
+	codes := map[[2]int]bool{}
+	for i, c := range d.ResultCodes {
+		key := fmt.Sprintf("delivery.resultCodes[%d]", i)
+		if c.Code < 1000 || c.Code > 1<<32-1 {
+			report(key+".code", "%d is no result code: they begin with 1000", c.Code)
+		}
+		if c.Fate == "" {
+			report(key+".fate", "is missing: settle, wait, reroute or quarantine")
+		}
+		if c.Vendor == 0 && c.Code/1000 == 2 && c.Fate != "settle" {
+			report(key+".fate", "%d means success: it settles a record, whatever is configured", c.Code)
+		}
+		if codes[[2]int{c.Vendor, c.Code}] {
+			report(key+".code", "%d is there twice", c.Code)
+		}
+		codes[[2]int{c.Vendor, c.Code}] = true
+	}
+}
+
+func (d *Delivery) checkRealms(report func(key, format string, args ...any), identity func(key, s string), hosts map[string]bool) {
+	seen := map[string]bool{}
+	for i, r := range d.Realms {
+		key := fmt.Sprintf("delivery.realms[%d]", i)
+		if len(r.Realms) == 0 {
+			report(key+".realms", "is missing: name the Destination-Realms that this is about")
+		}
+		for j, realm := range r.Realms {
+			key := fmt.Sprintf("%s.realms[%d]", key, j)
+			identity(key, realm)
+			if seen[strings.ToLower(realm)] {
+				report(key, "%s is in another entry too", realm)
+			}
+			seen[strings.ToLower(realm)] = true
+		}
+		for j, h := range r.Peers {
+			if !hosts[strings.ToLower(h)] {
+				report(fmt.Sprintf("%s.peers[%d]", key, j), "%q is the host of none of delivery.peers", h)
+			}
+		}
+		if len(d.Peers) == 0 {
+			report(key+".realms", "is of no use without delivery.peers: all records go to the server of this process")
+		}
+		if r.Rate < 0 {
+			report(key+".rate", "%d is out of range: 0 for no limit, or records a second", r.Rate)
+		}
+	}
+}
+
+func (d *Delivery) checkTLS(report func(key, format string, args ...any), needed bool) {
+	const key = "delivery.tls"
+	complete := true
+	for _, f := range []struct{ key, file, what string }{
+		{"certificate", d.TLS.Certificate, "what peers know us by"},
+		{"key", d.TLS.Key, "the certificate's private key"},
+		{"ca", d.TLS.CA, "who may vouch for peers"},
+	} {
+		switch file, err := os.Open(f.file); {
+		case f.file == "":
+			why := "the other keys of tls are given"
+			if needed {
+				why = "a peer has tls: true"
+			}
+			report(key+"."+f.key, "is missing: name the PEM file of %s, as %s", f.what, why)
+			complete = false
+		case err != nil:
+			report(key+"."+f.key, "can't be read: %v", err)
+			complete = false
+		default:
+			file.Close()
+		}
+	}
+	if !complete {
+		return
+	}
+	if _, _, err := d.TLS.Load(); err != nil {
+		blame := "certificate"
+		if strings.Contains(err.Error(), d.TLS.CA) {
+			blame = "ca"
+		}
+		report(key+"."+blame, "can't be used: %v", err)
+	}
+}
