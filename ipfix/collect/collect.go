@@ -11,10 +11,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"tollbridge/ipfix"
+	"tollbridge/ipfix/ack"
 )
 
 // A Journal stores what a Process receives. Its methods are called by several
@@ -97,6 +99,14 @@ type Config struct {
 	// 65535, as long as a Message can be.
 	MaxDatagram int
 
+	// Acknowledge answers exporters over TCP, TLS and SCTP that ask for
+	// acknowledged export. Nil answers nobody: they see a plain Process.
+	Acknowledge Durability
+
+	// Enterprise is the Private Enterprise Number of the elements of
+	// acknowledged export. 0 means ack.Enterprise.
+	Enterprise uint32
+
 	Now func() time.Time // arrival times and idleness; nil means time.Now
 	Log *slog.Logger     // nil discards
 }
@@ -109,6 +119,10 @@ type Process struct {
 	dropped    atomic.Uint64 // datagrams, at all UDP sockets
 	failures   atomic.Uint64 // of handshakes
 	refusals   atomic.Uint64 // for the log
+
+	answerers        sync.Map // net.Conn to its *answerer
+	acknowledgements atomic.Uint64
+	heldUps          atomic.Uint64
 }
 
 // New checks cfg and returns a Process that serves nothing yet.
@@ -135,6 +149,9 @@ func New(cfg Config) (*Process, error) {
 	orDefault(&cfg.StopTimeout, 5*time.Second)
 	orDefault(&cfg.ReceiveBuffer, 8<<20)
 	orDefault(&cfg.MaxDatagram, ipfix.MaxMessage)
+	if cfg.Enterprise == 0 {
+		cfg.Enterprise = ack.Enterprise
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -155,27 +172,27 @@ func orDefault[T int | time.Duration](v *T, d T) {
 }
 
 // message journals one well-formed Message and counts it.
-func (p *Process) message(at time.Time, e *exporter, session uint64, msg []byte) error {
-	if _, err := p.cfg.Journal.Message(at, session, msg); err != nil {
-		return fmt.Errorf("collect: journal a message of %s: %w", e.name, err)
+func (p *Process) message(at time.Time, e *exporter, session uint64, msg []byte) (position uint64, err error) {
+	if position, err = p.cfg.Journal.Message(at, session, msg); err != nil {
+		return 0, fmt.Errorf("collect: journal a message of %s: %w", e.name, err)
 	}
 	e.messages.Add(1)
 	e.octets.Add(uint64(len(msg)))
-	return nil
+	return position, nil
 }
 
 // streamMessage is message for one that came over an SCTP stream.
-func (p *Process) streamMessage(at time.Time, e *exporter, session uint64, stream uint16, msg []byte) error {
+func (p *Process) streamMessage(at time.Time, e *exporter, session uint64, stream uint16, msg []byte) (position uint64, err error) {
 	j, ok := p.cfg.Journal.(StreamJournal)
 	if !ok {
 		return p.message(at, e, session, msg)
 	}
-	if _, err := j.StreamMessage(at, session, stream, msg); err != nil {
-		return fmt.Errorf("collect: journal a message of %s: %w", e.name, err)
+	if position, err = j.StreamMessage(at, session, stream, msg); err != nil {
+		return 0, fmt.Errorf("collect: journal a message of %s: %w", e.name, err)
 	}
 	e.messages.Add(1)
 	e.octets.Add(uint64(len(msg)))
-	return nil
+	return position, nil
 }
 
 func (p *Process) open(at time.Time, e *exporter, s Session) (uint64, error) {

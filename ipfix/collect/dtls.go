@@ -235,7 +235,7 @@ func (c *dtlsSession) collect(ctx context.Context) error {
 		}
 		c.associations.touch(c.association)
 		idle = time.Now().Add(c.cfg.IdleTimeout)
-		if err := c.message(at, c.exporter, c.number, b[:n]); err != nil {
+		if _, err := c.message(at, c.exporter, c.number, b[:n]); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"tollbridge/ipfix/ack"
 )
 
 // logDue says whether the n-th event of a kind is to be logged, and how many
@@ -86,4 +88,10 @@ func (p *Process) logSession(level slog.Level, msg string, e *exporter, args ...
 		args = append(args, "withheld", withheld)
 	}
 	p.cfg.Log.Log(context.Background(), level, msg, args...)
+}
+
+// logAcknowledged says that an exporter asked for acknowledged export.
+func (p *Process) logAcknowledged(a *answerer, id ack.Identity) {
+	p.cfg.Log.Info("exporter asks for acknowledgements", "exporter", a.exporter, "remote", a.remote,
+		"instance", id.Instance, "position", id.Position, "version", id.Version)
 }

@@ -44,7 +44,11 @@ func (p *Process) serveSCTP(conn net.Conn) error {
 		exporter: e,
 		session:  Session{Transport: ipfix.SCTP, Exporter: e.name, Remote: remote, Local: unmap(conn.LocalAddr())},
 	}
+	c.answers = p.answer(conn, e, remote)
 	err := c.collect()
+	if c.answers != nil {
+		c.answers.finish()
+	}
 	if c.opened {
 		return errors.Join(err, p.close(p.cfg.Now(), e, c.number))
 	}
@@ -58,6 +62,7 @@ type sctpSession struct {
 	conn     *sctp.Conn
 	exporter *exporter
 	session  Session
+	answers  *answerer // nil where nobody is answered
 	opened   bool
 	number   uint64
 }
@@ -87,8 +92,16 @@ func (c *sctpSession) collect() error {
 			}
 			c.opened = true
 		}
-		if err := c.streamMessage(at, c.exporter, c.number, m.Stream, b[:n]); err != nil {
+		if c.answers != nil {
+			c.answers.blocked.Store(at.UnixNano())
+		}
+		position, err := c.streamMessage(at, c.exporter, c.number, m.Stream, b[:n])
+		if err != nil {
 			return err
+		}
+		if c.answers != nil {
+			c.answers.blocked.Store(0)
+			c.answers.message(b[:n], position)
 		}
 	}
 }

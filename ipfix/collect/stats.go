@@ -29,6 +29,11 @@ type Stats struct {
 	// garbage, or too slowly. Strangers whose certificate is good are Refused.
 	Handshakes uint64
 
+	// Of acknowledged export.
+	Acknowledgements uint64 // sent
+	HeldUp           uint64 // exporters told that they are held up, and why
+	Acknowledged     int    // connections whose exporter asks for it
+
 	// Exporters has the counts of every exporter that is configured or, where
 	// none are, remembered.
 	Exporters map[string]Counts
@@ -40,6 +45,16 @@ func (p *Process) Stats() Stats {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := Stats{Exporters: make(map[string]Counts, len(x.named)+len(x.remembered)), Dropped: p.dropped.Load(), Handshakes: p.failures.Load()}
+	s.Acknowledgements, s.HeldUp = p.acknowledgements.Load(), p.heldUps.Load()
+	p.answerers.Range(func(_, v any) bool {
+		a := v.(*answerer)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.identity.Wants != 0 {
+			s.Acknowledged++
+		}
+		return true
+	})
 	var total counters
 	total.add(&x.others)
 	for _, e := range x.named {

@@ -119,7 +119,11 @@ func (p *Process) serveExporter(t ipfix.Transport, conn net.Conn, r io.Reader, e
 		session:  Session{Transport: t, Exporter: e.name, Remote: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())},
 		stream:   newStream(r, p.cfg.Now),
 	}
+	c.answers = p.answer(conn, e, c.session.Remote)
 	err := c.collect()
+	if c.answers != nil {
+		c.answers.finish()
+	}
 	if c.opened {
 		return errors.Join(err, p.close(p.cfg.Now(), e, c.number))
 	}
@@ -127,8 +131,12 @@ func (p *Process) serveExporter(t ipfix.Transport, conn net.Conn, r io.Reader, e
 }
 
 // halfClose tells the exporter to close, and bounds how long it may take. It
-// reports whether conn can do that.
+// reports whether conn can do that. What was read is acknowledged before,
+// where the exporter wants that.
 func (p *Process) halfClose(conn net.Conn) bool {
+	if a := p.answering(conn); a != nil {
+		a.last()
+	}
 	half, ok := conn.(interface{ CloseWrite() error })
 	return ok && half.CloseWrite() == nil && conn.SetReadDeadline(time.Now().Add(p.cfg.StopTimeout)) == nil
 }
@@ -140,6 +148,7 @@ type tcpSession struct {
 	exporter *exporter
 	session  Session
 	stream   *stream
+	answers  *answerer // nil where nobody is answered
 	opened   bool
 	number   uint64
 }
@@ -160,9 +169,19 @@ func (c *tcpSession) collect() error {
 			}
 			c.opened = true
 		}
-		if err := c.message(c.stream.at, c.exporter, c.number, msg); err != nil {
+		if c.answers == nil {
+			if _, err := c.message(c.stream.at, c.exporter, c.number, msg); err != nil {
+				return err
+			}
+			continue
+		}
+		c.answers.blocked.Store(c.stream.at.UnixNano())
+		position, err := c.message(c.stream.at, c.exporter, c.number, msg)
+		if err != nil {
 			return err
 		}
+		c.answers.blocked.Store(0)
+		c.answers.message(msg, position)
 	}
 }
 

@@ -121,7 +121,8 @@ func (s *udpServer) datagram(at time.Time, d datagram) error {
 	switch {
 	case err == nil && session != nil:
 		s.sessions.touch(session, at)
-		return s.message(at, session.exporter, session.number, d.octets)
+		_, err := s.message(at, session.exporter, session.number, d.octets)
+		return err
 	case session != nil:
 		s.malformed(session.exporter, d.peer.addr, err)
 		return nil
@@ -140,7 +141,8 @@ func (s *udpServer) datagram(at time.Time, d datagram) error {
 	if err != nil {
 		return err
 	}
-	return s.message(at, e, session.number, d.octets)
+	_, err = s.message(at, e, session.number, d.octets)
+	return err
 }
 
 func (s *udpServer) countDrops(n uint32) {

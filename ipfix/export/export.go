@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"tollbridge/ipfix"
+	"tollbridge/ipfix/ack"
 )
 
 // Errors of Export.
@@ -82,8 +83,13 @@ type Config struct {
 	Buffer int
 
 	// DropWhenFull lets Export drop a record where it would block. It is
-	// counted as lost, and missing by the sequence numbers.
+	// counted as lost, and missing by the sequence numbers. With Acknowledged
+	// it drops the oldest Messages instead, and tells of them.
 	DropWhenFull bool
+
+	// Acknowledged asks Collecting Processes for acknowledged export. It needs
+	// TCP, TLS or SCTP. Buffer is not used then: Messages wait on disk.
+	Acknowledged *Acknowledged
 
 	// Dial connects over "udp" or "tcp"; nil means a net.Dialer's DialContext.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -105,6 +111,7 @@ type Process struct {
 	templates []*ipfix.Template // in the order of their first use
 	last      *ipfix.Template   // the one used last; records come in runs
 	queue     queue
+	keeping   *keeping      // nil unless Config.Acknowledged
 	skipped   int           // records dropped since the latest Message was cut
 	progress  chan struct{} // closed, and nil again, when the queue gets shorter
 	cancel    func()        // ends Run; nil before it
@@ -140,13 +147,20 @@ func New(cfg Config) (*Process, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Process{
+	p := &Process{
 		cfg:     cfg,
 		ready:   make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		encoder: ipfix.NewEncoder(cfg.Domain, cfg.MaxMessage),
 		longest: cfg.MaxMessage,
-	}, nil
+	}
+	if cfg.Acknowledged != nil {
+		var err error
+		if p.keeping, err = newKeeping(*cfg.Acknowledged, cfg.Domain); err != nil {
+			return nil, fmt.Errorf("export: Config.Acknowledged: %w", err)
+		}
+	}
+	return p, nil
 }
 
 // maxStreams bounds what an association costs.
@@ -172,6 +186,9 @@ func (c *Config) check() error {
 		}
 	default:
 		return fmt.Errorf("export: Config.Transport: %v can't be exported over", c.Transport)
+	}
+	if c.Acknowledged != nil && !c.Transport.Reliable() {
+		return fmt.Errorf("export: Config.Acknowledged: %v brings no answers: use tcp, tls or sctp", c.Transport)
 	}
 	for i, a := range c.collectors() {
 		host, _, err := net.SplitHostPort(a)
@@ -222,6 +239,9 @@ func orDefault[T int | time.Duration](v *T, d T) {
 func (p *Process) Export(ctx context.Context, t *ipfix.Template, record []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.keeping != nil {
+		return p.keepLocked(ctx, t, record)
+	}
 	for {
 		if p.closing {
 			return fmt.Errorf("export: %w", ErrClosed)
@@ -252,10 +272,18 @@ func (p *Process) Export(ctx context.Context, t *ipfix.Template, record []byte) 
 
 // useLocked makes t known, so that it is sent before any record of it.
 func (p *Process) useLocked(t *ipfix.Template) error {
+	if p.keeping != nil && t.ID >= ack.FirstReserved {
+		return fmt.Errorf("template %d: IDs from %d on are those of acknowledged export: %w", t.ID, ack.FirstReserved, ErrTemplate)
+	}
 	i := slices.IndexFunc(p.templates, func(u *ipfix.Template) bool { return u.ID == t.ID })
 	if i < 0 {
 		if err := ipfix.NewEncoder(p.cfg.Domain, p.cfg.MaxMessage).AddTemplate(t); err != nil {
 			return err
+		}
+		if p.keeping != nil {
+			if err := p.keeping.define(t); err != nil {
+				return err
+			}
 		}
 		p.templates = append(p.templates, t)
 	} else if u := p.templates[i]; u.Scope != t.Scope || !slices.Equal(u.Fields, t.Fields) {
@@ -267,6 +295,10 @@ func (p *Process) useLocked(t *ipfix.Template) error {
 
 // cutLocked ends the Message that is being filled and queues it.
 func (p *Process) cutLocked() {
+	if p.keeping != nil {
+		p.storeLocked()
+		return
+	}
 	if p.encoder.Len() == 0 {
 		return
 	}
@@ -303,10 +335,14 @@ func (p *Process) waitLocked(ctx context.Context) error {
 	}
 }
 
-// Flush returns when everything exported before it was handed to the kernel.
+// Flush returns when everything exported before it was handed to the kernel;
+// with Acknowledged, when it is durable in the Backlog.
 func (p *Process) Flush(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.keeping != nil {
+		return p.syncLocked(ctx)
+	}
 	p.cutLocked()
 	for end := p.queue.pushed; p.queue.popped < end; {
 		if err := p.waitLocked(ctx); err != nil {
@@ -319,7 +355,8 @@ func (p *Process) Flush(ctx context.Context) error {
 // Close flushes and ends Run, which must have been called or be about to be.
 // Over TCP and TLS it then closes its end of the connection and waits for the
 // Collecting Process to close the other, so that nil means that all was read,
-// unless that was being stopped itself. When ctx ends it gives up; the error
+// unless that was being stopped itself. With Acknowledged nil means that all
+// was acknowledged. When ctx ends it gives up; the error
 // then says what was not sent. Export fails from here on.
 func (p *Process) Close(ctx context.Context) error {
 	p.mu.Lock()
@@ -346,6 +383,8 @@ func (p *Process) Close(ctx context.Context) error {
 func (p *Process) closed(cause error) error {
 	s := p.Stats()
 	switch {
+	case s.QueuedMessages > 0 && p.keeping != nil:
+		return fmt.Errorf("export: close: %d messages are not acknowledged; they are kept, and sent at the next start: %w", s.QueuedMessages, cause)
 	case s.QueuedMessages > 0:
 		return fmt.Errorf("export: close: %d messages with %d records are unsent: %w", s.QueuedMessages, s.QueuedRecords, cause)
 	case cause != nil:

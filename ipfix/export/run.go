@@ -87,7 +87,7 @@ func (p *Process) pause(ctx context.Context, until time.Time) error {
 func (p *Process) drained() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.closing && len(p.queue.messages) == 0
+	return p.closing && len(p.queue.messages) == 0 && (p.keeping == nil || p.keeping.done())
 }
 
 // connect connects to one Collecting Process.
@@ -178,7 +178,11 @@ func (p *Process) limit(maxMessage int) {
 // and errEnded where Run is to go on.
 func (p *Process) serve(ctx context.Context, r *route, on link) (link, error) {
 	better := p.prefer(ctx, r, on)
-	err := p.send(ctx, on, better.found)
+	send := p.send
+	if p.keeping != nil {
+		send = p.sendKept
+	}
+	err := send(ctx, on, better.found)
 	next := better.stop()
 	if next.conn != nil && !errors.Is(err, errEnded) {
 		next.conn.Close() // it came too late to be of use
@@ -252,6 +256,11 @@ func (p *Process) sent(n int, counted Stats) {
 		return
 	}
 	p.queue.pop(n)
+	p.progressLocked()
+}
+
+// progressLocked wakes who waits for room.
+func (p *Process) progressLocked() {
 	if p.progress != nil {
 		close(p.progress)
 		p.progress = nil
@@ -283,7 +292,7 @@ func (p *Process) ended(ctx context.Context, on link, err error) error {
 const leaveTimeout = 10 * time.Second
 
 // moved ends a connection in an orderly way, as a better one stands.
-func (p *Process) moved(ctx context.Context, on link, c carrier) error {
+func (p *Process) moved(ctx context.Context, on link, c interface{ finish(context.Context) error }) error {
 	leaving, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	if err := c.finish(leaving); err != nil {

@@ -16,7 +16,16 @@ type Stats struct {
 	Broken      uint64 // connections that ended otherwise than by a close of either side
 
 	QueuedRecords  uint64 // that wait for the kernel now, or for their Message to fill
-	QueuedMessages uint64
+	QueuedMessages uint64 // with Acknowledged: that are not acknowledged
+
+	// Of acknowledged export.
+
+	Resent   uint64 // Messages handed to the kernel that were so before; Messages and Records count them once
+	Answers  uint64 // acknowledgements that were news
+	HeldUp   uint64 // times that a Collecting Process began to be held up
+	Pulls    uint64 // requests for what is in the flow cache
+	Position uint64 // of the latest Message in the Backlog
+	Acked    uint64 // up to which Messages were acknowledged
 }
 
 // Stats returns a snapshot, whose counts agree with each other.
@@ -26,8 +35,15 @@ func (p *Process) Stats() Stats {
 	s := p.counts
 	s.QueuedRecords = uint64(p.queue.records + p.encoder.Records())
 	s.QueuedMessages = uint64(len(p.queue.messages))
-	if p.encoder.Records() > 0 {
+	if n := p.encoder.Records(); n > 0 && p.keeping == nil {
 		s.QueuedMessages++
+	} else if n > 1 { // the Identity apart
+		s.QueuedMessages++
+	}
+	if p.keeping != nil {
+		k := p.keeping.backlog.Stats()
+		s.QueuedMessages += uint64(k.Messages)
+		s.Position, s.Acked = k.Position, k.Acked
 	}
 	return s
 }
@@ -40,4 +56,5 @@ func (s *Stats) add(c Stats) {
 	s.Octets += c.Octets
 	s.LostRecords += c.LostRecords
 	s.LostMessages += c.LostMessages
+	s.Resent += c.Resent
 }

@@ -1,0 +1,626 @@
+// Package backlog is an Exporting Process's own spool: the Messages that no
+// Collecting Process has acknowledged yet, in append-only files.
+package backlog
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Crash argument.
+//
+// Segments are append-only: each holds entries, one after the other, each with
+// a checksum over all of it. An entry that was begun and not finished, by a
+// process that was killed or a disk that was full, fails its checksum, and so
+// ends its segment for whoever reads it. Nobody appends to a segment of an
+// earlier life: every life begins a segment of its own, so nothing follows
+// what was torn.
+//
+// What kill -9 leaves is what write(2) took, so an entry is safe from it when
+// Append returns. From a power cut it is safe when Sync has returned after it.
+// A position may be sent before: a Collecting Process then may know positions
+// that this disk does not. So every life goes on at a position that is far
+// behind the last it knows (leap), and no position is used twice.
+//
+// A segment goes when all of it is acknowledged, or given up; in the second
+// case only after the entry that says so was appended, so that a crash between
+// the two tells of Messages which are sent all the same, and never drops one
+// silently. The marks (how far acknowledged, how far sent) are hints: where an
+// older one is read, Messages are sent again, and known again by their
+// position. They are written over one another in two places in turn, each with
+// a checksum, so one of them is always whole.
+//
+// Each segment begins with all Templates that its Messages may need, so it
+// can be read though those before it are gone.
+
+// ErrLocked says that another process uses the directory.
+var ErrLocked = errors.New("the spool is in use by another process")
+
+// ErrClosed says that the Backlog was closed.
+var ErrClosed = errors.New("backlog is closed")
+
+// A Kind says what an Entry is. The numbers are stored.
+type Kind uint8
+
+const (
+	Template Kind = 1 // a Template Record, or an Options Template Record
+	Message  Kind = 2
+	Report   Kind = 3 // a Message that tells of Messages given up
+)
+
+// An Entry is one line of a Backlog.
+type Entry struct {
+	Kind     Kind
+	Options  bool   // of a Template: it is an Options Template
+	Position uint64 // of a Message; of a Template its ID
+	Records  uint32 // Data Records of a Message, as its header counts them
+	Octets   []byte
+}
+
+// A Config says how large a Backlog becomes. Zero means the default.
+type Config struct {
+	// MaxOctets is what the files may take before Full reports true. 0 means
+	// 1 GiB.
+	MaxOctets int64
+
+	// Segment is the size of one file in octets. 0 means 4 MiB, or an eighth
+	// of MaxOctets where that is less.
+	Segment int64
+
+	Log *slog.Logger // nil discards
+}
+
+// leap is how far behind the last known position each life begins: more than
+// can be sent between two calls of Sync.
+const leap = 1 << 20
+
+// maxMessages bounds the Messages of one segment, and so what is sent again
+// for want of a newer mark.
+const maxMessages = 1024
+
+// A Backlog is the spool of one exporter. Its methods may be called at once.
+type Backlog struct {
+	cfg      Config
+	dir      string
+	instance [16]byte
+	lock     *os.File
+	marks    *os.File
+
+	mu        sync.Mutex
+	segments  []*segment // by ascending serial; the last is appended to, if active
+	active    *os.File   // nil if the next entry begins a segment
+	serial    uint64     // of the latest segment
+	next      uint64     // position
+	acked     uint64
+	sent      uint64  // up to here a Reader has returned Messages
+	floor     uint64  // up to here Messages are given up or about to be: no Reader returns them
+	noted     uint64  // sent, as the marks have it
+	turn      uint64  // of the marks
+	templates []Entry // in effect, in the order of their first use
+	octets    int64   // of all segments
+	messages  int     // not acknowledged
+	unsynced  bool    // the active segment was written to since Sync
+	unlisted  bool    // a segment was made since Sync
+	scratch   []byte
+	closed    bool
+}
+
+// A segment is one file.
+type segment struct {
+	serial      uint64
+	path        string
+	first, last uint64 // positions of its Messages; 0 if there are none
+	end         int64  // of its whole entries
+	messages    int
+}
+
+// Open opens the backlog in dir, which it makes if there is none. Errors match
+// ErrLocked, or are of the file system.
+func Open(dir string, cfg Config) (*Backlog, error) {
+	if cfg.MaxOctets == 0 {
+		cfg.MaxOctets = 1 << 30
+	}
+	if cfg.Segment == 0 {
+		cfg.Segment = min(4<<20, cfg.MaxOctets/8)
+	}
+	if cfg.MaxOctets < minOctets || cfg.Segment < 1 || cfg.Segment > cfg.MaxOctets/2 {
+		return nil, fmt.Errorf("backlog: Config: %d octets in files of %d: at least %d are needed, and two files", cfg.MaxOctets, cfg.Segment, minOctets)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	b := &Backlog{cfg: cfg, dir: dir}
+	if err := b.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("backlog: %s: %w", dir, err), b.release())
+	}
+	return b, nil
+}
+
+// minOctets has room for a few of the longest Messages.
+const minOctets = 512 << 10
+
+func (b *Backlog) open() error {
+	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+		return err
+	}
+	var err error
+	if b.lock, err = os.OpenFile(filepath.Join(b.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(b.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return ErrLocked
+	}
+	if err := b.openInstance(); err != nil {
+		return err
+	}
+	if b.marks, err = os.OpenFile(filepath.Join(b.dir, "marks"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	b.readMarks()
+	if err := b.scan(); err != nil {
+		return err
+	}
+	b.next = max(b.next, b.acked, b.sent)
+	if b.next > 0 {
+		b.next += leap
+	}
+	b.next++
+	b.free()
+	return nil
+}
+
+// openInstance reads who this exporter is, or decides it.
+func (b *Backlog) openInstance() error {
+	path := filepath.Join(b.dir, "instance")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		_, _ = rand.Read(b.instance[:]) // it never fails
+		data := binary.BigEndian.AppendUint32(b.instance[:], checksum(b.instance[:]))
+		if err := writeSynced(path+".new", data); err != nil {
+			return err
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			return err
+		}
+		return syncDir(b.dir)
+	}
+	if err != nil {
+		return err
+	}
+	if len(data) != 20 || binary.BigEndian.Uint32(data[16:]) != checksum(data[:16]) {
+		return fmt.Errorf("%s is damaged: move the directory away, what it holds can't be sent as whose it is", path)
+	}
+	copy(b.instance[:], data)
+	return nil
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// scan reads which segments there are, and what is in them.
+func (b *Backlog) scan() error {
+	files, err := os.ReadDir(b.dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		name, ok := strings.CutSuffix(f.Name(), segmentSuffix)
+		if !ok {
+			continue
+		}
+		s := &segment{path: filepath.Join(b.dir, f.Name())}
+		if _, err := fmt.Sscanf(name, "%x", &s.serial); err != nil {
+			return fmt.Errorf("%s: is no segment's name", f.Name())
+		}
+		size, err := b.scanSegment(s)
+		if err != nil {
+			return err
+		}
+		if size > s.end {
+			b.cfg.Log.Warn("a file of the spool ends in octets that are no whole entry, as after a crash", "file", s.path, "octets", size-s.end)
+		}
+		b.segments = append(b.segments, s)
+		b.octets += s.end
+		b.serial = max(b.serial, s.serial)
+		b.next = max(b.next, s.last)
+	}
+	slices.SortFunc(b.segments, func(x, y *segment) int { return int(int64(x.serial - y.serial)) })
+	return nil
+}
+
+// scanSegment fills in s and counts its Messages that are not acknowledged.
+func (b *Backlog) scanSegment(s *segment) (size int64, err error) {
+	f, err := os.Open(s.path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	r := reading{f: f, end: info.Size(), instance: b.instance}
+	for {
+		e, ok, err := r.next()
+		if err != nil {
+			return 0, err
+		}
+		if !ok {
+			s.end = r.at
+			return info.Size(), nil
+		}
+		if e.Kind != Template {
+			s.count(e.Position)
+			if e.Position > b.acked {
+				b.messages++
+			}
+		}
+	}
+}
+
+func (s *segment) count(position uint64) {
+	if s.first == 0 {
+		s.first = position
+	}
+	s.last = position
+	s.messages++
+}
+
+// Instance returns who this exporter is, for ever.
+func (b *Backlog) Instance() [16]byte { return b.instance }
+
+// Next returns the position of the next Message.
+func (b *Backlog) Next() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.next
+}
+
+// Define makes a Template that Messages from here on need known. It does
+// nothing for one that is, and replaces one of the same ID.
+func (b *Backlog) Define(id uint16, options bool, record []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := Entry{Kind: Template, Options: options, Position: uint64(id), Octets: record}
+	i := slices.IndexFunc(b.templates, func(t Entry) bool { return t.Position == e.Position })
+	if i >= 0 && b.templates[i].Options == options && string(b.templates[i].Octets) == string(record) {
+		return nil
+	}
+	e.Octets = slices.Clone(record)
+	if b.active != nil { // a new segment begins with all of them
+		if err := b.appendLocked(e); err != nil {
+			return err
+		}
+	}
+	if i >= 0 {
+		b.templates = slices.Delete(b.templates, i, i+1)
+	}
+	b.templates = append(b.templates, e)
+	return nil
+}
+
+// Append appends a Message under position Next. It may exceed MaxOctets: ask
+// Full before. A disk that is full is an error that matches syscall.ENOSPC,
+// and leaves all as it was.
+func (b *Backlog) Append(kind Kind, records uint32, message []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.rollLocked(); err != nil {
+		return err
+	}
+	e := Entry{Kind: kind, Position: b.next, Records: records, Octets: message}
+	if err := b.appendLocked(e); err != nil {
+		return err
+	}
+	b.lastLocked().count(e.Position)
+	b.next++
+	b.messages++
+	return nil
+}
+
+func (b *Backlog) lastLocked() *segment { return b.segments[len(b.segments)-1] }
+
+// rollLocked makes sure that there is a segment with room.
+func (b *Backlog) rollLocked() error {
+	if b.closed {
+		return fmt.Errorf("backlog: %w", ErrClosed)
+	}
+	if b.active != nil {
+		if s := b.lastLocked(); s.end < b.cfg.Segment && s.messages < maxMessages {
+			return nil
+		}
+		if err := b.sealLocked(); err != nil {
+			return err
+		}
+	}
+	b.serial++
+	s := &segment{serial: b.serial, path: filepath.Join(b.dir, fmt.Sprintf("%016x%s", b.serial, segmentSuffix))}
+	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("backlog: %w", err)
+	}
+	header := appendHeader(nil, b.instance)
+	for _, t := range b.templates {
+		header = appendEntry(header, t)
+	}
+	if _, err := f.WriteAt(header, 0); err != nil {
+		return errors.Join(fmt.Errorf("backlog: %w", err), f.Close(), os.Remove(s.path))
+	}
+	s.end = int64(len(header))
+	b.octets += s.end
+	b.active, b.segments, b.unlisted = f, append(b.segments, s), true
+	return nil
+}
+
+// sealLocked ends the active segment.
+func (b *Backlog) sealLocked() error {
+	f := b.active
+	b.active = nil
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("backlog: %w", err)
+	}
+	return nil
+}
+
+// appendLocked writes an entry behind the last whole one, over whatever an
+// earlier try left there.
+func (b *Backlog) appendLocked(e Entry) error {
+	s := b.lastLocked()
+	b.scratch = appendEntry(b.scratch[:0], e)
+	if _, err := b.active.WriteAt(b.scratch, s.end); err != nil {
+		return fmt.Errorf("backlog: %w", err)
+	}
+	s.end += int64(len(b.scratch))
+	b.octets += int64(len(b.scratch))
+	b.unsynced = true
+	return nil
+}
+
+// Full reports whether there is no room for more.
+func (b *Backlog) Full() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.octets >= b.cfg.MaxOctets
+}
+
+// Sync returns when all that was appended is safe from a power cut.
+func (b *Backlog) Sync() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.unsynced && b.active != nil {
+		if err := b.active.Sync(); err != nil {
+			return fmt.Errorf("backlog: %w", err)
+		}
+	}
+	if b.unlisted {
+		if err := syncDir(b.dir); err != nil {
+			return fmt.Errorf("backlog: %w", err)
+		}
+	}
+	b.unsynced, b.unlisted = false, false
+	return nil
+}
+
+// Acknowledge lets go of all Messages up to a position. It reports whether it
+// is news.
+func (b *Backlog) Acknowledge(position uint64) (news bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	position = min(position, b.sent)
+	if position <= b.acked || b.closed {
+		return false, nil
+	}
+	b.acked = position
+	err = b.writeMarksLocked()
+	if b.active != nil && b.lastLocked().last <= b.acked && b.lastLocked().end >= b.cfg.Segment/4 {
+		err = errors.Join(err, b.sealLocked()) // it goes at once
+	}
+	b.free()
+	return true, err
+}
+
+// free removes the segments of which all is acknowledged, and counts what is
+// left.
+func (b *Backlog) free() {
+	keep := b.segments[:0]
+	for i, s := range b.segments {
+		if s.last > b.acked || b.active != nil && i == len(b.segments)-1 {
+			keep = append(keep, s)
+			continue
+		}
+		b.remove(s)
+	}
+	clear(b.segments[len(keep):])
+	b.segments = keep
+	b.messages = 0
+	for _, s := range b.segments {
+		switch {
+		case s.first > b.acked:
+			b.messages += s.messages
+		case s.last > b.acked: // positions of one segment have no gaps
+			b.messages += int(s.last - b.acked)
+		}
+	}
+}
+
+// remove deletes a segment's file. One that can't be is read again, and sent
+// again, by the next life.
+func (b *Backlog) remove(s *segment) {
+	b.octets -= s.end
+	if err := os.Remove(s.path); err != nil {
+		b.cfg.Log.Warn("a file of the spool that is done with can't be removed", "error", err)
+	}
+}
+
+// Sending notes, where kill -9 leaves it, that all that Readers have returned
+// may have been sent: then a report of one that is given up is exact. It is to
+// be called before anything of it is sent.
+func (b *Backlog) Sending() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sent == b.noted {
+		return nil
+	}
+	b.noted = b.sent
+	return b.writeMarksLocked()
+}
+
+// hand marks a Message that a Reader is about to return, and reports whether
+// it may: it may not be on its way and be told to have never been.
+func (b *Backlog) hand(position uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if position <= b.floor {
+		return false
+	}
+	b.sent = max(b.sent, position)
+	return true
+}
+
+// LastSent returns up to which position Readers have returned Messages, in
+// this life or one before.
+func (b *Backlog) LastSent() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sent
+}
+
+// Acknowledged returns up to which position Messages are acknowledged.
+func (b *Backlog) Acknowledged() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.acked
+}
+
+// A Loss is a Message that is given up.
+type Loss struct {
+	Entry
+	Sent bool // it may have arrived
+}
+
+// GiveUp removes the oldest segment with Messages that are not acknowledged,
+// after report has returned nil for them, which appends what tells of it. It
+// does nothing if there is none but the one that is appended to.
+func (b *Backlog) GiveUp(report func([]Loss) error) error {
+	b.mu.Lock()
+	var victim *segment
+	if len(b.segments) > 1 || len(b.segments) == 1 && b.active == nil {
+		victim = b.segments[0]
+	}
+	acked, sent := b.acked, b.sent
+	if victim != nil {
+		b.floor = max(b.floor, victim.last)
+	}
+	b.mu.Unlock()
+	if victim == nil {
+		return nil
+	}
+	f, err := os.Open(victim.path)
+	if err != nil {
+		return fmt.Errorf("backlog: %w", err)
+	}
+	defer f.Close()
+	var losses []Loss
+	r := reading{f: f, end: victim.end, instance: b.instance}
+	for {
+		e, ok, err := r.next()
+		if err != nil {
+			return fmt.Errorf("backlog: %w", err)
+		}
+		if !ok {
+			break
+		}
+		if e.Kind != Template && e.Position > acked {
+			if e.Kind == Report {
+				e.Octets = slices.Clone(e.Octets)
+			} else {
+				e.Octets = nil
+			}
+			losses = append(losses, Loss{e, e.Position <= sent})
+		}
+	}
+	if len(losses) > 0 {
+		if err := report(losses); err != nil {
+			return err
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := slices.Index(b.segments, victim); i >= 0 {
+		b.segments = slices.Delete(b.segments, i, i+1)
+		b.remove(victim)
+		b.free()
+	}
+	return nil
+}
+
+// Stats say what a Backlog holds.
+type Stats struct {
+	Messages int   // not acknowledged
+	Octets   int64 // of the files
+	Segments int
+	Position uint64 // of the latest Message
+	Acked    uint64
+}
+
+// Stats returns a snapshot.
+func (b *Backlog) Stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return Stats{b.messages, b.octets, len(b.segments), b.next - 1, b.acked}
+}
+
+// Close lets another process open the directory. What is not acknowledged
+// stays there.
+func (b *Backlog) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	var err error
+	if b.active != nil {
+		err = b.sealLocked()
+	}
+	return errors.Join(err, b.release())
+}
+
+func (b *Backlog) release() error {
+	var errs []error
+	if b.marks != nil {
+		errs = append(errs, b.marks.Close())
+	}
+	if b.lock != nil {
+		errs = append(errs, b.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }

@@ -1,0 +1,284 @@
+package export
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/ack"
+	"tollbridge/ipfix/export/backlog"
+)
+
+// Acknowledged is how a Process exports with acknowledgements (package ack,
+// docs/acknowledged-export.md): each Message is kept in a Backlog until a
+// Collecting Process says that it is durable there.
+type Acknowledged struct {
+	// Backlog is required. It stays open when the Process ends.
+	Backlog *backlog.Backlog
+
+	// Enterprise is the Private Enterprise Number of the elements. 0 means
+	// ack.Enterprise.
+	Enterprise uint32
+
+	// Window is how many Messages may be under way without acknowledgement. 0
+	// means 4096, which is the most.
+	Window int
+
+	// Silence is how long nothing may be acknowledged before a backup is tried.
+	// 0 means 30 seconds.
+	Silence time.Duration
+
+	// Pull exports what the flow cache has of addresses, and returns up to
+	// when packets are in it. Nil refuses.
+	Pull func(ctx context.Context, of netip.Prefix) (time.Time, error)
+}
+
+// maxWindow is the most Messages under way that the protocol allows: a
+// Collecting Process must know that many again.
+const maxWindow = 4096
+
+// A keeping is what a Process with acknowledgements has besides. Process.mu
+// guards it.
+type keeping struct {
+	Acknowledged
+	domain     uint32
+	identity   *ipfix.Template
+	givenUp    *ipfix.Template
+	pullAnswer *ipfix.Template
+	backlog    *backlog.Backlog
+
+	record  []byte // scratch
+	unkept  []byte // a Message that the disk had no room for yet
+	records uint32 // its Data Records
+	failed  error  // of the disk, for good
+	warned  bool   // of a disk without room
+}
+
+func newKeeping(cfg Acknowledged, domain uint32) (*keeping, error) {
+	if cfg.Backlog == nil {
+		return nil, errors.New("a Backlog is required")
+	}
+	if cfg.Window < 0 || cfg.Window > maxWindow {
+		return nil, fmt.Errorf("a Window of %d is not within 1 and %d", cfg.Window, maxWindow)
+	}
+	orDefault(&cfg.Window, maxWindow)
+	orDefault(&cfg.Silence, 30*time.Second)
+	if cfg.Enterprise == 0 {
+		cfg.Enterprise = ack.Enterprise
+	}
+	k := &keeping{
+		Acknowledged: cfg,
+		domain:       domain,
+		identity:     ack.IdentityTemplate(cfg.Enterprise),
+		givenUp:      ack.GivenUpTemplate(cfg.Enterprise),
+		pullAnswer:   ack.PullAnswerTemplate(cfg.Enterprise),
+		backlog:      cfg.Backlog,
+	}
+	for _, t := range []*ipfix.Template{k.identity, k.givenUp, k.pullAnswer} {
+		if err := k.define(t); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+func (k *keeping) define(t *ipfix.Template) error {
+	return k.backlog.Define(t.ID, t.Scope > 0, t.Append(nil))
+}
+
+// done reports whether nothing is left to be sent.
+func (k *keeping) done() bool { return k.unkept == nil && k.backlog.Stats().Messages == 0 }
+
+// begin starts a Message with its Identity.
+func (k *keeping) begin(e *ipfix.Encoder) error {
+	wants := ack.Acknowledgements
+	if k.Pull != nil {
+		wants |= ack.Pulls
+	}
+	id := ack.Identity{Instance: k.backlog.Instance(), Position: k.backlog.Next(), Version: ack.Version, Wants: wants}
+	k.record = id.Append(k.record[:0])
+	return e.AppendRecord(k.identity, k.record)
+}
+
+// keepLocked is Export with acknowledgements.
+func (p *Process) keepLocked(ctx context.Context, t *ipfix.Template, record []byte) error {
+	if t != p.last {
+		if err := p.useLocked(t); err != nil {
+			return fmt.Errorf("export: %w", err)
+		}
+	}
+	return p.addLocked(ctx, t, record)
+}
+
+// addLocked adds a record of a known Template.
+func (p *Process) addLocked(ctx context.Context, t *ipfix.Template, record []byte) error {
+	k := p.keeping
+	for {
+		switch {
+		case p.closing:
+			return fmt.Errorf("export: %w", ErrClosed)
+		case k.failed != nil:
+			return k.failed
+		case k.unkept != nil || p.encoder.Len() == 0 && !p.cfg.DropWhenFull && k.backlog.Full():
+			if err := p.waitKeptLocked(ctx); err != nil {
+				return fmt.Errorf("export: the spool is full: %w", err)
+			}
+			continue
+		}
+		if p.encoder.Len() == 0 {
+			if err := k.begin(p.encoder); err != nil {
+				return fmt.Errorf("export: %w", err)
+			}
+		}
+		err := p.encoder.AppendRecord(t, record)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, ipfix.ErrFull) {
+			return fmt.Errorf("export: %w", err)
+		}
+		p.storeLocked()
+	}
+}
+
+// retryKept is how long a Process waits before it tries a disk again that was
+// full.
+const retryKept = time.Second
+
+// waitKeptLocked waits for room in the Backlog, or on its disk.
+func (p *Process) waitKeptLocked(ctx context.Context) error {
+	retry, cancel := context.WithTimeout(ctx, retryKept)
+	defer cancel()
+	err := p.waitLocked(retry)
+	if err != nil && retry.Err() != nil && ctx.Err() == nil {
+		err = nil
+	}
+	p.storeLocked()
+	return err
+}
+
+// storeLocked ends the Message that is being filled and puts it into the
+// Backlog, or tries again to put there the one before.
+func (p *Process) storeLocked() {
+	k := p.keeping
+	if k.unkept == nil {
+		if p.encoder.Records() <= 1 { // nothing but its Identity, which stays true
+			return
+		}
+		k.records = uint32(p.encoder.Records())
+		k.unkept = p.encoder.Flush(0)
+	}
+	if k.failed != nil {
+		return
+	}
+	err := k.backlog.Append(backlog.Message, k.records, k.unkept)
+	for err == nil && p.cfg.DropWhenFull && k.backlog.Full() {
+		before := k.backlog.Stats().Segments
+		err = k.backlog.GiveUp(p.reportLocked)
+		if k.backlog.Stats().Segments >= before {
+			break
+		}
+	}
+	switch {
+	case err == nil:
+		k.unkept, k.warned = nil, false
+		p.wake()
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		k.unkept = bytes.Clone(k.unkept)
+		if !k.warned {
+			k.warned = true
+			p.cfg.Log.Error("the spool's disk is full: what is exported waits", "error", err)
+		}
+	default:
+		k.failed = fmt.Errorf("export: %w", err)
+		p.cfg.Log.Error("the spool fails: nothing more is exported", "error", err)
+	}
+}
+
+// reportLocked puts into the Backlog what tells of Messages given up.
+func (p *Process) reportLocked(losses []backlog.Loss) error {
+	k := p.keeping
+	var all []ack.GivenUp
+	never := false // the last of all was never sent, so it may grow
+	for _, l := range losses {
+		g := ack.GivenUp{First: l.Position, Last: l.Position}
+		if l.Kind == backlog.Message {
+			g.Records = uint64(l.Records) - 1
+			p.counts.LostRecords += g.Records
+		} else {
+			singles, lost := k.retell(l.Octets)
+			if len(singles) > 0 {
+				all, never = append(all, singles...), false
+			}
+			g.Records = lost
+		}
+		if n := len(all); never && !l.Sent && all[n-1].Last+1 == g.First {
+			all[n-1].Last = g.Last
+			all[n-1].Records += g.Records
+			continue
+		}
+		all, never = append(all, g), !l.Sent
+	}
+	e := ipfix.NewEncoder(p.cfg.Domain, p.cfg.MaxMessage)
+	flush := func() error {
+		records := uint32(e.Records())
+		return k.backlog.Append(backlog.Report, records, e.Flush(0))
+	}
+	if err := k.begin(e); err != nil {
+		return err
+	}
+	for _, g := range all {
+		k.record = g.Append(k.record[:0])
+		err := e.AppendRecord(k.givenUp, k.record)
+		if errors.Is(err, ipfix.ErrFull) {
+			if err = flush(); err == nil {
+				if err = k.begin(e); err == nil {
+					err = e.AppendRecord(k.givenUp, g.Append(k.record[:0]))
+				}
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return flush()
+}
+
+// retell reads a report that is given up itself. What it told of single
+// Messages is told again, as that can be told twice; the rest is returned as
+// the Data Records that are lost if the report has not arrived.
+func (k *keeping) retell(report []byte) (singles []ack.GivenUp, lost uint64) {
+	w := ack.NewWatcher(k.Enterprise)
+	w.Know(k.domain, k.givenUp)
+	w.Message(report, func(l *ack.Layout, r ipfix.Record, _ bool) {
+		g := l.GivenUp(r)
+		if g.First == g.Last {
+			singles = append(singles, g)
+		} else {
+			lost += g.Records
+		}
+	})
+	return singles, lost
+}
+
+// syncLocked is Flush with acknowledgements.
+func (p *Process) syncLocked(ctx context.Context) error {
+	k := p.keeping
+	for p.storeLocked(); k.unkept != nil; {
+		if k.failed != nil {
+			return k.failed
+		}
+		if err := p.waitKeptLocked(ctx); err != nil {
+			return fmt.Errorf("export: flush: %w", err)
+		}
+	}
+	if err := k.backlog.Sync(); err != nil {
+		return fmt.Errorf("export: flush: %w", err)
+	}
+	return nil
+}
