@@ -48,6 +48,8 @@ type decoder struct {
 	message   []byte
 	compared  bool
 	duplicate bool
+
+	identified identified // by acknowledged export; zero for other Messages
 }
 
 // message applies an EntryMessage.
@@ -68,6 +70,7 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	m.decoder.transport, m.decoder.position, m.decoder.time = t, e.Position, e.Time
 	m.decoder.domain, m.decoder.message = d, e.Data
 	m.decoder.compared, m.decoder.duplicate, m.decoder.early = false, false, false
+	m.decoder.identified = identified{}
 
 	m.transports.touch(t)
 	result, err := t.decoder.DecodeStream(e.Data, stream, m.visit)
@@ -87,7 +90,10 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	row := m.row(d)
 	if m.decoder.early {
 		row.UndecodedMessages++
+	} else if m.decoder.identified.instance != nil {
+		m.identifiedDone(d)
 	}
+	m.decoder.identified = identified{}
 	if !result.TemplatesChanged {
 		return nil
 	}
@@ -134,6 +140,7 @@ func (m *Module) dataSet(set ipfix.DataSet) {
 
 // dataRecords takes in the records of set, which arrived in the interval of row.
 func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow, key acct.LedgerKey) {
+	m.decoder.identified.records += uint64(set.Records)
 	if set.Template.Scope > 0 {
 		m.options(set, d)
 		return
@@ -212,6 +219,14 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		if (!p.timed || *v == dedup.BelowFloor || *v == dedup.AheadOfClock) && m.repeated() {
 			*v = dedup.Duplicate
 		}
+		switch c.identified.novelty {
+		case resent:
+			*v = dedup.Duplicate
+		case fresh:
+			if *v == dedup.BelowFloor {
+				*v = dedup.New // its position proves it
+			}
+		}
 	}
 	totals := p.counters.totals != 0 && !stated
 	if totals {
@@ -268,6 +283,9 @@ func (m *Module) tooLarge(f *flow, row *acct.LedgerRow, key acct.LedgerKey, temp
 // a time when that was asked too: for the same Templates it always is.
 func (m *Module) repeated() bool {
 	c := &m.decoder
+	if c.identified.novelty != unidentified {
+		return c.identified.novelty == resent
+	}
 	if !c.compared {
 		c.compared = true
 		c.duplicate = m.messages.Add(c.domain.messages.Sum(c.message), m.millis()) == dedup.Duplicate

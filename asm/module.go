@@ -100,6 +100,7 @@ type Module struct {
 	sampled       map[string]int     // samplers by exporter
 	totals        map[string]*totals // by exporter
 	clocks        map[string]*exporterClock
+	spools        spools
 
 	records []acct.Record // cut since the last checkpoint
 	state   stateChanges
@@ -351,6 +352,9 @@ func (m *Module) retime() {
 
 // adopt makes s the settings.
 func (m *Module) adopt(s Settings) {
+	if s.VendorID != m.settings.VendorID {
+		m.forgetOptions()
+	}
 	m.settings = s
 	m.generation++
 	m.sampling = make(map[string]uint32)

@@ -12,6 +12,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/ipfix"
+	"tollbridge/ipfix/ack"
 )
 
 // Bounds of what options records can make us hold.
@@ -123,6 +124,8 @@ func (r *rateReader) rate(d ipfix.Record) (v rate, ok bool) {
 // An optionsPlan reads what options records of one Template say that matters
 // here.
 type optionsPlan struct {
+	acknowledgement *ack.Layout // of acknowledged export; then nothing else
+
 	rates                   rateReader
 	init                    ipfix.Accessor
 	hasRates, hasInit       bool
@@ -132,8 +135,11 @@ type optionsPlan struct {
 }
 
 // newOptionsPlan returns nil for an Options Template that says nothing here.
-func newOptionsPlan(t *ipfix.Template) *optionsPlan {
-	p := &optionsPlan{}
+func newOptionsPlan(t *ipfix.Template, enterprise uint32) *optionsPlan {
+	p := &optionsPlan{acknowledgement: ack.NewLayout(t, enterprise)}
+	if p.acknowledgement != nil {
+		return p
+	}
 	p.rates, p.hasRates = newRateReader(t)
 	p.init, p.hasInit = t.Accessor(0, ipfix.SystemInitTimeMilliseconds)
 	if !p.hasRates && !p.hasInit {
@@ -151,6 +157,15 @@ func newOptionsPlan(t *ipfix.Template) *optionsPlan {
 	return p
 }
 
+// forgetOptions lets all Options Templates be looked at anew.
+func (m *Module) forgetOptions() {
+	for _, t := range m.transports.open {
+		for _, d := range t.domains {
+			clear(d.options)
+		}
+	}
+}
+
 // selectorOf returns the way to the selectorId or samplerId of records of t.
 func selectorOf(t *ipfix.Template) (ipfix.Accessor, bool) {
 	if a, ok := t.Accessor(0, ipfix.SelectorId); ok {
@@ -165,11 +180,18 @@ func (m *Module) options(set *ipfix.DataSet, d *domain) {
 	m.stats.OptionsRecords += uint64(set.Records)
 	p, ok := d.options[set.Template]
 	if !ok {
-		p = newOptionsPlan(set.Template)
+		p = newOptionsPlan(set.Template, m.settings.VendorID)
 		d.options[set.Template] = p
 	}
 	if p == nil {
 		return
+	}
+	if p.acknowledgement != nil {
+		m.acknowledgement(p.acknowledgement, set, d)
+		return
+	}
+	if m.decoder.identified.novelty == resent {
+		return // it was heeded, and something newer may have been since
 	}
 	for r, ok := set.Next(); ok; r, ok = set.Next() {
 		m.option(p, r, d, set.ID)

@@ -24,6 +24,7 @@ const (
 	stateTransport = "transport" // a Transport Session, by number
 	stateMessages  = "messages"  // identities of Messages, by generation and position
 	stateSampling  = "sampling"  // what options records say, by Observation Domain and exporter
+	statePositions = "positions" // Messages of acknowledged export, by spool and chunk of positions
 	stateTotals    = "totals"    // last-seen total counters, by exporter and number of the piece
 	stateParts     = "parts"     // flow records of which not all requests have come, by client and Acct-Multi-Session-Id
 	stateCrash     = "crash"     // how often the pipeline crashed at an entry, by position
@@ -66,6 +67,7 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 		sampled:  make(map[string]int),
 		totals:   make(map[string]*totals),
 		clocks:   make(map[string]*exporterClock),
+		spools:   newSpools(),
 	}
 	m.visit = m.dataSet
 	if err := m.restore(ctx, &cp); err != nil {
@@ -101,6 +103,8 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			err = m.parts.restore(s.Key, s.Value)
 		case stateSampling:
 			err = m.restoreSamplers(s.Key, s.Value)
+		case statePositions:
+			err = m.restorePositions(s.Key, s.Value)
 		case stateCrash:
 			var position uint64
 			if position, err = strconv.ParseUint(s.Key, 10, 64); err == nil && len(s.Value) == 1 {
@@ -309,6 +313,7 @@ func (m *Module) batch() (acct.Batch, error) {
 	m.users.Delta(func(key string, value []byte) { put(stateClaim, key, value) })
 	m.putSamplers(put)
 	m.putTotals(put)
+	m.putPositions(put)
 	m.parts.put(put)
 	for position, times := range m.crashes {
 		if position > m.position {

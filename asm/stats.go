@@ -33,6 +33,11 @@ type Stats struct {
 	EventsIdle uint64 // of these, changed nothing: they came again, or too late
 	Overlaps   uint64 // a session began to hold a prefix that another of its source still held
 
+	ResentMessages     uint64 // known again by their position in the exporter's spool
+	PositionConflicts  uint64 // Messages whose position another one had
+	ForgottenPositions uint64 // Messages whose position is too old to be known again
+	GivenUpRecords     uint64 // that exporters told to have had no room for
+
 	Clocks []ClockStats // by exporter; not to be changed
 
 	EarlySets    uint64 // Data Sets before their Template

@@ -14,6 +14,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tollbridge/ipfix"
@@ -64,8 +65,11 @@ type Meter struct {
 	verdicts [verdicts]uint64
 	reasons  [LackOfResources + 1]uint64
 
+	asked atomic.Bool // there are pulls
+
 	mu        sync.Mutex
 	published Stats
+	pulls     []*pull
 }
 
 // New returns a Meter without flows. Errors match ErrConfig.
@@ -235,6 +239,11 @@ func (m *Meter) Advance(ctx context.Context, now int64) error {
 // those of Packets; the flows not exported stay.
 func (m *Meter) Flush(ctx context.Context) error {
 	defer m.publish()
+	if m.asked.Load() {
+		if err := m.servePulls(ctx); err != nil {
+			return err
+		}
+	}
 	for number := range m.cache.high {
 		f := m.cache.at(number)
 		if f.packets == 0 {

@@ -18,6 +18,11 @@ const (
 // order, a packet moves nothing in a list, and a clock that jumps does no harm.
 // When it finds a flow changes only when the flow is exported, not what is.
 func (m *Meter) sweep(ctx context.Context) error {
+	if m.asked.Load() {
+		if err := m.servePulls(ctx); err != nil {
+			return err
+		}
+	}
 	if m.swept == 0 {
 		m.swept = m.now
 	}

@@ -97,7 +97,14 @@ func (b *bridge) open() error {
 	if err != nil {
 		return err
 	}
-	if b.collector, err = collect.New(collect.Config{Journal: b.journal, Exporters: exporters(b.cfg), TLS: secure, Log: b.log}); err != nil {
+	collecting := collect.Config{
+		Journal: b.journal, Exporters: exporters(b.cfg), TLS: secure,
+		Enterprise: uint32(b.cfg.Delivery.VendorID), Log: b.log,
+	}
+	if b.cfg.CollectingProcess.Acknowledge {
+		collecting.Acknowledge = b.journal
+	}
+	if b.collector, err = collect.New(collecting); err != nil {
 		return err
 	}
 	b.runner, err = asm.NewRunner(asm.RunConfig{

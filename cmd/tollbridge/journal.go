@@ -7,6 +7,7 @@ import (
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
+	"tollbridge/ipfix/ack"
 	"tollbridge/ipfix/collect"
 	"tollbridge/spool"
 )
@@ -18,6 +19,7 @@ type journal struct{ *spool.Journal }
 var (
 	_ collect.Journal       = journal{}
 	_ collect.StreamJournal = journal{}
+	_ collect.Durability    = journal{}
 	_ users.Sink            = journal{}
 )
 
@@ -29,6 +31,14 @@ func (j journal) Open(at time.Time, s collect.Session) (uint64, error) {
 		return 0, err
 	}
 	return j.Append(acct.EntryOpen, at.UnixNano(), 0, data)
+}
+
+// HeldUp implements collect.Durability.
+func (j journal) HeldUp() ack.Reason {
+	if j.Stats().Full {
+		return ack.DiskFull
+	}
+	return ack.Overload
 }
 
 // Message implements collect.Journal.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -33,6 +35,7 @@ func newMeter() *cobra.Command {
 		secure       config.TLS
 		domain       uint32
 		active, idle time.Duration
+		spool        exportSpool
 	)
 	cmd := &cobra.Command{
 		Use:   "meter {-r FILE... | -i INTERFACE}",
@@ -44,11 +47,18 @@ interface until it is interrupted. Octets are those of the IP layer.
 Of several collectors the first that can be reached is exported to, with
 --duplicate each; one that can't be reached then misses what does not fit the
 buffer. Over tls and dtls the collector's certificate must be of the host that
---to names, and ours is shown to it.`,
+--to names, and ours is shown to it.
+
+With --acknowledged what is exported is kept in --spool until the collector
+says that it is on its disk: it is sent again after a lost connection, to a
+backup, or by the next meter that is started on that directory. A collector
+that does not know acknowledged export decodes the same records, and never
+says so.`,
 		Example: `  tollbridge meter -r traffic.pcap
   tollbridge meter -i eth0 --to 127.0.0.1:4739
   tollbridge meter -i eth0 --transport tls --to collector.isp.example:4740,backup.isp.example:4740 \
-    --cert meter.pem --key meter-key.pem --ca isp-ca.pem`,
+    --cert meter.pem --key meter-key.pem --ca isp-ca.pem
+  tollbridge meter -i eth0 --acknowledged --spool /var/lib/tollbridge/meter --when-full drop`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -62,19 +72,19 @@ buffer. Over tls and dtls the collector's certificate must be of the host that
 	flags.StringVar(&secure.Key, "key", "", "its private key")
 	flags.StringVar(&secure.CA, "ca", "", "who may vouch for collectors")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
+	spool.flags(cmd)
 	flags.DurationVar(&active, "active-timeout", 60*time.Second, "a long flow is exported this often")
 	flags.DurationVar(&idle, "idle-timeout", 15*time.Second, "a silent flow ends after this")
 	cmd.MarkFlagsMutuallyExclusive("read", "interface")
 	cmd.MarkFlagsOneRequired("read", "interface")
 	cmd.MarkFlagsMutuallyExclusive("udp", "transport")
 	cmd.MarkFlagsRequiredTogether("cert", "key", "ca")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		cfg := export.Config{Domain: domain, Reconnect: 5 * time.Second, Log: log}
 		if udp {
 			transport = "udp"
 		}
-		var err error
 		if cfg.Transport, err = exportOver(transport); err != nil {
 			return err
 		}
@@ -86,11 +96,14 @@ buffer. Over tls and dtls the collector's certificate must be of the host that
 			cfg.TLS = &export.TLS{Certificate: certificate, RootCAs: ca}
 		}
 		to := strings.Split(collectors, ",")
-		exporter, err := newExport(cfg, to, duplicate)
+		var m *meter.Meter
+		pull := func(ctx context.Context, of netip.Prefix) (time.Time, error) { return m.Pull(ctx, of) }
+		exporter, closeSpools, err := newExport(cfg, to, duplicate, &spool, pull)
 		if err != nil {
 			return err
 		}
-		m, err := meter.New(meter.Config{Exporter: exporter, ActiveTimeout: active, IdleTimeout: idle, Log: log})
+		defer func() { err = errors.Join(err, closeSpools()) }()
+		m, err = meter.New(meter.Config{Exporter: exporter, ActiveTimeout: active, IdleTimeout: idle, Log: log})
 		if err != nil {
 			return err
 		}
@@ -114,6 +127,10 @@ buffer. Over tls and dtls the collector's certificate must be of the host that
 			e := p.Stats()
 			fmt.Fprintf(cmd.OutOrStdout(), "%d packets and %d octets in %d flow records, %d messages sent%s\n",
 				s.Packets, s.Octets, e.Records, e.Messages, where)
+			if spool.wanted {
+				fmt.Fprintf(cmd.OutOrStdout(), "%d messages sent again, %d records dropped, %d messages wait for their acknowledgement%s\n",
+					e.Resent, e.LostRecords, e.QueuedMessages, where)
+			}
 		}
 		return err
 	}
@@ -130,24 +147,50 @@ func exportOver(name string) (ipfix.Transport, error) {
 	return 0, fmt.Errorf("meter: --transport %s: is not one of udp, tcp, sctp, tls, dtls", name)
 }
 
+// A pullFunc exports what the flow cache has of addresses.
+type pullFunc func(context.Context, netip.Prefix) (time.Time, error)
+
 // newExport returns an Exporting Process for the first collector, with the
-// others as backups, or one for each.
-func newExport(cfg export.Config, to []string, duplicate bool) (export.Duplicate, error) {
+// others as backups, or one for each. What it opened is closed by the function
+// that it returns, when the Processes have ended.
+func newExport(cfg export.Config, to []string, duplicate bool, spool *exportSpool, pull pullFunc) (all export.Duplicate, closeSpools func() error, err error) {
+	var opened []io.Closer
+	closeAll := func() error {
+		var errs []error
+		for _, c := range opened {
+			errs = append(errs, c.Close())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll())
+		}
+	}()
+	add := func(cfg export.Config, name string) error {
+		b, err := spool.open(&cfg, name, pull)
+		if err != nil {
+			return err
+		}
+		if b != nil {
+			opened = append(opened, b)
+		}
+		p, err := export.New(cfg)
+		all = append(all, p)
+		return err
+	}
 	if !duplicate {
 		cfg.Address, cfg.Backups = to[0], to[1:]
-		p, err := export.New(cfg)
-		return export.Duplicate{p}, err
+		err := add(cfg, "")
+		return all, closeAll, err
 	}
-	var all export.Duplicate
-	cfg.DropWhenFull = true
+	cfg.DropWhenFull = !spool.wanted
 	for _, cfg.Address = range to {
-		p, err := export.New(cfg)
-		if err != nil {
-			return nil, err
+		if err := add(cfg, cfg.Address); err != nil {
+			return nil, nil, err
 		}
-		all = append(all, p)
 	}
-	return all, nil
+	return all, closeAll, nil
 }
 
 // An exporter is an Exporting Process, or several.

@@ -35,6 +35,9 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	collected := m.b.collector.Stats()
 	counter("collector_kernel_dropped_total", "Datagrams that the kernel dropped since we read too slowly.", collected.Dropped)
 	counter("collector_refused_total", "Datagrams and connections of strangers, or beyond a limit.", collected.Refused)
+	counter("collector_acknowledgements_total", "Acknowledgements sent to exporters that ask for them.", collected.Acknowledgements)
+	counter("collector_held_up_total", "Times that such an exporter was told to wait, and why.", collected.HeldUp)
+	gauge("collector_acknowledged_exporters", "Connections whose exporter asks for acknowledgements.", float64(collected.Acknowledged))
 	for name, e := range collected.Exporters {
 		counter("collector_messages_total", "Well-formed IPFIX Messages.", e.Messages, "exporter", name)
 		counter("collector_octets_total", "Octets of these.", e.Octets, "exporter", name)
@@ -84,6 +87,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter("pipeline_accounting_records_total", "Accounting records cut and committed since the start.", p.AccountingRecords)
 
+	for what, n := range map[string]uint64{"resent": p.ResentMessages, "conflict": p.PositionConflicts, "forgotten": p.ForgottenPositions} {
+		counter("pipeline_positions_total", "Messages of acknowledged export whose position was known already, was another's, or is too old to be known.", n, "outcome", what)
+	}
+	counter("pipeline_given_up_records_total", "Data Records that exporters told to have had no room for.", p.GivenUpRecords)
 	counter("pipeline_unknown_sampler_total", "Records counted unscaled, since nothing was said of the sampler that they name.", p.UnknownSampler)
 	gauge("pipeline_totals", "Flows remembered whose counters are totals.", float64(p.Totals))
 	counter("pipeline_totals_forgotten_total", "Flows forgotten of these, that may have gone on.", p.TotalsForgotten)

@@ -42,9 +42,10 @@ type Layout struct {
 	fields [4]ipfix.Accessor // of the elements that make the kind, in their order
 }
 
-// NewLayout returns nil for a Template that is not of this vocabulary.
+// NewLayout returns nil for a Template that is not of this vocabulary, as an
+// enterprise has it; 0 has none.
 func NewLayout(t *ipfix.Template, enterprise uint32) *Layout {
-	if t.Scope == 0 {
+	if t.Scope == 0 || enterprise == 0 {
 		return nil
 	}
 next:

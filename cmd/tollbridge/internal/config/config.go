@@ -41,6 +41,7 @@ type CollectingProcess struct {
 	SCTPCollectors []netip.AddrPort `yaml:"sctpCollectors"`
 	TLS            TLS              `yaml:"tls"`
 	Exporters      []Exporter       `yaml:"exporters"`
+	Acknowledge    bool             `yaml:"acknowledge"`
 }
 
 // TLS is who we are over TLS and DTLS, and whose word we take for who others
@@ -152,6 +153,7 @@ func Default() Config {
 		CollectingProcess: CollectingProcess{
 			UDPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 			TCPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
+			Acknowledge:   true,
 		},
 		Users: Users{Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour},
 		Accounting: Accounting{
