@@ -1,7 +1,10 @@
 package ipfix
 
 import (
+	"bytes"
+	"encoding/xml"
 	"fmt"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -83,6 +86,137 @@ func TestCorpusAgainstTshark(t *testing.T) {
 			}
 		})
 	}
+}
+
+// asTshark are captures and IPFIX Files of which tshark shows every field. Of
+// NetFlow 5 it shows its own, and of softflowd's NetFlow 9 not all.
+var asTshark = []string{"netgauze/srv6.pcap", "generated/*v10*.pcap", "generated/*.ipfix", "ipfixcol2/*.ipfix"}
+
+// Every field of every record, but for some lists, has the octets that tshark has
+// for it: record by record, in order.
+func TestCorpusFieldsAsTshark(t *testing.T) {
+	skipWithoutCorpus(t)
+	tshark, err := exec.LookPath("tshark")
+	if err != nil {
+		t.Skip("skipped: tshark is not installed")
+	}
+	compared := 0
+	for _, pattern := range asTshark {
+		names, err := filepath.Glob(filepath.Join(corpusDir, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("no %s (%v)", pattern, err)
+		}
+		for _, name := range names {
+			t.Run(filepath.Base(name), func(t *testing.T) {
+				want := tsharkRecords(t, tshark, name)
+				var got []string
+				session, streams := NewSession(UDP), [][]byte{readFile(t, name)}
+				if filepath.Ext(name) == ".pcap" {
+					streams = payloads(streams[0])
+				}
+				for _, stream := range streams {
+					for len(stream) > 0 {
+						n, err := MessageLength(stream)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if _, err := session.Decode(stream[:n], func(set DataSet) {
+							for r, ok := set.Next(); ok; r, ok = set.Next() {
+								got = append(got, fieldsAsSent(set.Template, r))
+							}
+						}); err != nil {
+							t.Fatal(err)
+						}
+						stream = stream[n:]
+					}
+				}
+				if len(got) != len(want) {
+					t.Errorf("%d records, tshark has %d", len(got), len(want))
+				}
+				for i := range min(len(got), len(want)) {
+					if got[i] != want[i] {
+						t.Fatalf("record %d is\n%s, tshark has\n%s", i, got[i], want[i])
+					}
+					compared += len(got[i])
+				}
+			})
+		}
+	}
+	if compared /= 2; compared < 100000 {
+		t.Errorf("only %d octets compared", compared)
+	}
+	t.Logf("%d octets compared", compared)
+}
+
+// fieldsAsSent returns the octets of a record's fields in hexadecimal, without
+// what was not sent, and without lists that tshark takes apart.
+func fieldsAsSent(t *Template, r Record) string {
+	var b strings.Builder
+	for i, f := range t.asSent().Fields {
+		if typ := f.Element().Type; typ != TypeBasicList && typ != TypeSubTemplateList {
+			fmt.Fprintf(&b, "%x", r.Field(i))
+		}
+	}
+	return b.String()
+}
+
+// tsharkRecords returns the same as tshark has it. It shows some fields below
+// others that it computes, which have no octets of their own.
+func tsharkRecords(t *testing.T, tshark, name string) (records []string) {
+	t.Helper()
+	args := []string{"-r", name, "-T", "pdml", "-J", "cflow"}
+	if filepath.Ext(name) == ".pcap" {
+		args = append(args, "-d", "udp.port==1-65535,cflow", "-d", "tcp.port==1-65535,cflow")
+	}
+	out, err := exec.CommandContext(t.Context(), tshark, args...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := xml.NewDecoder(bytes.NewReader(out))
+	var flow, shown int // depth of the record that is being read, and of the field
+	for depth := 0; ; {
+		token, err := d.Token()
+		if err == io.EOF {
+			return records
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e := token.(type) {
+		case xml.StartElement:
+			depth++
+			attributes := map[string]string{}
+			for _, a := range e.Attr {
+				attributes[a.Name.Local] = a.Value
+			}
+			switch {
+			case flow == 0 && isFlow(attributes["show"]):
+				flow = depth
+				records = append(records, "")
+			case flow == 0 || shown > 0:
+			case strings.HasSuffix(attributes["name"], "_list"):
+				shown = depth
+			case attributes["value"] != "":
+				shown = depth
+				records[len(records)-1] += attributes["value"]
+			}
+		case xml.EndElement:
+			if flow == depth {
+				flow = 0
+			}
+			if shown == depth {
+				shown = 0
+			}
+			depth--
+		}
+	}
+}
+
+// isFlow reports whether tshark shows a record so.
+func isFlow(show string) bool {
+	var n int
+	_, err := fmt.Sscanf(show, "Flow %d", &n)
+	return err == nil
 }
 
 func firstDifference(got, want []string) string {
