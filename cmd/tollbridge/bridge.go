@@ -41,6 +41,8 @@ type bridge struct {
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise
 
+	sources sources // of user bindings, files apart
+
 	udp      []*net.UDPConn
 	dtls     []*net.UDPConn
 	tcp      []net.Listener
@@ -87,6 +89,9 @@ func (b *bridge) open() error {
 	}
 	b.closers = append(b.closers, b.commands.Close)
 	if err := b.listen(); err != nil {
+		return err
+	}
+	if err := b.openSources(); err != nil {
 		return err
 	}
 	if err := b.openServer(); err != nil {
@@ -298,6 +303,7 @@ func (b *bridge) collect(ctx context.Context) error {
 	for _, conn := range b.dtls {
 		g.Go(func() error { return b.collector.ServeDTLS(ctx, conn) })
 	}
+	g.Go(func() error { return b.sources.run(ctx) })
 	g.Go(func() error { <-ctx.Done(); return nil }) // a server alone collects nothing
 	return g.Wait()
 }

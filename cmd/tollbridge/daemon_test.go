@@ -42,6 +42,7 @@ type setup struct {
 	server   string   // address
 	origin   string   // Origin-Host of the bridge; "" means bridge.isp.example
 	timeout  string   // of delivery; "" means 2s
+	sources  string   // further keys of users, as "key: value"
 	spool    string   // further keys of spool, as ", key: value"
 }
 
@@ -59,7 +60,11 @@ func (s setup) write(t *testing.T) string {
 	fmt.Fprintf(&b, "data: %s\n", s.data)
 	fmt.Fprintf(&b, "identity: {originHost: %s, originRealm: isp.example}\n", cmp.Or(s.origin, "bridge.isp.example"))
 	fmt.Fprintf(&b, "collectingProcess: {udpCollectors: %s, tcpCollectors: %s}\n", list(s.udp), list(s.tcp))
-	fmt.Fprintf(&b, "users: {files: %s, reload: 100ms}\n", list(s.users))
+	fmt.Fprintf(&b, "users: {files: %s, reload: 100ms", list(s.users))
+	if s.sources != "" {
+		b.WriteString(", " + s.sources)
+	}
+	b.WriteString("}\n")
 	fmt.Fprintf(&b, "accounting: {mode: %s, interimInterval: 1s, linger: 1500ms}\n", cmp.Or(s.mode, "asm"))
 	fmt.Fprintf(&b, "delivery: {destinationRealm: %s, peers: %s, timeout: %s, reconnect: 200ms}\n",
 		cmp.Or(s.realm, "aaa.example"), "["+strings.Join(s.peers, ", ")+"]", cmp.Or(s.timeout, "2s"))

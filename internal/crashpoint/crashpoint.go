@@ -13,4 +13,5 @@ const (
 	Trimming            = "trimming"             // between two steps of a trim of the journal
 	SettleWritten       = "settle written"       // inside the transaction, before its COMMIT
 	RequestSent         = "acr sent"             // an Accounting-Request has left, its answer has not come
+	BindingDurable      = "binding durable"      // a binding's event is durable, its source has not been told
 )

@@ -46,6 +46,11 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 		report("users.files", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
 	}
 
+	c.Users.RADIUS.check(report)
+	if c.Accounting.Mode == "aaa-client" && len(c.Users.RADIUS.Clients) > 0 {
+		report("users.radius.clients", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
+	}
+
 	atLeast := func(key string, d, least time.Duration) {
 		if d < least {
 			report(key, "%s is too short: at least %s", d, least)

@@ -87,6 +87,8 @@ type Users struct {
 
 	InBand     []string      `yaml:"inBand"`
 	InBandIdle time.Duration `yaml:"inBandIdle"`
+
+	RADIUS RADIUS `yaml:"radius"`
 }
 
 // Accounting turns flow records into accounting records.
@@ -155,7 +157,13 @@ func Default() Config {
 			TCPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 			Acknowledge:   true,
 		},
-		Users: Users{Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour},
+		Users: Users{
+			Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour,
+			RADIUS: RADIUS{
+				Listen:         []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1813")},
+				ClockTolerance: 5 * time.Minute, MaxDelay: 24 * time.Hour,
+			},
+		},
 		Accounting: Accounting{
 			Mode:            "asm",
 			InterimInterval: 5 * time.Minute,
