@@ -119,6 +119,25 @@ var (
 	upTimeTemplate = must(ipfix.NewTemplate(343, field(ipfix.FlowEndSysUpTime, 4), field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 8)))
 )
 
+// outside sends a flow whose end is outside of the window.
+func (x *traffic) outside() {
+	f := x.flow(rapid.SampledFrom(pool).Draw(x.rt, "from"), outside)
+	f.end = x.clock.Add(time.Duration(rapid.SampledFrom([]int{-3, -2, 1}).Draw(x.rt, "hours")) * time.Hour)
+	msg := x.bridge.message(true, f)
+	x.sent = append(x.sent, msg)
+	x.entry(acct.EntryMessage, rapid.SampledFrom(x.open).Draw(x.rt, "session"), msg)
+}
+
+// decide orders something about what is in suspense.
+func (x *traffic) decide() {
+	c := Command{What: rapid.SampledFrom([]string{ReleaseFlows, ReleaseFlows, RejectFlows}).Draw(x.rt, "order"), By: "ann", Reason: "why"}
+	c.Flows.For = rapid.SampledFrom(append(Reasons(), "")).Draw(x.rt, "for")
+	c.Flows.Exporter = rapid.SampledFrom([]string{"", "", "west"}).Draw(x.rt, "whose")
+	c.Flows.IDs = rapid.SliceOfN(rapid.Uint64Range(1, 9), 0, 3).Draw(x.rt, "ids")
+	c.Flows.All = true
+	x.entry(acct.EntryCommand, 0, must(c.AppendBinary(nil)))
+}
+
 func (x *traffic) resend() {
 	if len(x.sent) > 0 {
 		x.entry(acct.EntryMessage, rapid.SampledFrom(x.open).Draw(x.rt, "session"), rapid.SampledFrom(x.sent).Draw(x.rt, "again"))
@@ -268,7 +287,7 @@ func anything(rt *rapid.T) *traffic {
 	x.settings(testSettings)
 	x.connect()
 	for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-		switch rapid.IntRange(0, 17).Draw(rt, "what") {
+		switch rapid.IntRange(0, 19).Draw(rt, "what") {
 		case 0, 1, 2, 3:
 			x.message(rapid.IntRange(0, 2).Draw(rt, "template") > 0)
 		case 12, 13, 14, 15:
@@ -287,6 +306,10 @@ func anything(rt *rapid.T) *traffic {
 			x.settings(rapid.SampledFrom(variants).Draw(rt, "settings"))
 		case 11:
 			x.entry(acct.EntryClose, rapid.SampledFrom(append(x.open, 0)).Draw(rt, "close"), nil)
+		case 18:
+			x.outside()
+		case 19:
+			x.decide()
 		}
 	}
 	return x

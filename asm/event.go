@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"slices"
 	"time"
 
 	"tollbridge/asm/acct"
@@ -14,6 +15,21 @@ import (
 // Accounting-Request goes in parts, under an Acct-Multi-Session-Id of their
 // own, and the first has the usage. Each request names the exporter.
 func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.LedgerKey) {
+	m.emitFlow(f, m.flowAVPs(t, octets), key)
+}
+
+// flowAVPs returns the encoded AVPs of a record of Template t.
+func (m *Module) flowAVPs(t *ipfix.Template, octets []byte) []byte {
+	flow, err := m.dictionary.AppendFlow(nil, t, octets)
+	if err != nil {
+		// The record was decoded by the Template that it is encoded by.
+		panic("asm: internal error: " + err.Error())
+	}
+	return dict.AppendClassifier(flow, t, octets, dict.ClassifierOptions{})
+}
+
+// emitFlow makes the EVENT record of a flow whose AVPs are given.
+func (m *Module) emitFlow(f *flow, flow []byte, key acct.LedgerKey) {
 	r := acct.Record{
 		SessionID: m.newSessionID(), Type: acct.Event,
 		Realm: m.settings.DestinationRealm,
@@ -27,14 +43,8 @@ func (m *Module) flowEvent(f *flow, t *ipfix.Template, octets []byte, key acct.L
 		m.tracer.Flow(0, m.traced(f, "", r.Usage, key, f.count()))
 		m.tracer.Record(0, &r)
 	}
-	flow, err := m.dictionary.AppendFlow(nil, t, octets)
-	if err != nil {
-		// The record was decoded by the Template that it is encoded by.
-		panic("asm: internal error: " + err.Error())
-	}
-	flow = dict.AppendClassifier(flow, t, octets, dict.ClassifierOptions{})
 	exporter := m.dictionary.AppendExporter(nil, key.Exporter)
-	r.Flow = append(flow, exporter...)
+	r.Flow = slices.Concat(flow, exporter)
 	room := m.room(&r)
 	if len(r.Flow) <= room {
 		m.records = append(m.records, r)

@@ -174,6 +174,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	c := &m.decoder
 	n, received := 0, acct.Count{}
 	stated := c.request != nil && c.request.stated
+	window := m.windows.Of(key.Exporter)
 	for n < chunk {
 		r, ok := set.Next()
 		if !ok {
@@ -204,7 +205,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	}
 	more := n > 0
 	if p.timed {
-		m.window.AddBatch(c.ids[:n], c.ends[:n], c.verdicts[:n])
+		window.AddBatch(c.ids[:n], c.ends[:n], c.verdicts[:n])
 	}
 	for i := range n {
 		v := &c.verdicts[i]
@@ -216,7 +217,8 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		if c.request != nil && c.request.late && !p.timed {
 			*v = dedup.BelowFloor
 		}
-		if (!p.timed || *v == dedup.BelowFloor || *v == dedup.AheadOfClock) && m.repeated() {
+		if outside := *v == dedup.BelowFloor || *v == dedup.AheadOfClock; outside && p.timed && m.released.has(c.ids[i]) ||
+			(outside || !p.timed) && m.repeated() {
 			*v = dedup.Duplicate
 		}
 		switch c.identified.novelty {
@@ -244,16 +246,16 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		case dedup.Duplicate:
 			row.Duplicate = row.Duplicate.Plus(f.count())
 		case dedup.BelowFloor:
-			m.suspend(f, reasonBelowFloor, row, key)
+			m.suspend(f, reasonBelowFloor, m.heldRecord(set, i, p.timed), row, key)
 		case dedup.AheadOfClock:
-			m.suspend(f, reasonAhead, row, key)
+			m.suspend(f, reasonAhead, m.heldRecord(set, i, p.timed), row, key)
 		case dedup.New:
 			if totals && c.doubts[i] {
-				m.suspend(f, reasonForgotten, row, key)
+				m.suspend(f, reasonForgotten, m.heldRecord(set, i, false), row, key)
 				continue
 			}
 			if c.request != nil && c.request.conflict {
-				m.suspend(f, reasonConflict, row, key)
+				m.suspend(f, reasonConflict, m.heldRecord(set, i, false), row, key)
 				continue
 			}
 			if m.settings.Mode == ModeAAAClient {
@@ -263,7 +265,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 			}
 			accounted, mirrored := m.account(f, c.holders[2*i], c.holders[2*i+1], key)
 			if accounted.IsZero() {
-				m.suspend(f, reasonUnmapped, row, key)
+				m.suspend(f, reasonUnmapped, heldRecord{}, row, key)
 				continue
 			}
 			f.book(row, accounted, mirrored)

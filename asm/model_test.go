@@ -2,6 +2,7 @@ package asm
 
 import (
 	"bytes"
+	"cmp"
 
 	"context"
 	"errors"
@@ -61,10 +62,21 @@ type modelStore struct {
 	suspended        map[uint64]acct.Suspended
 	nextSuspended    uint64
 	state            map[[2]string][]byte
-	identities       map[int64][]byte
+	identities       map[bucketKey][]byte
+	decisions        []acct.Decision
 	epoch            uint32
 
 	fail error // of the next Commit, which stores nothing
+}
+
+// A bucketKey names a bucket of an exporter's identities.
+type bucketKey struct {
+	exporter string
+	bucket   int64
+}
+
+func (k bucketKey) compare(o bucketKey) int {
+	return cmp.Or(cmp.Compare(k.exporter, o.exporter), cmp.Compare(k.bucket, o.bucket))
 }
 
 func newModelStore() *modelStore {
@@ -72,7 +84,7 @@ func newModelStore() *modelStore {
 		sessions:  map[uint64]acct.SessionState{},
 		ledger:    map[acct.LedgerKey]acct.LedgerRow{},
 		suspended: map[uint64]acct.Suspended{},
-		state:     map[[2]string][]byte{}, identities: map[int64][]byte{},
+		state:     map[[2]string][]byte{}, identities: map[bucketKey][]byte{},
 		epoch: 7, nextSuspended: 1,
 	}
 }
@@ -142,13 +154,13 @@ func (s *modelStore) Commit(_ context.Context, b acct.Batch) error {
 		s.state[[2]string{x.Kind, x.Key}] = bytes.Clone(x.Value)
 	}
 	for _, i := range b.Identities {
-		s.identities[i.Bucket] = append(s.identities[i.Bucket], i.Data...)
+		k := bucketKey{i.Exporter, i.Bucket}
+		s.identities[k] = append(s.identities[k], i.Data...)
 	}
-	for bucket := range s.identities {
-		if bucket < b.Floor {
-			delete(s.identities, bucket)
-		}
+	for _, f := range b.Floors {
+		maps.DeleteFunc(s.identities, func(k bucketKey, _ []byte) bool { return k.exporter == f.Exporter && k.bucket < f.Bucket })
 	}
+	s.decisions = append(s.decisions, b.Decisions...)
 	return nil
 }
 
@@ -167,8 +179,8 @@ func (s *modelStore) Load(context.Context) (acct.Checkpoint, error) {
 }
 
 func (s *modelStore) EachIdentity(_ context.Context, visit func(acct.Identities) error) error {
-	for _, bucket := range slices.Sorted(maps.Keys(s.identities)) {
-		if err := visit(acct.Identities{Bucket: bucket, Data: s.identities[bucket]}); err != nil {
+	for _, k := range slices.SortedFunc(maps.Keys(s.identities), bucketKey.compare) {
+		if err := visit(acct.Identities{Exporter: k.exporter, Bucket: k.bucket, Data: s.identities[k]}); err != nil {
 			return err
 		}
 	}

@@ -84,7 +84,9 @@ type Module struct {
 	dropped    uint64              // position of the latest Message with a Data Set that was not kept
 	visit      func(ipfix.DataSet) // m.dataSet
 
-	window   *dedup.Window
+	windows  *dedup.Windows
+	stored   map[string]storedWindow // what the store has of windows, by exporter
+	released released
 	messages *dedup.Recent
 	pieces   []piece // stored identities of Messages
 
@@ -102,9 +104,10 @@ type Module struct {
 	clocks        map[string]*exporterClock
 	spools        spools
 
-	records []acct.Record // cut since the last checkpoint
-	state   stateChanges
-	crashes map[uint64]int // entries that the pipeline crashed at, how often
+	records   []acct.Record // cut since the last checkpoint
+	decisions []acct.Decision
+	state     stateChanges
+	crashes   map[uint64]int // entries that the pipeline crashed at, how often
 
 	logs  limiter
 	stats Stats
@@ -179,6 +182,8 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 		return m.configure(ctx, s)
 	case acct.EntryRequest:
 		m.request(e)
+	case acct.EntryCommand:
+		return m.command(ctx, e)
 	case acct.EntryTick:
 	default:
 		m.broken(e, fmt.Errorf("asm: kind %d: %w", e.Kind, ErrCorrupt))
@@ -225,13 +230,14 @@ func (m *Module) advance(ctx context.Context, to int64) error {
 	}
 	m.now = to
 	m.interval = m.intervalOf(to)
-	m.window.Advance(m.millis())
+	m.windows.Advance(m.millis())
 	return nil
 }
 
 // endInterval does what is due at the end of an interval.
 func (m *Module) endInterval(ctx context.Context) error {
 	m.expireEarly(m.now)
+	m.released.expire(m.now)
 	if err := m.fallback(ctx); err != nil {
 		return err
 	}
@@ -292,7 +298,7 @@ func (m *Module) configure(ctx context.Context, s Settings) error {
 	old := m.settings
 	m.cutAll()
 	if s.DedupWindow != old.DedupWindow || s.MaxIdentities != old.MaxIdentities || s.ClockTolerance != old.ClockTolerance {
-		if err := m.reshapeWindow(ctx, s); err != nil {
+		if err := m.reshapeWindows(ctx, s); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,8 @@ const (
 	statePositions = "positions" // Messages of acknowledged export, by spool and chunk of positions
 	stateTotals    = "totals"    // last-seen total counters, by exporter and number of the piece
 	stateParts     = "parts"     // flow records of which not all requests have come, by client and Acct-Multi-Session-Id
+	stateWindow    = "window"    // of record identities, by exporter
+	stateReleased  = "released"  // identities that left suspense, by position of the command
 	stateCrash     = "crash"     // how often the pipeline crashed at an entry, by position
 )
 
@@ -68,6 +70,7 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 		totals:   make(map[string]*totals),
 		clocks:   make(map[string]*exporterClock),
 		spools:   newSpools(),
+		stored:   make(map[string]storedWindow),
 	}
 	m.visit = m.dataSet
 	if err := m.restore(ctx, &cp); err != nil {
@@ -79,12 +82,12 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 // restore takes in a checkpoint.
 func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 	settings := Settings{OriginHost: "localhost"}.WithDefaults()
-	var window []byte
+	var base int64
 	for _, s := range cp.State {
 		var err error
 		switch s.Kind {
 		case statePipeline:
-			window, err = m.restorePipeline(s.Value)
+			base, err = m.restorePipeline(s.Value)
 		case stateSettings:
 			settings, err = ParseSettings(s.Value)
 			m.configured = true
@@ -105,6 +108,10 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			err = m.restoreSamplers(s.Key, s.Value)
 		case statePositions:
 			err = m.restorePositions(s.Key, s.Value)
+		case stateReleased:
+			err = m.released.restore(s.Key, s.Value)
+		case stateWindow:
+			m.stored[s.Key] = storedWindow{state: s.Value}
 		case stateCrash:
 			var position uint64
 			if position, err = strconv.ParseUint(s.Key, 10, 64); err == nil && len(s.Value) == 1 {
@@ -123,7 +130,7 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 	if err := m.restoreMessages(cp.State); err != nil {
 		return err
 	}
-	if err := m.restoreWindow(ctx, settings, window); err != nil {
+	if err := m.restoreWindows(ctx, settings, base); err != nil {
 		return err
 	}
 	m.interval = m.intervalOf(m.now)
@@ -166,45 +173,8 @@ func (m *Module) restoreMessages(state []acct.State) error {
 	return nil
 }
 
-// restoreWindow makes the window of record identities anew, by settings s,
-// from its state and the store.
-func (m *Module) restoreWindow(ctx context.Context, s Settings, state []byte) error {
-	w := dedup.NewWindow(dedup.Config{
-		Length: s.DedupWindow, Ahead: s.ClockTolerance, MaxIdentities: s.MaxIdentities,
-	})
-	m.window = w
-	if state == nil {
-		return nil
-	}
-	if err := w.UnmarshalBinary(state); err != nil {
-		return fmt.Errorf("window: %w", err)
-	}
-	err := m.store.EachIdentity(ctx, func(i acct.Identities) error { return w.Restore(i.Bucket, i.Data) })
-	if err != nil {
-		return fmt.Errorf("read identities: %w", err)
-	}
-	return nil
-}
-
-// reshapeWindow gives the window the shape of settings s. Its identities are
-// read from the store, which is made to have all.
-func (m *Module) reshapeWindow(ctx context.Context, s Settings) error {
-	if err := m.Checkpoint(ctx); err != nil {
-		return err
-	}
-	state, err := m.window.AppendBinary(nil)
-	if err != nil {
-		return fmt.Errorf("encode window: %w", err)
-	}
-	if err := m.restoreWindow(ctx, s, state); err != nil {
-		return err
-	}
-	m.window.Advance(m.millis())
-	return nil
-}
-
 // pipelineVersion is the first octet of the encoded pipeline.
-const pipelineVersion = 1
+const pipelineVersion = 2
 
 func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	b = append(b, pipelineVersion)
@@ -215,22 +185,19 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 		b = binary.AppendUvarint(b, v)
 	}
 	b = binary.AppendVarint(b, s.since)
-	window, err := m.window.AppendBinary(nil)
-	if err != nil {
-		return nil, err
-	}
+	b = binary.AppendVarint(b, m.windows.Base())
 	messages, err := m.messages.AppendBinary(nil)
 	if err != nil {
 		return nil, err
 	}
-	b = appendString(b, string(window))
 	return appendString(b, string(messages)), nil
 }
 
-// restorePipeline returns the state of the window.
-func (m *Module) restorePipeline(data []byte) (window []byte, err error) {
+// restorePipeline returns the floor that the windows of new exporters begin at.
+func (m *Module) restorePipeline(data []byte) (base int64, err error) {
 	r := reader{b: data}
-	if r.octet() != pipelineVersion {
+	version := r.octet()
+	if version != 1 && version != pipelineVersion {
 		r.fail()
 	}
 	m.boundary, m.trimmed = r.varint(), r.varint()
@@ -238,12 +205,16 @@ func (m *Module) restorePipeline(data []byte) (window []byte, err error) {
 	m.sessions.nextID, m.sessions.counter = r.uvarint(), r.uvarint()
 	s.next, s.unmapped, s.offered = max(s.next, r.uvarint()), r.uvarint(), r.uvarint()
 	s.since = r.varint()
-	window = r.bytes()
+	if version == 1 {
+		base = oneWindow(r.bytes())
+	} else {
+		base = r.varint()
+	}
 	messages := r.bytes()
 	if err := r.close(); err != nil {
-		return nil, err
+		return 0, err
 	}
-	return window, m.messages.UnmarshalBinary(messages)
+	return base, m.messages.UnmarshalBinary(messages)
 }
 
 // Checkpoint stores all that changed since the last one. After an error the
@@ -281,12 +252,9 @@ func (m *Module) batch() (acct.Batch, error) {
 		Position: m.position, Needed: m.Needed(), Time: m.now,
 		Records: m.records, Ledger: m.ledger.take(),
 		Suspended: m.suspense.added, Released: m.suspense.released,
-		Floor: m.window.Floor(),
+		Decisions: m.decisions,
 	}
 	b.Sessions = m.sessions.take(m.classNames)
-	m.window.Delta(func(bucket int64, data []byte) {
-		b.Identities = append(b.Identities, acct.Identities{Bucket: bucket, Data: data})
-	})
 	put := func(kind, key string, value []byte) {
 		b.State = append(b.State, acct.State{Kind: kind, Key: key, Value: value})
 	}
@@ -295,6 +263,10 @@ func (m *Module) batch() (acct.Batch, error) {
 		return b, err
 	}
 	put(statePipeline, "", pipeline)
+	if err := m.putWindows(&b, put); err != nil {
+		return b, err
+	}
+	m.released.put(put)
 	if m.state.settings {
 		value, err := m.settings.AppendBinary(nil)
 		if err != nil {
@@ -359,6 +331,8 @@ func (m *Module) committed() {
 	clear(m.suspense.added)
 	m.suspense.added = m.suspense.added[:0]
 	m.suspense.released = m.suspense.released[:0]
+	clear(m.decisions)
+	m.decisions = m.decisions[:0]
 	m.state = stateChanges{}
 	m.transports.dirty = m.transports.dirty[:0]
 	m.transports.gone = m.transports.gone[:0]

@@ -70,7 +70,7 @@ func (m *Module) Stats() Stats {
 	s.Sessions = m.sessions.active
 	s.Transports = len(m.transports.open)
 	s.Suspended = m.suspense.unmapped
-	s.Identities = m.window.Stats().Identities
+	s.Identities = m.windows.Stats().Identities
 	for _, t := range m.totals {
 		s.Totals += len(t.byKey)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"tollbridge/asm/acct"
+	"tollbridge/dedup"
+	"tollbridge/ipfix"
 )
 
 // Reasons of acct.Suspended.
@@ -17,6 +19,11 @@ const (
 	reasonForgotten  = "total unknown"  // its counters are totals, and it may be a flow whose last ones were forgotten
 )
 
+// Reasons returns why flows may be suspended, as acct.Suspended has it.
+func Reasons() []string {
+	return []string{reasonUnmapped, reasonBelowFloor, reasonAhead, reasonForgotten, reasonConflict}
+}
+
 // A suspense knows of the suspended flows what must be known without reading
 // them: they live in the store.
 type suspense struct {
@@ -27,34 +34,113 @@ type suspense struct {
 
 	added    []acct.Suspended // since the last checkpoint
 	released []uint64         // the same, of those in the store
+	again    []acct.Suspended // released and suspended anew while resume looks through them
+}
+
+// A heldRecord is what of a Data Record outlives the Message while it is in
+// suspense, beside its flow.
+type heldRecord struct {
+	identity   dedup.Identity
+	identified bool   // the window does not remember the identity
+	avps       []byte // of the flow, in the mode that needs them
+}
+
+// A held flow is one in suspense.
+type held struct {
+	flow flow
+	heldRecord
+}
+
+// heldVersion is the first octet of an encoded held flow; below it is an
+// encoded flow alone.
+const heldVersion = 0x80
+
+// appendHeld appends what parseHeld reads.
+func appendHeld(b []byte, f *flow, r heldRecord) []byte {
+	b = append(b, heldVersion)
+	b = appendString(b, string(f.appendBinary(nil)))
+	if b = appendBool(b, r.identified); r.identified {
+		b = r.identity.Append(b)
+	}
+	return appendString(b, string(r.avps))
+}
+
+func parseHeld(data []byte) (h held, err error) {
+	if len(data) > 0 && data[0] < heldVersion {
+		h.flow, err = parseFlow(data)
+		return h, err
+	}
+	r := reader{b: data}
+	if r.octet() != heldVersion {
+		r.fail()
+	}
+	f := r.bytes()
+	if h.identified = r.bool(); h.identified {
+		h.identity = r.identity()
+	}
+	h.avps = r.bytes()
+	if err := r.close(); err != nil {
+		return held{}, err
+	}
+	h.flow, err = parseFlow(f)
+	return h, err
+}
+
+// heldRecord returns what is to be kept of record number i of the chunk;
+// identified says that it has an identity, which the window did not take.
+func (m *Module) heldRecord(set *ipfix.DataSet, i int, identified bool) heldRecord {
+	c := &m.decoder
+	h := heldRecord{identity: c.ids[i], identified: identified}
+	if m.settings.Mode == ModeAAAClient {
+		h.avps = m.flowAVPs(set.Template, c.octets[i])
+	}
+	return h
 }
 
 // suspend puts f aside.
-func (m *Module) suspend(f *flow, reason string, row *acct.LedgerRow, key acct.LedgerKey) {
+func (m *Module) suspend(f *flow, reason string, r heldRecord, row *acct.LedgerRow, key acct.LedgerKey) {
 	n := f.count()
 	row.Suspended = row.Suspended.Plus(n)
 	s := &m.suspense
 	s.added = append(s.added, acct.Suspended{
 		ID: s.next, Key: key, Count: n, Reason: reason, Since: m.now, FlowEnd: f.end,
-		Source: f.String(), Position: m.decoder.position, Flow: f.appendBinary(nil),
+		Source: f.String(), Position: m.decoder.position, Flow: appendHeld(nil, f, r),
 	})
 	s.next++
 	if reason == reasonUnmapped {
-		s.unmapped++
-		if s.since == 0 {
-			s.since = m.now
-		}
+		s.waits(m.now)
 	}
+}
+
+// waits notes one more flow without a user.
+func (s *suspense) waits(now int64) {
+	s.unmapped++
+	if s.since == 0 {
+		s.since = now
+	}
+}
+
+// wait suspends x, which leaves suspense otherwise, for want of a user.
+func (m *Module) wait(x *acct.Suspended, h *held) {
+	s := &m.suspense
+	row := m.ledger.row(x.Key)
+	row.Suspended = row.Suspended.Plus(x.Count)
+	y := *x
+	y.ID, y.Reason, y.Since = s.next, reasonUnmapped, m.now
+	y.Flow = appendHeld(nil, &h.flow, heldRecord{})
+	s.again = append(s.again, y)
+	s.next++
+	s.waits(m.now)
 }
 
 // errEnough ends a scan of the store.
 var errEnough = errors.New("enough")
 
-// resume offers each suspended flow beyond ID after, in order, to take, which
-// says what was accounted of it. A flow of which something was accounted
-// leaves suspense. It stops at the first that enough says so of.
-func (m *Module) resume(ctx context.Context, after uint64, enough func(*acct.Suspended) bool,
-	take func(*flow, acct.LedgerKey) (accounted, mirrored acct.Count)) error {
+// resume offers each suspended flow beyond ID after that is wanted, in order,
+// to take, which books what becomes of one that leaves suspense and reports
+// whether it does. It stops at the first that enough says so of.
+func (m *Module) resume(ctx context.Context, after uint64, wanted, enough func(*acct.Suspended) bool,
+	take func(*acct.Suspended, *held) (bool, error)) error {
 	s := &m.suspense
 	released := make(map[uint64]bool, len(s.released))
 	for _, id := range s.released {
@@ -62,22 +148,23 @@ func (m *Module) resume(ctx context.Context, after uint64, enough func(*acct.Sus
 	}
 	// one reports whether the flow left suspense.
 	one := func(x *acct.Suspended) (bool, error) {
-		if x.Reason != reasonUnmapped {
+		if !wanted(x) {
 			return false, nil
 		}
-		f, err := parseFlow(x.Flow)
+		h, err := parseHeld(x.Flow)
 		if err != nil {
 			return false, fmt.Errorf("asm: suspended flow %d: %w", x.ID, err)
 		}
 		m.decoder.position = x.Position
-		accounted, mirrored := take(&f, x.Key)
-		if accounted.IsZero() {
-			return false, nil
+		gone, err := take(x, &h)
+		if !gone || err != nil {
+			return false, err
 		}
 		row := m.ledger.row(x.Key)
 		row.Resumed = row.Resumed.Plus(x.Count)
-		f.book(row, accounted, mirrored)
-		s.unmapped--
+		if x.Reason == reasonUnmapped {
+			s.unmapped--
+		}
 		return true, nil
 	}
 	err := m.store.EachSuspended(ctx, after, func(x acct.Suspended) error {
@@ -93,10 +180,7 @@ func (m *Module) resume(ctx context.Context, after uint64, enough func(*acct.Sus
 		}
 		return err
 	})
-	if errors.Is(err, errEnough) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnough) {
 		return fmt.Errorf("asm: read suspended flows: %w", err)
 	}
 	// Those of this checkpoint are not in the store yet.
@@ -116,16 +200,28 @@ func (m *Module) resume(ctx context.Context, after uint64, enough func(*acct.Sus
 		}
 	}
 	clear(s.added[len(kept):])
-	s.added = kept
+	s.added = append(kept, s.again...)
+	clear(s.again)
+	s.again = s.again[:0]
 	return nil
 }
+
+func isUnmapped(x *acct.Suspended) bool { return x.Reason == reasonUnmapped }
 
 // retry maps suspended flows again, as the users have changed.
 func (m *Module) retry(ctx context.Context) error {
 	if m.suspense.unmapped == 0 || m.settings.Mode != ModeASM {
 		return nil
 	}
-	return m.resume(ctx, 0, func(*acct.Suspended) bool { return false }, m.mapped)
+	return m.resume(ctx, 0, isUnmapped, func(*acct.Suspended) bool { return false },
+		func(x *acct.Suspended, h *held) (bool, error) {
+			accounted, mirrored := m.mapped(&h.flow, x.Key)
+			if accounted.IsZero() {
+				return false, nil
+			}
+			h.flow.book(m.ledger.row(x.Key), accounted, mirrored)
+			return true, nil
+		})
 }
 
 // fallback accounts to the fallback user, if there is one, what has waited
@@ -137,7 +233,7 @@ func (m *Module) fallback(ctx context.Context) error {
 		return nil
 	}
 	since := int64(0)
-	err := m.resume(ctx, s.offered,
+	err := m.resume(ctx, s.offered, isUnmapped,
 		func(x *acct.Suspended) bool {
 			if x.Since > limit {
 				since = x.Since
@@ -146,11 +242,11 @@ func (m *Module) fallback(ctx context.Context) error {
 			s.offered = x.ID
 			return false
 		},
-		func(f *flow, key acct.LedgerKey) (accounted, mirrored acct.Count) {
-			n := f.count()
+		func(x *acct.Suspended, h *held) (bool, error) {
 			user := m.open(bindingKey{user: m.settings.Fallback})
-			m.accountSide(f, user.tally, false, key, n)
-			return n, acct.Count{}
+			m.accountSide(&h.flow, user.tally, false, x.Key, x.Count)
+			h.flow.book(m.ledger.row(x.Key), x.Count, acct.Count{})
+			return true, nil
 		})
 	s.since = since
 	return err

@@ -94,7 +94,7 @@ func (r *Recent) Delta(visit func(generation int64, data []byte)) {
 			continue
 		}
 		from := len(r.saved)
-		r.saved = t.save(r.saved)
+		r.saved = t.save(r.saved, t.n)
 		visit(g, r.saved[from:])
 	}
 }

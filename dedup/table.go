@@ -1,14 +1,18 @@
 package dedup
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
-// A page is what a table's identities are kept in, 8 KiB of them. Pages of
+// A page is what a table's identities are kept in, 2 KiB of them: little enough
+// for the many buckets of many exporters that send little. Pages of
 // forgotten identities are used again, and so are indexes, so a window that
 // has reached its size allocates no more.
 type page [pageSlots]Identity
 
 const (
-	pageBits  = 9
+	pageBits  = 7
 	pageSlots = 1 << pageBits
 	pageSize  = pageSlots * IdentitySize
 )
@@ -34,7 +38,11 @@ func (p *pool) page() *page {
 		p.pages = p.pages[:n-1]
 		return pg
 	}
-	return new(page)
+	more := new([8]page)
+	for i := 1; i < len(more); i++ {
+		p.pages = append(p.pages, &more[i])
+	}
+	return &more[0]
 }
 
 func (p *pool) index(bits uint8) index {
@@ -55,7 +63,7 @@ func (p *pool) index(bits uint8) index {
 // The pool keeps about as much as is in use, lest the memory of a peak be held
 // for ever.
 const (
-	sparePages = 64
+	sparePages = 256
 	spareSlots = 1 << 16
 )
 
@@ -86,6 +94,10 @@ type table struct {
 	limit int   // double the index before there are more
 	saved int   // identities, the first ones, that a checkpoint has
 	pages []*page
+
+	origin  Origin   // of the latest identity
+	origins []Origin // each of the identities from the number in starts on
+	starts  []uint32 // ascending; those before the first have no Origin
 }
 
 // An index is an open-addressing hash table with linear probing. The leading
@@ -98,7 +110,7 @@ type index []uint32
 
 const (
 	slotSize     = 4
-	minIndexBits = 8
+	minIndexBits = 6
 	maxIndexBits = 31
 )
 
@@ -149,22 +161,25 @@ func (t *table) touch(id Identity) uint32 {
 	return t.index[at]
 }
 
-// has reports whether id is in t.
-func (t *table) has(id Identity) bool {
+// find returns the number of id in t, counted from 1; 0 if it is missing.
+func (t *table) find(id Identity) uint32 {
 	if t.n == 0 {
-		return false
+		return 0
 	}
 	top := uint32(id.hi >> 32)
 	tag := top << (t.bits & 31)
 	for at := top >> (-t.bits & 31); ; at = (at + 1) & uint32(len(t.index)-1) {
 		switch s := t.index[at]; {
 		case s == 0:
-			return false
+			return 0
 		case (s^tag)>>(t.bits&31) == 0 && t.get(s&uint32(len(t.index)-1)) == id:
-			return true
+			return s & uint32(len(t.index)-1)
 		}
 	}
 }
+
+// has reports whether id is in t.
+func (t *table) has(id Identity) bool { return t.find(id) != 0 }
 
 // limit returns how many identities an index of so many slots may hold. It
 // leaves slots free, so that every search ends, and soon.
@@ -200,11 +215,13 @@ func (t *table) resize(bits uint8, pool *pool) {
 // fresh returns how many identities no checkpoint has.
 func (t *table) fresh() int { return t.n - t.saved }
 
-// save appends the fresh identities to b, in the order they came.
-func (t *table) save(b []byte) []byte {
-	for t.saved < t.n {
+// save appends the fresh identities up to number end, counted from 1, to b, in
+// the order they came.
+func (t *table) save(b []byte, end int) []byte {
+	b = slices.Grow(b, (end-t.saved)*IdentitySize)
+	for t.saved < end {
 		at := t.saved % pageSlots
-		part := t.pages[t.saved/pageSlots][at:min(pageSlots, at+t.fresh())]
+		part := t.pages[t.saved/pageSlots][at:min(pageSlots, at+end-t.saved)]
 		for _, id := range part {
 			b = binary.LittleEndian.AppendUint64(b, id.lo)
 			b = binary.LittleEndian.AppendUint64(b, id.hi)

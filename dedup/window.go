@@ -50,8 +50,9 @@ type Config struct {
 	// Ahead is how far after the clock a Flow may end; 0 or less means 5m.
 	Ahead time.Duration
 
-	// MaxIdentities bounds memory, at about 28 octets each; 0 or less means
-	// 32 Mi. Where more would have to be remembered the floor rises early.
+	// MaxIdentities bounds memory, at about 28 octets each and 12 for each
+	// Origin; 0 or less means 32 Mi. Where more would have to be remembered
+	// the floor rises early.
 	MaxIdentities int
 }
 
@@ -74,13 +75,17 @@ const MaxBuckets = 256
 //
 // A record without any flow time has no place in a Window: two equal ones can
 // be honest, and the caller accounts both.
+//
+// Exporters have a Window each, out of one Windows, so that one which was away
+// finds the floor where it left it.
 type Window struct {
+	group *Windows
+	name  string
+
 	width  int64 // of a bucket, Unix milliseconds
 	length int64 // in buckets
-	ahead  int64 // milliseconds
-	max    int
 
-	clock  int64    // Unix milliseconds
+	used   int64    // the clock when something was added, Unix milliseconds
 	floor  int64    // Unix milliseconds
 	first  int64    // number of the bucket that the floor is in, mostly its start
 	newest int64    // number of the newest bucket
@@ -91,10 +96,7 @@ type Window struct {
 	last       *bucket
 	start, end int64
 
-	pool  pool
-	saved []byte // what Delta handed out last
-	stats Stats
-	sink  uint32 // keeps touches from being optimized away
+	origin Origin // of what is added
 }
 
 // A bucket holds the identities of Flows that ended within a span of time.
@@ -105,25 +107,13 @@ type Stats struct {
 	New, Duplicate, BelowFloor, AheadOfClock uint64
 
 	Evicted    uint64 // identities forgotten early, for want of room
+	Exporters  int    // that have a Window
 	Identities int    // remembered now
 	Octets     int    // that their tables take
 }
 
-// NewWindow returns a Window that has seen nothing.
-func NewWindow(cfg Config) *Window {
-	w := &Window{
-		ahead: orDefault(cfg.Ahead, 5*time.Minute).Milliseconds(),
-		max:   cfg.MaxIdentities,
-	}
-	if w.max <= 0 {
-		w.max = 32 << 20
-	}
-	w.max = min(w.max, maxTable)
-	length := ceil(int64(orDefault(cfg.Length, time.Hour)), int64(time.Millisecond))
-	bucket := ceil(int64(orDefault(cfg.Bucket, time.Minute)), int64(time.Second))
-	w.shape(max(bucket, ceil(length, 1000*MaxBuckets)), length)
-	return w
-}
+// NewWindow returns a Window that has seen nothing and shares with no other.
+func NewWindow(cfg Config) *Window { return NewWindows(cfg).Of("") }
 
 func orDefault(d, def time.Duration) time.Duration {
 	if d <= 0 {
@@ -146,8 +136,9 @@ func (w *Window) shape(width, length int64) {
 // maxTime bounds the times that a Window reckons with, far from overflow.
 const maxTime = 1 << 52
 
-// Advance sets the clock, in Unix milliseconds, if it is later than before.
-func (w *Window) Advance(now int64) { w.clock = max(w.clock, min(now, maxTime)) }
+// Advance sets the clock of w, and of those it shares with, as
+// Windows.Advance.
+func (w *Window) Advance(now int64) { w.group.Advance(now) }
 
 // Floor returns the floor, in Unix seconds: identities of buckets that start
 // before it are forgotten.
@@ -156,22 +147,25 @@ func (w *Window) Floor() int64 { return w.floor / 1000 }
 // Add says whether id, of a Data Record whose Flow ended at flowEnd in Unix
 // milliseconds, was added before, and remembers it.
 func (w *Window) Add(id Identity, flowEnd int64) Verdict {
+	w.used = w.group.clock
 	v := w.add(id, flowEnd)
+	s := &w.group.stats
 	switch v {
 	case New:
-		w.stats.New++
+		s.New++
 	case Duplicate:
-		w.stats.Duplicate++
+		s.Duplicate++
 	case BelowFloor:
-		w.stats.BelowFloor++
+		s.BelowFloor++
 	case AheadOfClock:
-		w.stats.AheadOfClock++
+		s.AheadOfClock++
 	}
 	return v
 }
 
 func (w *Window) add(id Identity, flowEnd int64) Verdict {
-	if flowEnd > w.clock+w.ahead {
+	g := w.group
+	if flowEnd > g.clock+g.ahead {
 		return AheadOfClock
 	}
 	if flowEnd < w.start || flowEnd >= w.end {
@@ -180,17 +174,40 @@ func (w *Window) add(id Identity, flowEnd int64) Verdict {
 		}
 		w.seek(flowEnd / w.width)
 	}
-	if !w.last.table.add(id, &w.pool) {
+	t := &w.last.table
+	if !t.add(id, &g.pool) {
 		return Duplicate
 	}
+	if t.origin != w.origin {
+		t.begin(w.origin)
+		g.origins++
+	}
 	w.n++
-	if w.n > w.max {
-		w.evict()
+	if g.n++; g.n > g.max {
+		g.evict()
 		if flowEnd < w.floor {
 			return BelowFloor
 		}
 	}
 	return New
+}
+
+// From says where the identities that are added from now on come from.
+func (w *Window) From(o Origin) { w.origin = o }
+
+// Origin returns where id, of a Data Record whose Flow ended at flowEnd in
+// Unix milliseconds, came from when it was added; ok is false if it is not
+// remembered.
+func (w *Window) Origin(id Identity, flowEnd int64) (o Origin, ok bool) {
+	b := w.peek(flowEnd)
+	if b == nil || flowEnd < w.floor {
+		return 0, false
+	}
+	n := b.table.find(id)
+	if n == 0 {
+		return 0, false
+	}
+	return b.table.originOf(n), true
 }
 
 // batch is how many identities are touched before they are added: enough to
@@ -205,7 +222,7 @@ func (w *Window) AddBatch(ids []Identity, flowEnds []int64, verdicts []Verdict) 
 		n := min(batch, len(ids))
 		for i, id := range ids[:n] {
 			if b := w.peek(flowEnds[i]); b != nil {
-				w.sink += b.table.touch(id)
+				w.group.sink += b.table.touch(id)
 			}
 		}
 		for i, id := range ids[:n] {
@@ -254,8 +271,9 @@ func (w *Window) presize(i int64) {
 	slices.Sort(n[:])
 	bits := indexBits(n[1] * 4 / 5)
 	t := &w.last.table
-	if t.index == nil && n[1] > 0 && w.pool.octets()+n[1]*IdentitySize+slotSize<<bits <= w.max*maxOctets {
-		t.resize(bits, &w.pool)
+	g := w.group
+	if t.index == nil && n[1] > 0 && g.pool.octets()+n[1]*IdentitySize+slotSize<<bits <= g.max*maxOctets {
+		t.resize(bits, &g.pool)
 	}
 }
 
@@ -277,67 +295,57 @@ func (w *Window) raise(first int64) {
 	}
 }
 
-// evict raises the floor over the oldest buckets until no more than the
-// maximum is left.
-func (w *Window) evict() {
-	for w.n > w.max {
-		was := w.n
-		w.raise(w.first + 1)
-		w.stats.Evicted += uint64(was - w.n)
-	}
-}
-
 // forget drops the identities of bucket number i.
 func (w *Window) forget(i int64) {
 	b := &w.ring[i%int64(len(w.ring))]
 	w.n -= b.table.n
-	b.table.release(&w.pool)
+	w.group.n -= b.table.n
+	w.group.origins -= len(b.table.origins)
+	b.table.release(&w.group.pool)
 }
 
 // Delta calls visit for each bucket that identities were added to since the
 // last call, oldest first, with the bucket's start in Unix seconds, or the
-// floor if it is in the bucket, and those identities, IdentitySize octets
-// each, in the order they came. The octets are valid until the next call of
-// Delta. Identities below the floor are left out.
+// floor if it is in the bucket, and those identities in the order they came.
+// The octets are valid until the next call of Delta, of any Window of the same
+// Windows; those of several calls for a bucket may be put together.
+// Identities below the floor are left out.
 func (w *Window) Delta(visit func(bucket int64, data []byte)) {
-	n := 0
-	for i := w.first; i <= w.newest; i++ {
-		n += w.ring[i%int64(len(w.ring))].table.fresh()
-	}
-	w.saved = slices.Grow(w.saved[:0], n*IdentitySize)
+	w.group.saved = w.group.saved[:0]
+	w.delta(visit)
+}
+
+func (w *Window) delta(visit func(bucket int64, data []byte)) {
+	g := w.group
 	for i := w.first; i <= w.newest; i++ {
 		t := &w.ring[i%int64(len(w.ring))].table
 		if t.fresh() == 0 {
 			continue
 		}
-		from := len(w.saved)
-		w.saved = t.save(w.saved)
-		visit(max(i*w.width, w.floor)/1000, w.saved[from:])
+		from := len(g.saved)
+		g.saved = t.saveWithOrigins(g.saved)
+		visit(max(i*w.width, w.floor)/1000, g.saved[from:])
 	}
 }
 
-// Stats returns a snapshot of what w has counted.
-func (w *Window) Stats() Stats {
-	s := w.stats
-	s.Identities, s.Octets = w.n, w.pool.octets()
-	return s
-}
+// Stats returns a snapshot of what w, and those it shares with, have counted.
+func (w *Window) Stats() Stats { return w.group.Stats() }
 
 // windowVersion is the first octet of an encoded Window.
-const windowVersion = 1
+const windowVersion = 2
 
 // AppendBinary appends all of w but its identities, which Delta hands out:
-// the width of its buckets, floor, newest flow end and clock.
+// the width of its buckets, floor, newest flow end and when it was used.
 func (w *Window) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, windowVersion)
-	for _, v := range [...]int64{w.width / 1000, w.floor / 1000, w.newest, w.clock} {
+	for _, v := range [...]int64{w.width / 1000, w.floor / 1000, w.newest, w.used} {
 		b = binary.AppendUvarint(b, uint64(v))
 	}
 	return b, nil
 }
 
-// UnmarshalBinary makes w, which must be as NewWindow returned it, continue
-// where AppendBinary was called. Restore then brings back the identities.
+// UnmarshalBinary makes w, to which nothing was added yet, continue where
+// AppendBinary was called. Restore then brings back the identities.
 //
 // Identities are stored by bucket alone, so buckets never get narrower than
 // they were, and wider only by a whole number of times. Errors match
@@ -355,13 +363,13 @@ func (w *Window) UnmarshalBinary(b []byte) error {
 		}
 		v[i], b = int64(u), b[n:]
 	}
-	width, floor, newest, clock := v[0], v[1], v[2], v[3]
+	width, floor, newest, used := v[0], v[1], v[2], v[3]
 	if len(b) != 0 || width == 0 || floor > maxTime/1000 || newest > maxTime/1000/width {
 		return fmt.Errorf("dedup: decode window: %w", ErrCorrupt)
 	}
 	times := ceil(w.width, width*1000)
 	w.shape(width*times, w.width*w.length)
-	w.newest, w.clock = newest/times, clock
+	w.newest, w.used = newest/times, used
 	w.floor = max(floor*1000, (w.newest-w.length)*w.width)
 	w.first = w.floor / w.width
 	return nil
@@ -369,25 +377,35 @@ func (w *Window) UnmarshalBinary(b []byte) error {
 
 // Restore adds identities that Delta once handed out for bucket, after
 // UnmarshalBinary and before the first Add. Those below the floor are skipped.
-// Errors match ErrCorrupt, and leave w as it was.
+// Where they are more than the maximum the next Add, or Windows.Trim, makes
+// room. Errors match ErrCorrupt, and leave w as it was.
 func (w *Window) Restore(bucket int64, data []byte) error {
 	i := bucket * 1000 / w.width
+	if err := checkSaved(data); err != nil {
+		return fmt.Errorf("dedup: restore bucket %d: %w", bucket, err)
+	}
 	switch {
-	case len(data)%IdentitySize != 0:
-		return fmt.Errorf("dedup: restore bucket %d: %d octets are not whole identities: %w", bucket, len(data), ErrCorrupt)
 	case bucket < 0 || bucket > maxTime/1000 || i > w.newest:
 		return fmt.Errorf("dedup: restore bucket %d: later than the newest flow end: %w", bucket, ErrCorrupt)
 	case i < w.first:
 		return nil
 	}
-	b := &w.ring[i%int64(len(w.ring))]
-	for ; len(data) > 0 && i >= w.first; data = data[IdentitySize:] {
-		if !b.table.add(ParseIdentity(data), &w.pool) {
-			continue
-		}
-		b.table.saved++
-		if w.n++; w.n > w.max {
-			w.evict()
+	g := w.group
+	t := &w.ring[i%int64(len(w.ring))].table
+	for len(data) > 0 {
+		n, o, rest := savedHead(data)
+		for data = rest; n > 0; n-- {
+			id := ParseIdentity(data)
+			if data = data[IdentitySize:]; !t.add(id, &g.pool) {
+				continue
+			}
+			if t.origin != o {
+				t.begin(o)
+				g.origins++
+			}
+			t.saved++
+			w.n++
+			g.n++
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package dedup
 
 import (
+	"encoding/binary"
 	"errors"
 	"maps"
 	"math/rand/v2"
@@ -18,12 +19,14 @@ type list struct {
 	max                  int
 
 	clock, newest, floor int64 // Unix milliseconds; newest is the start of a bucket
+	from                 Origin
 	seen                 []seen
 }
 
 type seen struct {
-	id  Identity
-	end int64
+	id   Identity
+	end  int64
+	from Origin
 }
 
 func (l *list) add(id Identity, end int64) Verdict {
@@ -38,7 +41,7 @@ func (l *list) add(id Identity, end int64) Verdict {
 	if slices.ContainsFunc(l.seen, func(s seen) bool { return s.id == id && s.end/l.width == end/l.width }) {
 		return Duplicate
 	}
-	l.seen = append(l.seen, seen{id, end})
+	l.seen = append(l.seen, seen{id, end, l.from})
 	for len(l.seen) > l.max {
 		l.raise(l.floor + l.width)
 	}
@@ -57,6 +60,8 @@ func (l *list) raise(floor int64) {
 type disk struct {
 	state   []byte
 	buckets map[int64][]byte
+	clock   int64  // which the caller keeps
+	from    Origin // likewise
 }
 
 func (d *disk) checkpoint(tb rapid.TB, w *Window) {
@@ -64,7 +69,7 @@ func (d *disk) checkpoint(tb rapid.TB, w *Window) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	d.state = state
+	d.state, d.clock = state, w.group.clock
 	last := int64(-1)
 	w.Delta(func(bucket int64, data []byte) {
 		if bucket <= last {
@@ -82,6 +87,7 @@ func (d *disk) checkpoint(tb rapid.TB, w *Window) {
 
 func (d *disk) restore(tb rapid.TB, cfg Config) *Window {
 	w := NewWindow(cfg)
+	w.Advance(d.clock)
 	if d.state == nil {
 		return w
 	}
@@ -154,6 +160,12 @@ func TestWindowAgainstList(t *testing.T) {
 					}
 				})
 			},
+			"From": func(t *rapid.T) {
+				o := OriginAt(rapid.Uint64Range(0, 3).Draw(t, "position"), rapid.Uint16Range(0, 1).Draw(t, "offset"))
+				model.from = o
+				w.From(o)
+				redo = append(redo, func(w *Window) { w.From(o) })
+			},
 			"Advance": func(t *rapid.T) {
 				now := model.clock + rapid.Int64Range(-3000, 20_000).Draw(t, "by")
 				model.clock = max(model.clock, now)
@@ -162,10 +174,12 @@ func TestWindowAgainstList(t *testing.T) {
 			},
 			"Checkpoint": func(t *rapid.T) {
 				d.checkpoint(t, w)
+				d.from = model.from
 				redo = nil
 			},
 			"Crash": func(t *rapid.T) {
 				w = d.restore(t, cfg)
+				w.From(d.from)
 				for _, again := range redo {
 					again(w)
 				}
@@ -173,6 +187,11 @@ func TestWindowAgainstList(t *testing.T) {
 			"": func(t *rapid.T) {
 				if got, want := w.Floor()*1000, model.floor; got != want {
 					t.Fatalf("floor is %d, want %d", got, want)
+				}
+				for _, s := range model.seen {
+					if from, ok := w.Origin(s.id, s.end); !ok || from != s.from {
+						t.Fatalf("%v that ends at %d is from %d (%v), want %d", s.id, s.end, from, ok, s.from)
+					}
 				}
 				if got, want := w.Stats().Identities, len(model.seen); got != want || got > cfg.MaxIdentities {
 					t.Fatalf("%d identities, want %d, at most %d", got, want, cfg.MaxIdentities)
@@ -194,18 +213,18 @@ func TestWindowVerdicts(t *testing.T) {
 		add  []seen
 		want Verdict // of the last
 	}{
-		{"first", []seen{{a, now}}, New},
-		{"same again", []seen{{a, now}, {a, now}}, Duplicate},
-		{"same again after others", []seen{{a, now}, {b, now - minute}, {a, now}}, Duplicate},
-		{"other record of the same time", []seen{{a, now}, {b, now}}, New},
-		{"old, before anything newer", []seen{{a, now - 365*24*60*minute}}, New},
-		{"within the length of the newest flow end", []seen{{b, now}, {a, now - 10*minute}}, New},
-		{"below the floor", []seen{{b, now}, {a, now - 12*minute}}, BelowFloor},
-		{"seen, but below the floor since", []seen{{a, now - 12*minute}, {b, now}, {a, now - 12*minute}}, BelowFloor},
-		{"a moment ahead of the clock", []seen{{a, now + minute}}, New},
-		{"ahead of the clock", []seen{{a, now + minute + 1}}, AheadOfClock},
-		{"ahead of the clock, again", []seen{{a, now + minute + 1}, {a, now + minute + 1}}, AheadOfClock},
-		{"before 1970", []seen{{a, -1}}, BelowFloor},
+		{"first", []seen{{id: a, end: now}}, New},
+		{"same again", []seen{{id: a, end: now}, {id: a, end: now}}, Duplicate},
+		{"same again after others", []seen{{id: a, end: now}, {id: b, end: now - minute}, {id: a, end: now}}, Duplicate},
+		{"other record of the same time", []seen{{id: a, end: now}, {id: b, end: now}}, New},
+		{"old, before anything newer", []seen{{id: a, end: now - 365*24*60*minute}}, New},
+		{"within the length of the newest flow end", []seen{{id: b, end: now}, {id: a, end: now - 10*minute}}, New},
+		{"below the floor", []seen{{id: b, end: now}, {id: a, end: now - 12*minute}}, BelowFloor},
+		{"seen, but below the floor since", []seen{{id: a, end: now - 12*minute}, {id: b, end: now}, {id: a, end: now - 12*minute}}, BelowFloor},
+		{"a moment ahead of the clock", []seen{{id: a, end: now + minute}}, New},
+		{"ahead of the clock", []seen{{id: a, end: now + minute + 1}}, AheadOfClock},
+		{"ahead of the clock, again", []seen{{id: a, end: now + minute + 1}, {id: a, end: now + minute + 1}}, AheadOfClock},
+		{"before 1970", []seen{{id: a, end: -1}}, BelowFloor},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := NewWindow(cfg)
@@ -417,21 +436,31 @@ func TestWindowRestoreRefuses(t *testing.T) {
 		bucket int64
 		data   []byte
 	}{
-		{"half an identity", minute, make([]byte, 24)},
-		{"bucket after the newest", minute + 60, make([]byte, 16)},
-		{"bucket before 1970", -60, make([]byte, 16)},
-		{"bucket beyond reckoning", 1 << 62, make([]byte, 16)},
+		{"half an identity", minute, saved(0, 2)[:18+8]},
+		{"run of none", minute, []byte{0, 0}},
+		{"run without its origin", minute, []byte{1}},
+		{"run longer than what there is", minute, append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0}, make([]byte, 32)...)},
+		{"bucket after the newest", minute + 60, saved(0, 1)},
+		{"bucket before 1970", -60, saved(0, 1)},
+		{"bucket beyond reckoning", 1 << 62, saved(0, 1)},
 	} {
 		if err := w.Restore(c.bucket, c.data); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	if err := w.Restore(minute-24*3600, make([]byte, 16)); err != nil {
+	if err := w.Restore(minute-24*3600, saved(0, 1)); err != nil {
 		t.Errorf("bucket below the floor: %v", err)
 	}
 	if n := w.Stats().Identities; n != 1 {
 		t.Errorf("%d identities", n)
 	}
+}
+
+// saved is what Delta hands out for n identities of one Origin, all zeros.
+func saved(o Origin, n int) []byte {
+	b := binary.AppendUvarint(nil, uint64(n))
+	b = binary.AppendUvarint(b, uint64(o))
+	return append(b, make([]byte, n*IdentitySize)...)
 }
 
 func FuzzWindowRestore(f *testing.F) {
@@ -441,7 +470,7 @@ func FuzzWindowRestore(f *testing.F) {
 	state, _ := w.AppendBinary(nil)
 	w.Delta(func(bucket int64, data []byte) { f.Add(state, bucket, data) })
 	f.Add([]byte{}, int64(0), []byte{})
-	f.Add([]byte{windowVersion, 60, 1, 0, 0}, int64(60), make([]byte, 32))
+	f.Add([]byte{windowVersion, 60, 1, 0, 0}, int64(60), saved(OriginAt(7, 20), 2))
 	f.Fuzz(func(t *testing.T, state []byte, bucket int64, data []byte) {
 		w := NewWindow(Config{MaxIdentities: 100})
 		if w.UnmarshalBinary(state) == nil {
@@ -455,9 +484,16 @@ func FuzzWindowRestore(f *testing.F) {
 			}
 		}
 		if w.Restore(bucket, data) == nil && bucket >= w.Floor() {
-			for ; len(data) > 0 && w.Stats().Evicted == 0; data = data[IdentitySize:] {
-				if got := w.Add(ParseIdentity(data), bucket*1000); got != Duplicate && bucket*1000 <= w.clock+w.ahead {
-					t.Fatalf("a restored identity is %v", got)
+			w.Advance(bucket * 1000)
+			for len(data) > 0 && w.Stats().Identities <= 100 {
+				n, o, rest := savedHead(data)
+				for data = rest; n > 0; data, n = data[IdentitySize:], n-1 {
+					id := ParseIdentity(data)
+					if from, ok := w.Origin(id, bucket*1000); !ok {
+						t.Fatalf("a restored identity has no origin, want %d", o)
+					} else if got := w.Add(id, bucket*1000); got != Duplicate {
+						t.Fatalf("a restored identity of %d is %v", from, got)
+					}
 				}
 			}
 		}
@@ -520,7 +556,7 @@ func BenchmarkWindow(b *testing.B) {
 
 func BenchmarkWindowRestore(b *testing.B) {
 	const many = 1_000_000
-	data := make([]byte, 0, many*IdentitySize)
+	data := saved(0, many)[:len(saved(0, many))-many*IdentitySize]
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range many {
 		data = Identity{rng.Uint64(), rng.Uint64()}.Append(data)

@@ -17,7 +17,7 @@ type checkpoint struct {
 	needed        uint64
 	nextRecord    uint64
 	nextSuspended uint64
-	identities    map[int64][]int // rows by bucket and level
+	identities    map[identityBucket]identityRows
 }
 
 func (s *Spool) loadCheckpoint() error {
@@ -47,8 +47,6 @@ func (s *Spool) loadCheckpoint() error {
 // when it returns nil. It numbers the records of b and puts them into the
 // outbox. After an error disk is as before; memory ahead of it must be dropped
 // and loaded again.
-//
-// Floor is the start of a bucket: identities of earlier buckets are forgotten.
 func (s *Spool) Commit(ctx context.Context, b acct.Batch) error {
 	if s.w == nil {
 		return ErrReadOnly
@@ -74,7 +72,7 @@ func (s *Spool) Commit(ctx context.Context, b acct.Batch) error {
 	for i := range b.Suspended {
 		nextSuspended = max(nextSuspended, b.Suspended[i].ID+1)
 	}
-	var identities map[int64][]int
+	var identities map[identityBucket]identityRows
 	err = s.w.transactLocked(func() error {
 		if err := s.w.addPages(pages); err != nil {
 			return err
@@ -95,8 +93,11 @@ func (s *Spool) Commit(ctx context.Context, b acct.Batch) error {
 			return err
 		}
 		var err error
-		if identities, err = s.w.addIdentities(c.identities, b.Identities, b.Floor); err != nil {
+		if identities, err = s.w.addIdentities(c.identities, b.Identities, b.Floors); err != nil {
 			return fmt.Errorf("identities: %w", err)
+		}
+		if err := s.w.addDecisions(b.Decisions); err != nil {
+			return err
 		}
 		for _, m := range []struct {
 			name  string
@@ -321,17 +322,17 @@ func eachSuspended(ctx context.Context, q rowsQuerier, after uint64, f func(acct
 	})
 }
 
-// EachIdentity visits the identities in order of bucket, in pieces of any
-// size; several pieces may be of one bucket.
+// EachIdentity visits the identities in order of exporter and bucket, in pieces
+// of any size; several pieces may be of one bucket.
 func (s *Spool) EachIdentity(ctx context.Context, f func(acct.Identities) error) error {
 	state, _ := s.files()
-	rows, err := s.r.QueryContext(ctx, "SELECT bucket, data FROM identity ORDER BY bucket, level DESC, id")
+	rows, err := s.r.QueryContext(ctx, "SELECT exporter, bucket, data FROM identity ORDER BY exporter, bucket, level DESC, id")
 	if err != nil {
 		return explain(state, err)
 	}
 	return each(rows, func(rows *sql.Rows) error {
 		var i acct.Identities
-		if err := rows.Scan(&i.Bucket, &i.Data); err != nil {
+		if err := rows.Scan(&i.Exporter, &i.Bucket, &i.Data); err != nil {
 			return explain(state, err)
 		}
 		return f(i)

@@ -160,21 +160,23 @@ func TestIdentities(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { s.Close() }()
-		model := make(map[int64]string)
+		model, other := make(map[int64]string), make(map[int64]string) // of an exporter whose floor rises and one whose does not
 		var floor int64
 		for i := range uint64(rapid.IntRange(1, 80).Draw(t, "checkpoints")) {
-			b := acct.Batch{Position: i + 1, Floor: floor}
+			b := acct.Batch{Position: i + 1, Floors: []acct.Floor{{Exporter: "a", Bucket: floor}}}
 			for range rapid.IntRange(0, 2).Draw(t, "rows") {
 				bucket := 60 * rapid.Int64Range(0, 3).Draw(t, "bucket")
 				data := fmt.Sprintf("%016d", rapid.IntRange(0, 1<<30).Draw(t, "identity"))
-				b.Identities = append(b.Identities, acct.Identities{Bucket: bucket, Data: []byte(data)})
+				b.Identities = append(b.Identities, acct.Identities{Exporter: "a", Bucket: bucket, Data: []byte(data)},
+					acct.Identities{Exporter: "b", Bucket: bucket, Data: []byte(data)})
+				other[bucket] += data
 				if bucket >= floor {
 					model[bucket] += data
 				}
 			}
 			if rapid.IntRange(0, 40).Draw(t, "floor rises") == 0 {
 				floor += 60
-				b.Floor = floor
+				b.Floors[0].Bucket = floor
 				maps.DeleteFunc(model, func(bucket int64, _ string) bool { return bucket < floor })
 			}
 			if err := s.Commit(context.Background(), b); err != nil {
@@ -187,8 +189,12 @@ func TestIdentities(t *testing.T) {
 				}
 			}
 		}
-		got := make(map[int64]string)
+		got, gotOther := make(map[int64]string), make(map[int64]string)
 		if err := s.EachIdentity(context.Background(), func(i acct.Identities) error {
+			if i.Exporter == "b" {
+				gotOther[i.Bucket] += string(i.Data)
+				return nil
+			}
 			got[i.Bucket] += string(i.Data)
 			return nil
 		}); err != nil {
@@ -196,6 +202,9 @@ func TestIdentities(t *testing.T) {
 		}
 		if !maps.Equal(got, model) {
 			t.Fatalf("stored %v\nwant %v", got, model)
+		}
+		if !maps.Equal(gotOther, other) {
+			t.Fatalf("of the exporter whose floor did not rise: stored %v\nwant %v", gotOther, other)
 		}
 	})
 }

@@ -16,25 +16,34 @@ const (
 	identityMaxLevel = 3 // 4096 checkpoints in one row
 )
 
-func loadIdentities(ctx context.Context, q *sql.DB, file string) (map[int64][]int, error) {
-	rows, err := q.QueryContext(ctx, "SELECT bucket, level, count(*) FROM identity GROUP BY bucket, level")
+// An identityBucket names the rows of identities that belong together.
+type identityBucket struct {
+	exporter string
+	bucket   int64
+}
+
+// An identityRows counts the rows of a bucket by level.
+type identityRows [identityMaxLevel + 1]int32
+
+func loadIdentities(ctx context.Context, q *sql.DB, file string) (map[identityBucket]identityRows, error) {
+	rows, err := q.QueryContext(ctx, "SELECT exporter, bucket, level, count(*) FROM identity GROUP BY exporter, bucket, level")
 	if err != nil {
 		return nil, explain(file, err)
 	}
-	m := make(map[int64][]int)
+	m := make(map[identityBucket]identityRows)
 	err = each(rows, func(rows *sql.Rows) error {
-		var bucket int64
-		var level, n int
-		if err := rows.Scan(&bucket, &level, &n); err != nil {
+		var key identityBucket
+		var level int
+		var n int32
+		if err := rows.Scan(&key.exporter, &key.bucket, &level, &n); err != nil {
 			return err
 		}
 		if level < 0 || level > identityMaxLevel {
 			return fmt.Errorf("identities of level %d: %w", level, ErrDamaged)
 		}
-		if m[bucket] == nil {
-			m[bucket] = make([]int, identityMaxLevel+1)
-		}
-		m[bucket][level] = n
+		have := m[key]
+		have[level] = n
+		m[key] = have
 		return nil
 	})
 	if err != nil {
@@ -43,63 +52,70 @@ func loadIdentities(ctx context.Context, q *sql.DB, file string) (map[int64][]in
 	return m, nil
 }
 
-// addIdentities appends rows, forgets buckets before floor and merges where
-// rows are many. It returns the numbers of rows as they are then and leaves
-// have alone.
-func (w *writer) addIdentities(have map[int64][]int, add []acct.Identities, floor int64) (map[int64][]int, error) {
-	m := make(map[int64][]int, len(have)+len(add))
-	var gone bool
-	for bucket, n := range have {
-		if bucket < floor {
-			gone = true
+// addIdentities appends rows, forgets buckets before their floors and merges
+// where rows are many. It returns the numbers of rows as they are then and
+// leaves have alone.
+func (w *writer) addIdentities(have map[identityBucket]identityRows, add []acct.Identities, floors []acct.Floor) (map[identityBucket]identityRows, error) {
+	floor := make(map[string]int64, len(floors))
+	for _, f := range floors {
+		floor[f.Exporter] = f.Bucket
+	}
+	below := func(key identityBucket) bool {
+		f, ok := floor[key.exporter]
+		return ok && key.bucket < f
+	}
+	m := make(map[identityBucket]identityRows, len(have)+len(add))
+	gone := make(map[string]bool)
+	for key, n := range have {
+		if below(key) {
+			gone[key.exporter] = true
 			continue
 		}
-		m[bucket] = append([]int(nil), n...)
+		m[key] = n
 	}
-	if gone {
-		if err := w.exec("DELETE FROM identity WHERE bucket < ?", floor); err != nil {
+	for exporter := range gone {
+		if err := w.exec("DELETE FROM identity WHERE exporter = ? AND bucket < ?", exporter, floor[exporter]); err != nil {
 			return nil, err
 		}
 	}
 	for _, i := range add {
-		if i.Bucket < floor || len(i.Data) == 0 {
+		key := identityBucket{i.Exporter, i.Bucket}
+		if below(key) || len(i.Data) == 0 {
 			continue
 		}
-		if err := w.exec("INSERT INTO identity (bucket, level, data) VALUES (?, 0, ?)", i.Bucket, i.Data); err != nil {
+		if err := w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, 0, ?)", i.Exporter, i.Bucket, i.Data); err != nil {
 			return nil, err
 		}
-		n := m[i.Bucket]
-		if n == nil {
-			n = make([]int, identityMaxLevel+1)
-			m[i.Bucket] = n
-		}
+		n := m[key]
 		n[0]++
 		for level := 0; level < identityMaxLevel && n[level] >= identityFanIn; level++ {
-			if err := w.mergeIdentities(i.Bucket, level); err != nil {
+			if err := w.mergeIdentities(key, level); err != nil {
 				return nil, err
 			}
 			n[level] = 0
 			n[level+1]++
 		}
+		m[key] = n
 	}
 	return m, nil
 }
 
-func (w *writer) mergeIdentities(bucket int64, level int) error {
+func (w *writer) mergeIdentities(key identityBucket, level int) error {
+	const where = " WHERE exporter = ? AND bucket = ? AND level = ?"
 	var all []byte
-	err := w.query("SELECT data FROM identity WHERE bucket = ? AND level = ? ORDER BY id", func(rows *sql.Rows) error {
+	err := w.query("SELECT data FROM identity"+where+" ORDER BY id", func(rows *sql.Rows) error {
 		var raw sql.RawBytes
 		if err := rows.Scan(&raw); err != nil {
 			return err
 		}
 		all = append(all, raw...)
 		return nil
-	}, bucket, level)
+	}, key.exporter, key.bucket, level)
 	if err != nil {
 		return err
 	}
-	if err := w.exec("DELETE FROM identity WHERE bucket = ? AND level = ?", bucket, level); err != nil {
+	if err := w.exec("DELETE FROM identity"+where, key.exporter, key.bucket, level); err != nil {
 		return err
 	}
-	return w.exec("INSERT INTO identity (bucket, level, data) VALUES (?, ?, ?)", bucket, level+1, notNil(all))
+	return w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, ?, ?)", key.exporter, key.bucket, level+1, notNil(all))
 }

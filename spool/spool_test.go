@@ -117,7 +117,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a newer schema", func(tb testing.TB, dir string) {
 			open(tb, dir, Config{}).Close()
 			execute(tb, filepath.Join(dir, "state.db"), "PRAGMA user_version = 99")
-		}, ErrNewer, "schema version 99, this program knows up to 3"},
+		}, ErrNewer, "schema version 99, this program knows up to 4"},
 		{"a damaged file", func(tb testing.TB, dir string) {
 			s := open(tb, dir, Config{})
 			var records []acct.Record

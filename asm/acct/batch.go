@@ -14,7 +14,26 @@ type Batch struct {
 	Released   []uint64    // IDs of Suspended that were accounted or rejected after all
 	State      []State     // everything else that a restart needs
 	Identities []Identities
-	Floor      int64 // identities of buckets that end at or below it are forgotten; Unix seconds
+	Floors     []Floor    // those that rose
+	Decisions  []Decision // of operators, carried out since the last checkpoint
+}
+
+// A Floor says up to when the identities of an exporter are forgotten: those
+// of buckets that start below it.
+type Floor struct {
+	Exporter string
+	Bucket   int64 // Unix seconds
+}
+
+// A Decision is what an operator ordered and what came of it.
+type Decision struct {
+	Position uint64 // of its entry in the journal
+	At       int64  // arrival of that, Unix nanoseconds
+	By       string // who ordered it
+	What     string // "release", "reject", "adjust"
+	Reason   string // why, in the operator's words
+	On       string // what it was about, for people
+	Count    Count  // what it applied to
 }
 
 // A SessionState is a user session as it stands at the checkpoint.
@@ -84,11 +103,13 @@ type State struct {
 	Value []byte
 }
 
-// Identities are record or message identities first seen since the last
-// checkpoint, 16 octets each, whose time falls into one bucket.
+// Identities are record identities of an exporter first seen since the last
+// checkpoint, whose time falls into one bucket, as the pipeline encodes them:
+// those of several checkpoints can be put together.
 type Identities struct {
-	Bucket int64 // start of the bucket, Unix seconds
-	Data   []byte
+	Exporter string
+	Bucket   int64 // start of the bucket, Unix seconds
+	Data     []byte
 }
 
 // A Checkpoint is where the pipeline resumes. Zero in an empty spool.

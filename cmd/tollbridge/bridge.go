@@ -344,6 +344,7 @@ func (b *bridge) serve(ctx context.Context) error {
 // serveControl answers what commands ask of the running daemon. Each file
 // that has such a command registers its handlers here.
 func (b *bridge) serveControl(ctx context.Context) error {
+	b.handleDecisions()
 	return b.control.Serve(ctx, b.commands)
 }
 

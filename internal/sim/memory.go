@@ -26,11 +26,21 @@ type memory struct {
 	suspended        map[uint64]acct.Suspended
 	nextSuspended    uint64
 	state            map[[2]string][]byte
-	identities       map[int64][]byte
+	identities       map[bucketKey][]byte
 
 	rows    []*parcel // of the outbox, by ID from 1; nil for none
 	endings uint32    // End-to-End Identifiers after error answers
 	wake    chan struct{}
+}
+
+// A bucketKey names a bucket of an exporter's identities.
+type bucketKey struct {
+	exporter string
+	bucket   int64
+}
+
+func (k bucketKey) compare(o bucketKey) int {
+	return cmp.Or(cmp.Compare(k.exporter, o.exporter), cmp.Compare(k.bucket, o.bucket))
 }
 
 type memoryRow struct {
@@ -55,7 +65,7 @@ type parcel struct {
 func newMemory() *memory {
 	return &memory{
 		sessions: map[uint64]acct.SessionState{}, ledger: map[acct.LedgerKey]*memoryRow{},
-		suspended: map[uint64]acct.Suspended{}, state: map[[2]string][]byte{}, identities: map[int64][]byte{},
+		suspended: map[uint64]acct.Suspended{}, state: map[[2]string][]byte{}, identities: map[bucketKey][]byte{},
 		epoch: 7, hashKey: [16]byte{1, 2, 3}, nextSuspended: 1, wake: make(chan struct{}, 1),
 	}
 }
@@ -150,9 +160,12 @@ func (m *memory) Commit(_ context.Context, b acct.Batch) error {
 		m.state[[2]string{s.Kind, s.Key}] = bytes.Clone(s.Value)
 	}
 	for _, i := range b.Identities {
-		m.identities[i.Bucket] = append(m.identities[i.Bucket], i.Data...)
+		k := bucketKey{i.Exporter, i.Bucket}
+		m.identities[k] = append(m.identities[k], i.Data...)
 	}
-	maps.DeleteFunc(m.identities, func(bucket int64, _ []byte) bool { return bucket < b.Floor })
+	for _, f := range b.Floors {
+		maps.DeleteFunc(m.identities, func(k bucketKey, _ []byte) bool { return k.exporter == f.Exporter && k.bucket < f.Bucket })
+	}
 	if len(parcels) > 0 {
 		m.notify()
 	}
@@ -202,8 +215,8 @@ func (m *memory) Load(context.Context) (acct.Checkpoint, error) {
 
 // EachIdentity implements asm.Store.
 func (m *memory) EachIdentity(_ context.Context, visit func(acct.Identities) error) error {
-	for _, bucket := range slices.Sorted(maps.Keys(m.identities)) {
-		if err := visit(acct.Identities{Bucket: bucket, Data: m.identities[bucket]}); err != nil {
+	for _, k := range slices.SortedFunc(maps.Keys(m.identities), bucketKey.compare) {
+		if err := visit(acct.Identities{Exporter: k.exporter, Bucket: k.bucket, Data: m.identities[k]}); err != nil {
 			return err
 		}
 	}

@@ -31,8 +31,7 @@ type truth struct {
 
 	sessions map[uint64]*transport
 	seen     map[uint64]bool           // flows that were accounted or wait for a user
-	newest   int64                     // bucket of the newest flow end
-	floor    int64                     // Unix milliseconds
+	windows  map[string]*window        // by exporter
 	totals   map[string]*totals        // by exporter
 	rates    map[exporterDomain]uint64 // sampling rates that exporters told
 	waiting  []*waiting
@@ -41,6 +40,12 @@ type truth struct {
 	billed map[bill]acct.Usage
 	events map[uint64]bool // flows that go to the AAA server as they are
 	rows   map[acct.LedgerKey]*amounts
+}
+
+// A window is what is remembered of an exporter's flows.
+type window struct {
+	newest int64 // bucket of the newest flow end
+	floor  int64 // Unix milliseconds
 }
 
 // A bill is what usage is summed by.
@@ -89,7 +94,7 @@ type holder struct {
 
 func newTruth(w *world) *truth {
 	return &truth{
-		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{},
+		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{}, windows: map[string]*window{},
 		totals: map[string]*totals{}, rates: map[exporterDomain]uint64{},
 		billed: map[bill]acct.Usage{}, events: map[uint64]bool{}, rows: map[acct.LedgerKey]*amounts{},
 		settings: asm.Settings{Interval: 5 * time.Minute},
@@ -149,7 +154,9 @@ func (t *truth) entry(e acct.Entry) {
 			return
 		}
 		t.settings, t.set = s, true
-		t.raise()
+		for _, w := range t.windows {
+			t.raise(w)
+		}
 		t.boundary = down(t.now, s.Interval) + int64(s.Interval)
 	case acct.EntryUsers:
 		list, ok := t.w.users.encoded[string(e.Data)]
@@ -277,7 +284,12 @@ func (t *truth) records(s *transport, domain uint32, x set, interval int64) {
 // flow takes in a Data Record.
 func (t *truth) flow(sent *flow, x *amounts) {
 	now, ahead := t.now/int64(time.Millisecond), t.settings.ClockTolerance.Milliseconds()
-	outside := sent.end > now+ahead || sent.end < t.floor
+	w := t.windows[sent.exporter]
+	if w == nil {
+		w = &window{}
+		t.windows[sent.exporter] = w
+	}
+	outside := sent.end > now+ahead || sent.end < w.floor
 	again := !outside && t.seen[sent.id]
 	added, doubt := *sent, false // by the record, scaled
 	f := &added
@@ -297,9 +309,9 @@ func (t *truth) flow(sent *flow, x *amounts) {
 	if outside {
 		return // suspended, or a duplicate if the whole Message is one
 	}
-	if at := f.end / bucket; at > t.newest {
-		t.newest = at
-		t.raise()
+	if at := f.end / bucket; at > w.newest {
+		w.newest = at
+		t.raise(w)
 	}
 	if again {
 		x.duplicate = x.duplicate.Plus(n)
@@ -382,8 +394,8 @@ func (f *flow) scale(rate uint64) {
 }
 
 // raise keeps the window's length before the newest flow end.
-func (t *truth) raise() {
-	t.floor = max(t.floor, (t.newest-(t.settings.DedupWindow.Milliseconds()+bucket-1)/bucket)*bucket)
+func (t *truth) raise(w *window) {
+	w.floor = max(w.floor, (w.newest-(t.settings.DedupWindow.Milliseconds()+bucket-1)/bucket)*bucket)
 }
 
 func (t *truth) row(key acct.LedgerKey) *amounts {

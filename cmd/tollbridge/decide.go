@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/user"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tollbridge/asm"
+	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/control"
+)
+
+// decideCommand names the command of the control channel that carries an
+// asm.Command and answers with an acct.Decision.
+const decideCommand = "decide"
+
+// handleDecisions lets operators decide.
+func (b *bridge) handleDecisions() { control.Handle(&b.control, decideCommand, b.decide) }
+
+// decideTimeout bounds how long a command waits until the pipeline has carried
+// it out, which is in the journal by then.
+const decideTimeout = time.Minute
+
+// decide puts a command into the journal, waits until the pipeline has carried
+// it out, and returns what came of it.
+func (b *bridge) decide(ctx context.Context, c asm.Command) (acct.Decision, error) {
+	if err := c.Validate(); err != nil {
+		return acct.Decision{}, err
+	}
+	data, err := c.AppendBinary(nil)
+	if err != nil {
+		return acct.Decision{}, err
+	}
+	position, err := b.journal.Append(acct.EntryCommand, time.Now().UnixNano(), 0, data)
+	if err != nil {
+		return acct.Decision{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	if err := errors.Join(b.spool.Journal().Wait(ctx, position), b.runner.Wait(ctx, position)); err != nil {
+		return acct.Decision{}, fmt.Errorf("the command is in the journal at %d and will be carried out, but not yet: %w: see \"tollbridge spool decisions\" later", position, err)
+	}
+	d, ok, err := b.spool.Decision(ctx, position)
+	if err == nil && !ok {
+		err = fmt.Errorf("the pipeline could not carry out the command at %d of the journal: see the daemon's log", position)
+	}
+	return d, err
+}
+
+// operator names who runs the command, for the books.
+func operator() string {
+	u, err := user.Current()
+	if err != nil {
+		return "?"
+	}
+	return u.Username
+}
+
+// order sends c to the daemon of the state directory and prints what came of
+// it.
+func (f *stateFlags) order(ctx context.Context, out io.Writer, c asm.Command) error {
+	dir, err := f.existing()
+	if err != nil {
+		return err
+	}
+	c.By = operator()
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	var d acct.Decision
+	if err := control.Call(ctx, dir, decideCommand, c, &d); errors.Is(err, control.ErrNoDaemon) {
+		return fmt.Errorf("%w: decisions are entries of its journal: start it", err)
+	} else if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s %s: %d records, %d octets, %d packets\n", d.What, d.On, d.Count.Records, d.Count.Octets, d.Count.Packets)
+	return nil
+}
+
+func newSpoolRelease(state *stateFlags) *cobra.Command {
+	return newDecide(state, asm.ReleaseFlows, "Account suspended flows as if they were new",
+		`Release takes flows out of suspense that could not be proven to be new, since
+they were too old or ahead of the clock, and accounts them: each once, however
+often it waits there or came meanwhile. One that nobody held the address of then
+waits for a user. Who decided, when and why is kept; see "spool decisions".`,
+		`  tollbridge spool suspense
+  tollbridge spool release --for "below floor" --exporter edge-1 --because "edge-1 was cut off for three hours"
+  tollbridge spool release 17 18 --because "checked by hand"`)
+}
+
+func newSpoolReject(state *stateFlags) *cobra.Command {
+	return newDecide(state, asm.RejectFlows, "Give up suspended flows: they are never accounted",
+		`Reject takes flows out of suspense for good. The books show them as rejected.
+Who decided, when and why is kept; see "spool decisions".`,
+		`  tollbridge spool reject --for unmapped --exporter lab --because "the lab is not billed"`)
+}
+
+func newDecide(state *stateFlags, what, short, long, example string) *cobra.Command {
+	c := asm.Command{What: what}
+	cmd := &cobra.Command{
+		Use: what + " [ID...]", Short: short,
+		Long:    long + "\n\nThe daemon must be running: a decision is an entry of its journal.",
+		Example: example,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, a := range args {
+				id, err := strconv.ParseUint(a, 10, 64)
+				if err != nil {
+					return fmt.Errorf("%q is not an ID: take one from \"spool suspense\"", a)
+				}
+				c.Flows.IDs = append(c.Flows.IDs, id)
+			}
+			return state.order(cmd.Context(), cmd.OutOrStdout(), c)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&c.Flows.Exporter, "exporter", "", "only flows of this exporter")
+	flags.StringVar(&c.Flows.For, "for", "", fmt.Sprintf("only flows suspended for this: one of %q", asm.Reasons()))
+	flags.BoolVar(&c.Flows.All, "all", false, "all flows in suspense, where nothing else says which")
+	flags.StringVar(&c.Reason, "because", "", "why, for the books (required)")
+	_ = cmd.MarkFlagRequired("because") // it is defined above
+	return cmd
+}
+
+func newSpoolDecisions(state *stateFlags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "decisions",
+		Short: "List what operators ordered: who, when, why, and what it came to",
+		Args:  cobra.NoArgs,
+	}
+	out := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		s, err := state.open()
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		list, err := s.Decisions(cmd.Context())
+		if err != nil {
+			return err
+		}
+		type view struct {
+			Position uint64     `json:"journal_position"`
+			At       time.Time  `json:"at"`
+			By       string     `json:"by"`
+			What     string     `json:"what"`
+			On       string     `json:"on"`
+			Reason   string     `json:"because"`
+			Count    acct.Count `json:"count"`
+		}
+		views := make([]view, len(list))
+		t := table{columns: []string{"at", "by", "what", "on", "because", "records", "octets", "journal_position"}, value: views}
+		for i, d := range list {
+			v := view{d.Position, time.Unix(0, d.At).UTC(), d.By, d.What, d.On, d.Reason, d.Count}
+			views[i] = v
+			t.add(timeText(v.At), v.By, v.What, v.On, v.Reason, v.Count.Records, v.Count.Octets, v.Position)
+		}
+		return t.print(cmd.OutOrStdout(), *out)
+	}
+	return cmd
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tollbridge/ipfix"
+)
+
+// An operator decides about flows in suspense while the daemon runs; without
+// one nothing is decided.
+func TestDecide(t *testing.T) {
+	dir := t.TempDir()
+	users := filepath.Join(dir, "users.csv")
+	if err := os.WriteFile(users, []byte("prefix,user,from,until\n192.0.2.1,ann,,\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := setup{data: filepath.Join(dir, "state"), udp: "127.0.0.1:0", users: users, server: "127.0.0.1:0"}
+	d := start(t, s)
+	exporter, err := net.Dial("udp", d.udp())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exporter.Close()
+	field := func(id, length uint16) ipfix.FieldSpecifier { return ipfix.FieldSpecifier{ID: id, Length: length} }
+	tmpl, err := ipfix.NewTemplate(256, field(ipfix.FlowEndMilliseconds, 8), field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := ipfix.NewEncoder(1, 0)
+	if err := e.AddTemplate(tmpl); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for _, age := range []time.Duration{0, 3 * time.Hour, 4 * time.Hour} { // the last two are below the floor
+		if err := e.AddRecord(tmpl, now.Add(-age), netip.MustParseAddr("192.0.2.1"), 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := exporter.Write(e.Flush(uint32(now.Unix()))); err != nil {
+		t.Fatal(err)
+	}
+	waitBooks(t, s.data, func(b sums) bool { return b.Accounted.Octets == 100 && b.Suspended.Octets == 200 })
+
+	out, errOut, status := cli(t, "spool", "release", "1", "--because", "checked", "--data", s.data)
+	if status != 0 || out != "release flows 1: 1 records, 100 octets, 0 packets\n" {
+		t.Errorf("release: status %d, %q %q", status, out, errOut)
+	}
+	waitBooks(t, s.data, func(b sums) bool { return b.Accounted.Octets == 200 && b.Suspended.Octets == 100 })
+	if out, errOut, status = cli(t, "spool", "reject", "--for", "below floor", "--because", "a lab", "--data", s.data); status != 0 {
+		t.Errorf("reject: status %d, %q %q", status, out, errOut)
+	}
+	waitBooks(t, s.data, func(b sums) bool { return b.Rejected.Octets == 100 && b.Suspended.IsZero() })
+	var decisions []struct{ By, What, On, Because string }
+	show(t, &decisions, "spool", "decisions", "--data", s.data)
+	if len(decisions) != 2 || decisions[1].What != "reject" || decisions[1].On != "below floor" || decisions[1].Because != "a lab" || decisions[1].By != operator() {
+		t.Errorf("decisions %+v", decisions)
+	}
+
+	for want, args := range map[string][]string{
+		"flows: want IDs": {"spool", "release", "--because", "why"},
+		"required flag":   {"spool", "release", "1"},
+		"is not an ID":    {"spool", "reject", "one", "--because", "why"},
+	} {
+		if _, errOut, status := cli(t, append(args, "--data", s.data)...); status != 1 || !strings.Contains(errOut, want) {
+			t.Errorf("%v: status %d, %q, want it to say %q", args, status, errOut, want)
+		}
+	}
+	d.stop()
+	if _, errOut, status := cli(t, "spool", "release", "1", "--because", "why", "--data", s.data); status != 1 || !strings.Contains(errOut, "no daemon is running") {
+		t.Errorf("without a daemon: status %d, %q", status, errOut)
+	}
+	audit(t, s.data)
+}
