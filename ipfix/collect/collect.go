@@ -7,6 +7,7 @@
 package collect
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,14 @@ type Journal interface {
 	Close(at time.Time, session uint64) error
 }
 
+// A DurableJournal is a Journal that can tell when what it was given is
+// durable. A Process closes its end of a TCP connection, with TLS or without,
+// only then: an exporter that waits for that knows that all it sent is kept.
+type DurableJournal interface {
+	// Sync returns once all that was given before it is durable.
+	Sync(ctx context.Context) error
+}
+
 // A Session is what identifies a Transport Session (RFC 7011, Section 2).
 type Session struct {
 	Transport ipfix.Transport
@@ -57,7 +66,7 @@ type Config struct {
 	// or the first name of its certificate.
 	Exporters []Exporter
 
-	// TLS is required to serve TLS or DTLS.
+	// TLS is required to serve TLS or DTLS; see SetTLS too.
 	TLS *TLS
 
 	// MaxHandshakes bounds the handshakes of TLS and DTLS under way, and
@@ -87,7 +96,8 @@ type Config struct {
 	IdleTimeout time.Duration
 
 	// StopTimeout bounds how long a Process that was told to stop reads on
-	// until the exporters have closed. 0 means 5 seconds.
+	// until the exporters have closed, and how long an end of a connection waits
+	// for a DurableJournal. 0 means 5 seconds.
 	StopTimeout time.Duration
 
 	// ReceiveBuffer is the SO_RCVBUF, in octets, to ask for UDP sockets. The
@@ -114,6 +124,7 @@ type Config struct {
 // A Process is a Collecting Process. All its methods may be called at once.
 type Process struct {
 	cfg        Config
+	tls        atomic.Pointer[TLS]
 	exporters  *exporters
 	handshakes handshakes
 	dropped    atomic.Uint64 // datagrams, at all UDP sockets
@@ -162,7 +173,9 @@ func New(cfg Config) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Process{cfg: cfg, exporters: exporters, handshakes: handshakes{max: cfg.MaxHandshakes}}, nil
+	p := &Process{cfg: cfg, exporters: exporters, handshakes: handshakes{max: cfg.MaxHandshakes}}
+	p.tls.Store(cfg.TLS)
+	return p, nil
 }
 
 func orDefault[T int | time.Duration](v *T, d T) {
@@ -203,6 +216,18 @@ func (p *Process) open(at time.Time, e *exporter, s Session) (uint64, error) {
 	e.opened.Add(1)
 	p.logSession(slog.LevelInfo, "transport session opened", e, "transport", s.Transport, "remote", s.Remote)
 	return number, nil
+}
+
+// sync waits until what was read is durable, where the Journal can tell, but
+// no longer than StopTimeout.
+func (p *Process) sync() error {
+	j, ok := p.cfg.Journal.(DurableJournal)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.StopTimeout)
+	defer cancel()
+	return j.Sync(ctx)
 }
 
 func (p *Process) close(at time.Time, e *exporter, session uint64) error {

@@ -42,9 +42,10 @@ func (p *Process) ServeDTLS(ctx context.Context, conn *net.UDPConn) error {
 		return errors.New("collect: ServeDTLS: Config.TLS is required")
 	}
 	s := newDTLSServer(p, conn)
-	if err := s.askReceiveBuffer(); err != nil {
+	if err := s.prepare(); err != nil {
 		return fmt.Errorf("collect: %v: %w", s.local, err)
 	}
+	defer s.finalDrops()
 	g, serving := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(serving, func() { conn.SetReadDeadline(time.Now().Add(stopGrace)) })
 	defer stop()
@@ -62,6 +63,7 @@ type dtlsServer struct {
 	conn         *net.UDPConn
 	local        netip.AddrPort
 	associations associations
+	drops        drops // of the goroutine that reads
 }
 
 func newDTLSServer(p *Process, conn *net.UDPConn) *dtlsServer {
@@ -75,25 +77,35 @@ func newDTLSServer(p *Process, conn *net.UDPConn) *dtlsServer {
 	return s
 }
 
-func (s *dtlsServer) askReceiveBuffer() error {
+// prepare asks for a receive buffer, and to be told what the kernel drops.
+func (s *dtlsServer) prepare() error {
 	if err := s.conn.SetReadBuffer(s.cfg.ReceiveBuffer); err != nil {
 		return fmt.Errorf("ask for a receive buffer: %w", err)
 	}
-	return nil
+	return onSocket(s.conn, askDrops)
+}
+
+// finalDrops counts what the kernel dropped after the last datagram.
+func (s *dtlsServer) finalDrops() {
+	if onSocket(s.conn, s.drops.ask) == nil { // it is open
+		s.countDrops(s.local, s.drops.take())
+	}
 }
 
 // read hands datagrams to their associations until the socket's deadline, and
 // begins an association with each peer's first.
 func (s *dtlsServer) read(begin func(*association)) error {
-	b := make([]byte, maxRecord+1)
+	b, control := make([]byte, maxRecord+1), make([]byte, controlSize)
 	for {
-		n, from, err := s.conn.ReadFromUDPAddrPort(b)
+		n, controls, _, from, err := s.conn.ReadMsgUDPAddrPort(b, control)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
 			return fmt.Errorf("collect: read from %v: %w", s.local, err)
 		}
+		s.drops.read(control[:controls])
+		s.countDrops(s.local, s.drops.take())
 		peer := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 		if isClientHello(b[:n]) {
 			if a := s.associations.begin(peer, s.conn); a != nil {
@@ -101,8 +113,7 @@ func (s *dtlsServer) read(begin func(*association)) error {
 			}
 		}
 		if n > maxRecord || !s.associations.deliver(peer, b[:n], int64(s.cfg.ReceiveBuffer)) {
-			total := s.dropped.Add(1)
-			s.logDrops(s.local, total-1, total)
+			s.countDrops(s.local, 1)
 		}
 	}
 }
@@ -158,11 +169,12 @@ func (s *dtlsServer) handshake(ctx context.Context, a *association) (*dtls.Conn,
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopGrace, cancel) })()
 	ctx, done := s.handshakes.begin(late, s.cfg.HandshakeTimeout)
 	defer done()
+	secure := s.tls.Load()
 	var names []string
 	conn, err := dtls.ServerWithOptions(a, net.UDPAddrFromAddrPort(a.peer),
-		dtls.WithCertificates(s.cfg.TLS.Certificate),
+		dtls.WithCertificates(secure.Certificate),
 		dtls.WithClientAuth(dtls.RequireAndVerifyClientCert),
-		dtls.WithClientCAs(s.cfg.TLS.ClientCAs),
+		dtls.WithClientCAs(secure.ClientCAs),
 		dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret),
 		dtls.WithVerifyConnection(func(state *dtls.State) error {
 			c, err := x509.ParseCertificate(state.PeerCertificates[0])

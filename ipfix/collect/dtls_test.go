@@ -297,17 +297,84 @@ func TestDTLSBackPressure(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sent uint64
-	for p.Stats().Dropped == 0 {
+	for p.Stats().Dropped == 0 { // by the kernel, or for want of room
 		write(t, conn, message(1))
 		sent++
 	}
 	close(release)
 	stop()
-	if s := p.Stats(); s.Messages < maxQueued || s.Messages+s.Dropped > sent {
+	if s := p.Stats(); s.Messages == 0 || s.Messages+s.Dropped > sent {
 		t.Errorf("%d sent, stats %+v", sent, s)
 	}
 	if !strings.Contains(log.String(), "datagrams are dropped") {
 		t.Error("drops are not logged")
+	}
+}
+
+// What the kernel drops for want of buffer is counted, as at UDP sockets.
+func TestDTLSKernelDropsAreCounted(t *testing.T) {
+	ca := certtest.NewAuthority(t)
+	cfg := secure(newMemory(), ca, new(logBuffer))
+	cfg.ReceiveBuffer = 1 << 16
+	p := newProcess(t, cfg)
+	conn := listenUDP(t, "127.0.0.1")
+	s := newDTLSServer(p, conn)
+	if err := s.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	exporter := dial(t, conn.LocalAddr())
+	const sent = 100
+	send := func() {
+		for range sent { // nobody reads; what will be read is too long
+			write(t, exporter, make([]byte, maxRecord+1))
+		}
+	}
+	drain := func() {
+		conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if err := s.read(func(*association) { t.Error("an association") }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send()
+	drain()
+	write(t, exporter, make([]byte, maxRecord+1)) // tells of the drops before it
+	drain()
+	if got := p.Stats().Dropped; got != sent+1 || s.drops.seen < sent/2 {
+		t.Errorf("%d dropped, %d of them by the kernel; want %d in all", got, s.drops.seen, sent+1)
+	}
+	send()
+	drain()
+	s.finalDrops() // which no datagram tells of
+	if got := p.Stats().Dropped; got != 2*sent+1 {
+		t.Errorf("%d dropped, want %d", got, 2*sent+1)
+	}
+}
+
+// New handshakes take a new certificate and new authorities; what stands goes
+// on.
+func TestDTLSSetTLS(t *testing.T) {
+	old, ca := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	journal := newMemory()
+	p, at, stop := serveDTLS(t, secure(journal, old, new(logBuffer)), "127.0.0.1")
+	standing, _, err := associate(t, at, old, old.Issue("edge.isp.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.SetTLS(TLS{Certificate: ca.Issue("collector.isp.example"), ClientCAs: ca.Pool()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := associate(t, at, old, old.Issue("edge.isp.example")); err == nil {
+		t.Error("the certificate of before is still shown")
+	}
+	fresh, _, err := associate(t, at, ca, ca.Issue("edge.isp.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, standing, message(1))
+	write(t, fresh, message(2))
+	journal.await(t, "message", 2)
+	if err := stop(); err != nil {
+		t.Fatal(err)
 	}
 }
 

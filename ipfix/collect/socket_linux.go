@@ -31,17 +31,13 @@ type udpSocket struct {
 	buffers  []byte
 	received int
 
-	seen  uint32 // the kernel's count of drops, modulo 2^32, as last read
-	known uint32 // the part of seen that newDrops has reported
+	drops drops
 }
 
 // gatherTime is how long datagrams gather in the kernel after a read that did
 // not fill a batch. To wake for each of them costs more than all the rest of
 // receiving; at a gigabit per second 125 kilooctets come in that time.
 const gatherTime = time.Millisecond
-
-// controlSize holds the one control message that is asked for.
-const controlSize = 64
 
 // A datagram is one that the latest read received.
 type datagram struct {
@@ -79,7 +75,7 @@ func newUDPSocket(conn *net.UDPConn, maxDatagram int, timeout time.Duration) (*u
 	err = errors.Join(
 		unix.SetNonblock(fd, false),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1),
+		askDrops(fd),
 	)
 	if err != nil {
 		s.close()
@@ -130,7 +126,7 @@ func (s *udpSocket) read() (int, error) {
 		return 0, nil // no datagram: the end of a socket that was shut down
 	}
 	for i := range s.received {
-		s.readDrops(i)
+		s.drops.read(s.controls[i][:s.messages[i].Hdr.Controllen])
 	}
 	return s.received, nil
 }
@@ -180,40 +176,10 @@ func (p udpPeer) remote() netip.AddrPort {
 	return netip.AddrPortFrom(p.addr.Addr().WithZone(zone), p.addr.Port())
 }
 
-// readDrops reads the SO_RXQ_OVFL of a datagram: how many the socket had
-// dropped when this one was queued, modulo 2^32. A socket that has dropped
-// none sends none.
-func (s *udpSocket) readDrops(i int) {
-	h := &s.messages[i].Hdr
-	if h.Controllen == 0 {
-		return
-	}
-	control, data, _, err := unix.ParseOneSocketControlMessage(s.controls[i][:h.Controllen])
-	if err == nil && control.Level == unix.SOL_SOCKET && control.Type == unix.SO_RXQ_OVFL && len(data) >= 4 {
-		s.seen = *(*uint32)(unsafe.Pointer(&data[0]))
-	}
-}
-
-// newDrops returns how many datagrams were dropped since the call before, as
-// far as the datagrams read since then tell. It is right as long as fewer
-// than 2^32 were.
-func (s *udpSocket) newDrops() uint32 {
-	n := s.seen - s.known
-	s.known = s.seen
-	return n
-}
-
-// finalDrops is newDrops by asking the socket itself: it also knows of drops
-// after the last datagram that was queued.
+// finalDrops returns how many datagrams were dropped that nobody was told of.
 func (s *udpSocket) finalDrops() uint32 {
-	var info [unix.SK_MEMINFO_VARS]uint32
-	size := uint32(unsafe.Sizeof(info))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	if errno == 0 {
-		s.seen = info[unix.SK_MEMINFO_DROPS]
-	}
-	return s.newDrops()
+	_ = s.drops.ask(s.fd) // known as before where it fails
+	return s.drops.take()
 }
 
 // askReceiveBuffer asks for a receive buffer of so many octets, beyond the

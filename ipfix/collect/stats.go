@@ -18,10 +18,9 @@ type Counts struct {
 type Stats struct {
 	Counts // of all exporters, of those forgotten and of strangers
 
-	// Dropped counts datagrams that the kernel dropped at the UDP sockets, for
-	// want of buffer space above all, and those that DTLS associations had no
-	// room for. Whose they were the kernel does not tell; nor does it tell of
-	// its own drops at DTLS sockets.
+	// Dropped counts datagrams that the kernel dropped at the UDP and DTLS
+	// sockets, for want of buffer space above all, and those that DTLS
+	// associations had no room for. Whose they were the kernel does not tell.
 	Dropped uint64
 
 	// Handshakes counts those of TLS and DTLS that failed: without a

@@ -2,6 +2,7 @@ package collect
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,10 @@ const acceptPause = 100 * time.Millisecond
 // ServeTCP collects from the connections that ln accepts until ctx ends or the
 // Journal fails, and closes ln. The end of ctx is no error. Where ln is closed
 // by another, the connections that were accepted are served on.
+//
+// An end of a connection is closed once what came over it is durable, if the
+// Journal is a DurableJournal. Where that takes longer than StopTimeout the
+// connection is reset, so that nobody takes its end for that word.
 //
 // To stop, it accepts no more, closes its end of every connection and reads
 // until the exporter has closed the other, or StopTimeout has passed (RFC
@@ -57,8 +62,8 @@ func (p *Process) serveListener(ctx context.Context, ln net.Listener, serve func
 	// connection whose Messages can't be journaled any more is cut at once.
 	end := func(conn net.Conn) {
 		<-closed
-		if ctx.Err() == nil || !p.halfClose(conn) {
-			conn.Close()
+		if ctx.Err() == nil || p.sync() != nil || !p.halfClose(conn) {
+			reset(conn)
 		}
 	}
 	g.Go(func() error {
@@ -125,9 +130,28 @@ func (p *Process) serveExporter(t ipfix.Transport, conn net.Conn, r io.Reader, e
 		c.answers.finish()
 	}
 	if c.opened {
-		return errors.Join(err, p.close(p.cfg.Now(), e, c.number))
+		err = errors.Join(err, p.close(p.cfg.Now(), e, c.number))
 	}
-	return err
+	if err != nil {
+		reset(conn)
+		return err
+	}
+	if err := p.sync(); err != nil {
+		reset(conn)
+		p.logSession(slog.LevelWarn, "connection reset, what it brought is not durable yet", e, "remote", c.session.Remote, "error", err)
+	}
+	return nil
+}
+
+// reset ends a connection in a way that is no orderly end to the exporter.
+func reset(conn net.Conn) {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn() // without the alert that all is well
+	}
+	if t, ok := conn.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // fails where it is closed already
+	}
+	conn.Close()
 }
 
 // halfClose tells the exporter to close, and bounds how long it may take. It

@@ -3,16 +3,19 @@ package collect
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"tollbridge/internal/certtest"
 	"tollbridge/ipfix"
 )
 
@@ -184,6 +187,117 @@ func TestTCPStopReadsToTheEnd(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", ln.Addr().String()); err == nil {
 		t.Error("it still accepts")
+	}
+}
+
+// A slow is a Journal whose entries become durable when it is told.
+type slow struct {
+	*memory
+	syncing chan struct{} // receives when Sync waits
+	durable chan struct{}
+}
+
+func newSlow() slow {
+	return slow{newMemory(), make(chan struct{}, 1), make(chan struct{})}
+}
+
+// Sync implements DurableJournal.
+func (j slow) Sync(ctx context.Context) error {
+	select {
+	case j.syncing <- struct{}{}:
+	default: // others wait already
+	}
+	select {
+	case <-j.durable:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// An exporter that reads the end of its connection knows that what it sent is
+// durable. The connection is cut where that takes too long.
+func TestTheEndMeansDurable(t *testing.T) {
+	ca := certtest.NewAuthority(t)
+	for name, open := range map[string]func(t *testing.T, p *Process) net.Conn{
+		"tcp": func(t *testing.T, p *Process) net.Conn {
+			ln := listenTCP(t, "127.0.0.1")
+			serve(t, func(ctx context.Context) error { return p.ServeTCP(ctx, ln) })
+			return dial(t, ln.Addr())
+		},
+		"tls": func(t *testing.T, p *Process) net.Conn {
+			ln := listenTCP(t, "127.0.0.1")
+			serve(t, func(ctx context.Context) error { return p.ServeTLS(ctx, ln) })
+			conn, err := tls.Dial("tcp", ln.Addr().String(), client(ca, ca.Issue("edge.isp.example")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn
+		},
+	} {
+		ended := func(t *testing.T, journal slow, timeout time.Duration) (net.Conn, <-chan error) {
+			cfg := secure(journal, ca, new(logBuffer))
+			cfg.Exporters, cfg.StopTimeout = nil, timeout
+			conn := open(t, newProcess(t, cfg))
+			write(t, conn, message(1))
+			if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			end := make(chan error, 1)
+			go func() {
+				_, err := conn.Read(make([]byte, 1))
+				end <- err
+			}()
+			<-journal.syncing
+			return conn, end
+		}
+		t.Run(name, func(t *testing.T) {
+			journal := newSlow()
+			_, end := ended(t, journal, time.Minute)
+			select {
+			case err := <-end:
+				t.Fatalf("the end came before: %v", err)
+			case <-time.After(50 * time.Millisecond):
+			}
+			close(journal.durable)
+			if err := <-end; err != io.EOF {
+				t.Errorf("the end is %v", err)
+			}
+		})
+		t.Run(name+", too slowly", func(t *testing.T) {
+			if _, end := ended(t, newSlow(), 10*time.Millisecond); !errors.Is(<-end, syscall.ECONNRESET) {
+				t.Error("the end is an orderly one")
+			}
+		})
+	}
+}
+
+// To stop, the Process closes its end only when all that it had read is
+// durable.
+func TestTCPStopMeansDurable(t *testing.T) {
+	journal := newSlow()
+	p := newProcess(t, Config{Journal: journal, StopTimeout: time.Minute})
+	ln := listenTCP(t, "127.0.0.1")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.ServeTCP(ctx, ln) }()
+	conn := dial(t, ln.Addr())
+	write(t, conn, message(1))
+	journal.await(t, "message", 1)
+	cancel()
+	<-journal.syncing
+	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the end came before: %v", err)
+	}
+	close(journal.durable)
+	conn.SetReadDeadline(time.Time{})
+	if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatalf("the end is %v", err)
+	}
+	conn.Close()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -22,6 +22,19 @@ type TLS struct {
 	ClientCAs   *x509.CertPool  // required: who may vouch for exporters
 }
 
+// SetTLS takes the place of Config.TLS, which there must have been, from the
+// next handshake on. Connections and associations that stand go on.
+func (p *Process) SetTLS(t TLS) error {
+	if p.cfg.TLS == nil {
+		return errors.New("collect: SetTLS: Config.TLS is required")
+	}
+	if err := t.check(); err != nil {
+		return err
+	}
+	p.tls.Store(&t)
+	return nil
+}
+
 // check reports what is missing.
 func (t *TLS) check() error {
 	switch {
@@ -49,17 +62,23 @@ func (p *Process) ServeTLS(ctx context.Context, ln net.Listener) error {
 		ln.Close()
 		return errors.New("collect: ServeTLS: Config.TLS is required")
 	}
-	cfg := &tls.Config{
+	cfg := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return p.tlsConfig(), nil }}
+	return p.serveListener(ctx, tls.NewListener(ln, cfg), p.serveTLS)
+}
+
+// tlsConfig is that of one handshake.
+func (p *Process) tlsConfig() *tls.Config {
+	t := p.tls.Load()
+	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
-		Certificates:           []tls.Certificate{p.cfg.TLS.Certificate},
+		Certificates:           []tls.Certificate{t.Certificate},
 		ClientAuth:             tls.RequireAndVerifyClientCert,
-		ClientCAs:              p.cfg.TLS.ClientCAs,
+		ClientCAs:              t.ClientCAs,
 		SessionTicketsDisabled: true, // every connection shows its certificate
 		VerifyConnection: func(s tls.ConnectionState) error {
 			return p.verify(s.PeerCertificates[0])
 		},
 	}
-	return p.serveListener(ctx, tls.NewListener(ln, cfg), p.serveTLS)
 }
 
 // verify turns a stranger away within the handshake, so that it is told.

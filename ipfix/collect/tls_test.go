@@ -279,11 +279,15 @@ func TestTLSHandshakesAreBounded(t *testing.T) {
 		p := newProcess(t, cfg)
 		ln := listenTCP(t, "127.0.0.1")
 		stop := serve(t, func(ctx context.Context) error { return p.ServeTLS(ctx, ln) })
-		var idle []net.Conn
+		gone := make(chan struct{}, 4)
 		for range 4 {
-			idle = append(idle, dial(t, ln.Addr()))
+			idle := dial(t, ln.Addr())
+			go func() {
+				io.Copy(io.Discard, idle)
+				gone <- struct{}{}
+			}()
 		}
-		io.Copy(io.Discard, idle[0]) // until it has given way
+		<-gone // one has given way
 		conn, err := tls.Dial("tcp", ln.Addr().String(), client(ca, ca.Issue("edge.isp.example")))
 		if err != nil {
 			t.Fatal(err)
@@ -353,6 +357,50 @@ func TestTLSStopReadsToTheEnd(t *testing.T) {
 	}
 	if s := p.Stats(); s.Messages != 1001 || s.Closed != 1 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// New handshakes take a new certificate and new authorities; what stands goes
+// on. A new one that is of no use changes nothing.
+func TestSetTLS(t *testing.T) {
+	old, ca := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	journal := newMemory()
+	p := newProcess(t, secure(journal, old, new(logBuffer)))
+	ln := listenTCP(t, "127.0.0.1")
+	serve(t, func(ctx context.Context) error { return p.ServeTLS(ctx, ln) })
+	connect := func(ca *certtest.Authority) (*tls.Conn, error) {
+		conn, err := tls.Dial("tcp", ln.Addr().String(), client(ca, ca.Issue("edge.isp.example")))
+		if err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+		return conn, err
+	}
+	standing, err := connect(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, standing, message(1))
+	journal.await(t, "message", 1)
+	for _, bad := range []TLS{{ClientCAs: ca.Pool()}, {Certificate: ca.Issue("collector.isp.example")}} {
+		if p.SetTLS(bad) == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+	if err := p.SetTLS(TLS{Certificate: ca.Issue("collector.isp.example"), ClientCAs: ca.Pool()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connect(old); err == nil {
+		t.Error("the certificate of before is still shown")
+	}
+	fresh, err := connect(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, standing, message(2))
+	write(t, fresh, message(3))
+	journal.await(t, "message", 2)
+	if newProcess(t, Config{Journal: journal}).SetTLS(TLS{Certificate: ca.Issue("x"), ClientCAs: ca.Pool()}) == nil {
+		t.Error("a Process without TLS takes a certificate")
 	}
 }
 

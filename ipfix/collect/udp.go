@@ -73,7 +73,7 @@ func newUDPServer(p *Process, conn *net.UDPConn) (*udpServer, error) {
 }
 
 func (s *udpServer) close() {
-	s.countDrops(s.socket.finalDrops())
+	s.countDrops(s.local, s.socket.finalDrops())
 	s.socket.close()
 	s.sessions.release()
 }
@@ -111,7 +111,7 @@ func (s *udpServer) read() (int, error) {
 			return n, err
 		}
 	}
-	s.countDrops(s.socket.newDrops())
+	s.countDrops(s.local, s.socket.drops.take())
 	return n, nil
 }
 
@@ -145,10 +145,11 @@ func (s *udpServer) datagram(at time.Time, d datagram) error {
 	return err
 }
 
-func (s *udpServer) countDrops(n uint32) {
+// countDrops counts datagrams that were dropped at a socket.
+func (p *Process) countDrops(local netip.AddrPort, n uint32) {
 	if n > 0 {
-		total := s.dropped.Add(uint64(n))
-		s.logDrops(s.local, total-uint64(n), total)
+		total := p.dropped.Add(uint64(n))
+		p.logDrops(local, total-uint64(n), total)
 	}
 }
 

@@ -189,7 +189,7 @@ func TestUDPKernelDropsAreCounted(t *testing.T) {
 		write(t, exporter, message(i))
 	}
 	held, err := socket.read()
-	if err != nil || held == sent || socket.newDrops() != 0 {
+	if err != nil || held == sent || socket.drops.take() != 0 {
 		t.Fatalf("read %d datagrams, %v; the test needs the socket to be full", held, err)
 	}
 	socket.noWait = true
@@ -202,7 +202,7 @@ func TestUDPKernelDropsAreCounted(t *testing.T) {
 	if n, err := socket.read(); err != nil || n != 1 {
 		t.Fatalf("read %d datagrams, %v", n, err)
 	}
-	if got, want := socket.newDrops(), uint32(sent-held); got != want {
+	if got, want := socket.drops.take(), uint32(sent-held); got != want {
 		t.Errorf("SO_RXQ_OVFL tells of %d drops, want %d", got, want)
 	}
 	if got := socket.finalDrops(); got != 0 {
@@ -224,9 +224,9 @@ func TestUDPKernelDropsAreCounted(t *testing.T) {
 }
 
 // SO_RXQ_OVFL counts modulo 2^32.
-func TestUDPDropsWrap(t *testing.T) {
-	s := udpSocket{known: 1<<32 - 3, seen: 4}
-	if got := s.newDrops(); got != 7 {
+func TestDropsWrap(t *testing.T) {
+	d := drops{known: 1<<32 - 3, seen: 4}
+	if got := d.take(); got != 7 {
 		t.Errorf("%d drops across the wrap, want 7", got)
 	}
 }

@@ -45,10 +45,11 @@ func (p *Process) dialDTLS(ctx context.Context, address string) (net.Conn, error
 	if octets := pathLimit(socket); octets > 0 {
 		mtu = min(mtu, octets)
 	}
+	secure := p.tls.Load()
 	c, err := dtls.ClientWithOptions(connected{socket}, socket.RemoteAddr(),
-		dtls.WithCertificates(p.cfg.TLS.Certificate),
-		dtls.WithRootCAs(p.cfg.TLS.RootCAs),
-		dtls.WithServerName(p.cfg.TLS.serverName(address)),
+		dtls.WithCertificates(secure.Certificate),
+		dtls.WithRootCAs(secure.RootCAs),
+		dtls.WithServerName(secure.serverName(address)),
 		dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret),
 		dtls.WithCipherSuites(dtlsSuites...),
 		dtls.WithMTU(mtu),

@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tollbridge/ipfix"
@@ -43,7 +44,7 @@ type Config struct {
 	// UDP exporter can't know of that and has none.
 	Backups []string
 
-	// TLS is required for TLS and DTLS.
+	// TLS is required for TLS and DTLS; see SetTLS too.
 	TLS *TLS
 
 	// Streams is how many SCTP streams carry Data Records, in turn; Templates
@@ -100,6 +101,7 @@ type Config struct {
 // A Process is an Exporting Process. All its methods may be called at once.
 type Process struct {
 	cfg Config
+	tls atomic.Pointer[TLS]
 
 	ready chan struct{} // a Message was queued, or closing began
 	done  chan struct{} // Run has ended
@@ -160,6 +162,7 @@ func New(cfg Config) (*Process, error) {
 			return nil, fmt.Errorf("export: Config.Acknowledged: %w", err)
 		}
 	}
+	p.tls.Store(cfg.TLS)
 	return p, nil
 }
 
@@ -355,8 +358,10 @@ func (p *Process) Flush(ctx context.Context) error {
 // Close flushes and ends Run, which must have been called or be about to be.
 // Over TCP and TLS it then closes its end of the connection and waits for the
 // Collecting Process to close the other, so that nil means that all was read,
-// unless that was being stopped itself. With Acknowledged nil means that all
-// was acknowledged. When ctx ends it gives up; the error
+// and is durable where that is another of ours, unless that was being stopped
+// itself. Over SCTP, which knows no end of half an association, nil means that
+// all has arrived. With Acknowledged nil means that all was acknowledged. When
+// ctx ends it gives up; the error
 // then says what was not sent. Export fails from here on.
 func (p *Process) Close(ctx context.Context) error {
 	p.mu.Lock()

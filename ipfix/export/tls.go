@@ -21,6 +21,19 @@ type TLS struct {
 	ServerName string
 }
 
+// SetTLS takes the place of Config.TLS, for a Process over TLS or DTLS, from the
+// next handshake on. The connection or association that stands goes on.
+func (p *Process) SetTLS(t TLS) error {
+	if p.tls.Load() == nil {
+		return errors.New("export: SetTLS: Config.TLS is required")
+	}
+	if err := t.check(); err != nil {
+		return err
+	}
+	p.tls.Store(&t)
+	return nil
+}
+
 // check reports what is missing.
 func (t *TLS) check() error {
 	switch {
@@ -46,11 +59,12 @@ func (p *Process) dialTLS(ctx context.Context, address string) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
+	t := p.tls.Load()
 	c := tls.Client(conn, &tls.Config{
 		MinVersion:   tls.VersionTLS12,
-		ServerName:   p.cfg.TLS.serverName(address),
-		RootCAs:      p.cfg.TLS.RootCAs,
-		Certificates: []tls.Certificate{p.cfg.TLS.Certificate},
+		ServerName:   t.serverName(address),
+		RootCAs:      t.RootCAs,
+		Certificates: []tls.Certificate{t.Certificate},
 	})
 	if err := c.HandshakeContext(ctx); err != nil {
 		conn.Close()
