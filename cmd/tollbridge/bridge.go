@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,6 +39,8 @@ type bridge struct {
 	runner    *asm.Runner
 	client    *aaaclient.Client
 	files     []users.File // of bindings, as they were at the start
+
+	credentials credentials // of the collector
 
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise
@@ -98,7 +102,7 @@ func (b *bridge) open() error {
 		return err
 	}
 
-	secure, err := collectTLS(b.cfg.CollectingProcess)
+	secure, err := b.collectTLS()
 	if err != nil {
 		return err
 	}
@@ -288,6 +292,7 @@ func (b *bridge) collect(ctx context.Context) error {
 			Journal: int64(b.cfg.Spool.MaxJournal), Outbox: int64(b.cfg.Spool.MaxOutbox), Free: int64(b.cfg.Spool.MinFree),
 		})
 	})
+	g.Go(func() error { return b.credentials.watch(ctx) })
 	for _, conn := range b.udp {
 		g.Go(func() error { return b.collector.ServeUDP(ctx, conn) })
 	}
@@ -349,13 +354,19 @@ func (b *bridge) serveControl(ctx context.Context) error {
 }
 
 // collectTLS reads the files for TLS and DTLS, where either is listened for.
-func collectTLS(c config.CollectingProcess) (*collect.TLS, error) {
+func (b *bridge) collectTLS() (*collect.TLS, error) {
+	c := &b.cfg.CollectingProcess
+	b.credentials.key, b.credentials.log = "collectingProcess.tls", b.log
 	if len(c.TLSCollectors)+len(c.DTLSCollectors) == 0 {
 		return nil, nil
 	}
-	certificate, ca, err := c.TLS.Load()
+	b.credentials.files = c.TLS
+	b.credentials.use = func(certificate tls.Certificate, ca *x509.CertPool) error {
+		return b.collector.SetTLS(collect.TLS{Certificate: certificate, ClientCAs: ca})
+	}
+	certificate, ca, err := b.credentials.load()
 	if err != nil {
-		return nil, fmt.Errorf("collectingProcess.tls: %w", err)
+		return nil, err
 	}
 	return &collect.TLS{Certificate: certificate, ClientCAs: ca}, nil
 }

@@ -35,6 +35,7 @@ const lookEvery = 100 * time.Millisecond
 type setup struct {
 	data     string   // required
 	udp, tcp string   // addresses to collect on
+	collect  string   // more of collectingProcess, as YAML that begins with a comma
 	users    string   // file
 	mode     string   // of accounting
 	peers    []string // delivery.peers, as YAML flow mappings
@@ -59,7 +60,7 @@ func (s setup) write(t *testing.T) string {
 	}
 	fmt.Fprintf(&b, "data: %s\n", s.data)
 	fmt.Fprintf(&b, "identity: {originHost: %s, originRealm: isp.example}\n", cmp.Or(s.origin, "bridge.isp.example"))
-	fmt.Fprintf(&b, "collectingProcess: {udpCollectors: %s, tcpCollectors: %s}\n", list(s.udp), list(s.tcp))
+	fmt.Fprintf(&b, "collectingProcess: {udpCollectors: %s, tcpCollectors: %s%s}\n", list(s.udp), list(s.tcp), s.collect)
 	fmt.Fprintf(&b, "users: {files: %s, reload: 100ms", list(s.users))
 	if s.sources != "" {
 		b.WriteString(", " + s.sources)

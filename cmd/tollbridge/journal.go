@@ -21,6 +21,8 @@ var (
 	_ collect.StreamJournal = journal{}
 	_ collect.Durability    = journal{}
 	_ users.Sink            = journal{}
+
+	_ collect.DurableJournal = journal{}
 )
 
 // Open implements collect.Journal.
@@ -50,6 +52,9 @@ func (j journal) Message(at time.Time, session uint64, data []byte) (uint64, err
 func (j journal) StreamMessage(at time.Time, session uint64, stream uint16, data []byte) (uint64, error) {
 	return j.Append(acct.EntryMessage, at.UnixNano(), acct.OfStream(session, stream), data)
 }
+
+// Sync implements collect.DurableJournal.
+func (j journal) Sync(ctx context.Context) error { return j.Wait(ctx, j.Appended()) }
 
 // Close implements collect.Journal.
 func (j journal) Close(at time.Time, session uint64) error {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +35,9 @@ func newMeter() *cobra.Command {
 		transport    string
 		udp          bool
 		secure       config.TLS
+		serverName   string
+		streams      int
+		lifetime     time.Duration
 		domain       uint32
 		active, idle time.Duration
 		spool        exportSpool
@@ -47,8 +52,11 @@ interface until it is interrupted. Octets are those of the IP layer.
 Of several collectors the first that can be reached is exported to, with
 --duplicate each; one that can't be reached then misses what does not fit the
 buffer. Over tls and dtls the collector's certificate must be of the host that
---to names, and ours is shown to it.
+--to names, or of --server-name, and ours is shown to it; files that change,
+which a live meter looks for every 10 seconds and on SIGHUP, count from the
+next handshake on.
 
+Over tcp and tls the meter ends once the collector has all in its journal.
 With --acknowledged what is exported is kept in --spool until the collector
 says that it is on its disk: it is sent again after a lost connection, to a
 backup, or by the next meter that is started on that directory. A collector
@@ -58,6 +66,7 @@ says so.`,
   tollbridge meter -i eth0 --to 127.0.0.1:4739
   tollbridge meter -i eth0 --transport tls --to collector.isp.example:4740,backup.isp.example:4740 \
     --cert meter.pem --key meter-key.pem --ca isp-ca.pem
+  tollbridge meter -i eth0 --transport sctp --streams 4 --to 192.0.2.1:4739
   tollbridge meter -i eth0 --acknowledged --spool /var/lib/tollbridge/meter --when-full drop`,
 		Args: cobra.NoArgs,
 	}
@@ -71,6 +80,9 @@ says so.`,
 	flags.StringVar(&secure.Certificate, "cert", "", "our certificate for tls and dtls, a PEM file")
 	flags.StringVar(&secure.Key, "key", "", "its private key")
 	flags.StringVar(&secure.CA, "ca", "", "who may vouch for collectors")
+	flags.StringVar(&serverName, "server-name", "", "whom the collector's certificate must be of; by default the host of --to")
+	flags.IntVar(&streams, "streams", 1, "sctp streams that carry records, in turn")
+	flags.DurationVar(&lifetime, "lifetime", 0, "let sctp give up a message after so long (PR-SCTP); not for what is billed from")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
 	spool.flags(cmd)
 	flags.DurationVar(&active, "active-timeout", 60*time.Second, "a long flow is exported this often")
@@ -82,6 +94,7 @@ says so.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		cfg := export.Config{Domain: domain, Reconnect: 5 * time.Second, Log: log}
+		credentials := credentials{key: "--cert, --key, --ca", log: log}
 		if udp {
 			transport = "udp"
 		}
@@ -89,11 +102,19 @@ says so.`,
 			return err
 		}
 		if secure != (config.TLS{}) {
-			certificate, ca, err := secure.Load()
+			credentials.files = secure
+			certificate, ca, err := credentials.load()
 			if err != nil {
-				return fmt.Errorf("meter: --cert, --key, --ca: %w", err)
+				return fmt.Errorf("meter: %w", err)
 			}
-			cfg.TLS = &export.TLS{Certificate: certificate, RootCAs: ca}
+			cfg.TLS = &export.TLS{Certificate: certificate, RootCAs: ca, ServerName: serverName}
+		} else if serverName != "" {
+			return errors.New("meter: --server-name: is of no use without --cert, --key and --ca")
+		}
+		if cfg.Transport == ipfix.SCTP {
+			cfg.Streams, cfg.Lifetime = streams, lifetime
+		} else if flags.Changed("streams") || flags.Changed("lifetime") {
+			return errors.New("meter: --streams and --lifetime: are for --transport sctp alone")
 		}
 		to := strings.Split(collectors, ",")
 		var m *meter.Meter
@@ -103,13 +124,23 @@ says so.`,
 			return err
 		}
 		defer func() { err = errors.Join(err, closeSpools()) }()
+		credentials.use = func(certificate tls.Certificate, ca *x509.CertPool) error {
+			var errs []error
+			for _, p := range exporter {
+				errs = append(errs, p.SetTLS(export.TLS{Certificate: certificate, RootCAs: ca, ServerName: serverName}))
+			}
+			return errors.Join(errs...)
+		}
 		m, err = meter.New(meter.Config{Exporter: exporter, ActiveTimeout: active, IdleTimeout: idle, Log: log})
 		if err != nil {
 			return err
 		}
 		err = meterAndExport(cmd.Context(), m, exporter, func(ctx context.Context) error {
 			if iface != "" {
-				return m.Live(ctx, iface)
+				g, ctx := errgroup.WithContext(ctx)
+				g.Go(func() error { return credentials.watch(ctx) })
+				g.Go(func() error { return m.Live(ctx, iface) })
+				return g.Wait()
 			}
 			for _, f := range files {
 				if err := readCapture(ctx, cmd, m, f); err != nil {

@@ -40,6 +40,18 @@ status: {listen: '127.0.0.1:0'}
 	return c
 }
 
+// runMeter is "tollbridge meter" within the test.
+func runMeter(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := newMeter()
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
 // The meter exports over TLS and DTLS to the daemon, which knows it by its
 // certificate; whoever has another is refused.
 func TestMeterExportsByCertificate(t *testing.T) {
@@ -60,19 +72,14 @@ func TestMeterExportsByCertificate(t *testing.T) {
 	}
 	meter := func(name string, args ...string) (string, error) {
 		f := ca.Write(ca.Issue(name))
-		cmd := newMeter()
-		var out bytes.Buffer
-		cmd.SetOut(&out)
-		cmd.SetErr(&out)
-		cmd.SetArgs(append([]string{"-r", capture, "--cert", f.Certificate, "--key", f.Key, "--ca", f.CA}, args...))
-		err := cmd.ExecuteContext(t.Context())
-		return out.String(), err
+		return runMeter(t, append([]string{"-r", capture, "--cert", f.Certificate, "--key", f.Key, "--ca", f.CA}, args...)...)
 	}
 	for _, args := range [][]string{
 		{"--transport", "tls", "--to", tls4},
 		{"--transport", "tls", "--to", "127.0.0.1:1," + tls6},
 		{"--transport", "dtls", "--to", dtls},
 		{"--transport", "tls", "--to", tls4 + "," + tls6, "--duplicate"},
+		{"--transport", "tls", "--to", tls4, "--server-name", "collector.isp.example"},
 	} {
 		if out, err := meter("meter.isp.example", args...); err != nil || !strings.Contains(out, "flow records") {
 			t.Errorf("meter %q: %v\n%s", args, err, out)
@@ -87,6 +94,17 @@ func TestMeterExportsByCertificate(t *testing.T) {
 	}
 	if out, err := meter("meter.isp.example", "--transport", "sms"); err == nil || !strings.Contains(err.Error(), "is not one of udp, tcp, sctp, tls, dtls") {
 		t.Errorf("an unknown transport: %v\n%s", err, out)
+	}
+	for _, refused := range []struct{ want, args string }{
+		{"are for --transport sctp alone", "--transport tls --streams 2 --to " + tls4},
+		{"are for --transport sctp alone", "--transport tls --lifetime 1s --to " + tls4},
+	} {
+		if out, err := meter("meter.isp.example", strings.Fields(refused.args)...); err == nil || !strings.Contains(out+err.Error(), refused.want) {
+			t.Errorf("meter %s: %v\n%s", refused.args, err, out)
+		}
+	}
+	if _, err := runMeter(t, "-r", capture, "--server-name", "x"); err == nil || !strings.Contains(err.Error(), "of no use without") {
+		t.Errorf("a server name without TLS: %v", err)
 	}
 	stop()
 	if err := <-done; err != nil {

@@ -38,10 +38,17 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter("collector_acknowledgements_total", "Acknowledgements sent to exporters that ask for them.", collected.Acknowledgements)
 	counter("collector_held_up_total", "Times that such an exporter was told to wait, and why.", collected.HeldUp)
 	gauge("collector_acknowledged_exporters", "Connections whose exporter asks for acknowledgements.", float64(collected.Acknowledged))
+	counter("collector_handshakes_failed_total", "Handshakes of TLS and DTLS that came to nothing.", collected.Handshakes)
+	if at := m.b.credentials.expires.Load(); at != 0 {
+		gauge("collector_certificate_expiry_timestamp_seconds", "When our certificate for TLS and DTLS ends, in Unix time.", float64(at))
+	}
 	for name, e := range collected.Exporters {
 		counter("collector_messages_total", "Well-formed IPFIX Messages.", e.Messages, "exporter", name)
 		counter("collector_octets_total", "Octets of these.", e.Octets, "exporter", name)
 		counter("collector_sessions_opened_total", "Transport Sessions begun.", e.Opened, "exporter", name)
+		counter("collector_sessions_closed_total", "Of these, ended.", e.Closed, "exporter", name)
+		counter("collector_sessions_evicted_total", "Of those that ended, to make room for another.", e.Evicted, "exporter", name)
+		counter("collector_exporter_refused_total", "Connections of a known exporter beyond its limits.", e.Refused, "exporter", name)
 		for cause, n := range e.Malformed {
 			counter("collector_malformed_total", "Messages discarded as malformed.", n, "exporter", name, "cause", cause.String())
 		}

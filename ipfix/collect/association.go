@@ -41,7 +41,7 @@ type association struct {
 
 	// of the one goroutine that reads
 	isReady bool
-	early   [][]byte // application data that came before that
+	early   [][]byte // application data that came before that, and its end
 
 	mu      sync.Mutex
 	expired chan struct{} // closed while the read deadline is one that has passed
@@ -211,7 +211,7 @@ func (a *association) ReadFrom(b []byte) (int, net.Addr, error) {
 			a.isReady = true
 		case d := <-a.in:
 			a.queued.Add(-int64(len(d)))
-			if !a.isReady && isApplicationData(d) && len(a.early) < maxEarly {
+			if !a.isReady && a.isEarly(d) && len(a.early) < maxEarly {
 				a.early = append(a.early, d)
 				continue
 			}
@@ -220,7 +220,12 @@ func (a *association) ReadFrom(b []byte) (int, net.Addr, error) {
 	}
 }
 
-func isApplicationData(b []byte) bool { return len(b) > 0 && b[0] == 23 }
+// isEarly reports whether a datagram must wait for the handshake to be done:
+// application data, and the alert that may end it.
+func (a *association) isEarly(b []byte) bool {
+	const alert, applicationData = 21, 23
+	return len(b) > 0 && (b[0] == applicationData || b[0] == alert && len(a.early) > 0)
+}
 
 // WriteTo implements net.PacketConn. There is only one to write to.
 func (a *association) WriteTo(b []byte, _ net.Addr) (int, error) {

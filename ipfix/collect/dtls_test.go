@@ -311,6 +311,28 @@ func TestDTLSBackPressure(t *testing.T) {
 	}
 }
 
+// What an exporter sends, and that it ends, waits for the handshake to be done
+// at our end too, and keeps its order.
+func TestDTLSEarlyData(t *testing.T) {
+	s := newDTLSServer(newProcess(t, secure(newMemory(), certtest.NewAuthority(t), new(logBuffer))), listenUDP(t, "127.0.0.1"))
+	peer := unmap(s.conn.LocalAddr())
+	a := s.associations.begin(peer, s.conn)
+	for _, content := range []byte{23, 21, 22} { // application data, alert, handshake
+		if !s.associations.deliver(peer, []byte{content}, 1<<20) {
+			t.Fatal("no room")
+		}
+	}
+	b := make([]byte, 10)
+	for i, want := range []byte{22, 23, 21} {
+		if n, _, err := a.ReadFrom(b); n != 1 || err != nil || b[0] != want {
+			t.Fatalf("read %d of %d, %v; want %d", b[0], n, err, want)
+		}
+		if i == 0 {
+			close(a.ready)
+		}
+	}
+}
+
 // What the kernel drops for want of buffer is counted, as at UDP sockets.
 func TestDTLSKernelDropsAreCounted(t *testing.T) {
 	ca := certtest.NewAuthority(t)

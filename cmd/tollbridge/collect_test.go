@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/internal/certtest"
+)
+
+// captureFile writes the bundled capture.
+func captureFile(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "traffic.pcap")
+	if err := os.WriteFile(name, demodata.Capture, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// metered returns what a meter says it has exported.
+func metered(t *testing.T, out string) (octets uint64, records uint64) {
+	t.Helper()
+	var packets, messages uint64
+	line := out[strings.LastIndex(strings.TrimSuffix(out, "\n"), "\n")+1:]
+	if _, err := fmt.Sscanf(line, "%d packets and %d octets in %d flow records, %d messages sent", &packets, &octets, &records, &messages); err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	return octets, records
+}
+
+// secured is collecting over TLS and DTLS from whoever has a certificate of
+// meter.isp.example.
+func secured(f certtest.Files) string {
+	return fmt.Sprintf(`, tlsCollectors: ['127.0.0.1:0', '[::1]:0'], dtlsCollectors: ['[::1]:0'],
+  tls: {certificate: %q, key: %q, ca: %q},
+  exporters: [{name: edge, prefixes: [127.0.0.0/8, '::1/128'], certificateNames: [meter.isp.example]}]`, f.Certificate, f.Key, f.CA)
+}
+
+// A meter over TCP or TLS ends when the collector has all in its journal: kill
+// -9 right after it loses nothing.
+func TestWhatAMeterExportedIsDurable(t *testing.T) {
+	ca, capture := certtest.NewAuthority(t), captureFile(t)
+	mine := ca.Write(ca.Issue("meter.isp.example"))
+	s := setup{
+		data: filepath.Join(t.TempDir(), "bridge"), udp: "[::1]:0", tcp: "[::1]:0", server: "127.0.0.1:0",
+		collect: secured(ca.Write(ca.Issue("collector.isp.example"))),
+	}
+	var octets, records uint64
+	for round := range 6 {
+		d := start(t, s)
+		args := []string{"-r", capture, "--domain", fmt.Sprint(round + 1), "--to"}
+		if round%2 == 0 {
+			args = append(args, d.tcp())
+		} else {
+			args = append(args, d.address("collectingProcess.tlsCollectors"), "--transport", "tls",
+				"--cert", mine.Certificate, "--key", mine.Key, "--ca", mine.CA)
+		}
+		out, err := runMeter(t, args...)
+		d.kill()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		o, r := metered(t, out)
+		octets, records = octets+o, records+r
+	}
+	// UDP promises nothing, but little is lost on the way to ::1.
+	d := start(t, s)
+	out, err := runMeter(t, "-r", capture, "--domain", "7", "--to", d.udp(), "--udp")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	o, r := metered(t, out)
+	octets, records = octets+o, records+r
+	got := waitBooks(t, s.data, func(s sums) bool { return s.Received.Records >= records })
+	if got.Received.Octets != octets || got.Received.Records != records {
+		t.Errorf("received %+v, want %d octets in %d records", got.Received, octets, records)
+	}
+	d.stop()
+}
+
+// A daemon takes new certificates without a restart: a broken one changes
+// nothing, and what was exported over either counts.
+func TestNewCertificates(t *testing.T) {
+	old, ca, capture := certtest.NewAuthority(t), certtest.NewAuthority(t), captureFile(t)
+	files := old.Write(old.Issue("collector.isp.example"))
+	s := setup{data: filepath.Join(t.TempDir(), "bridge"), server: "127.0.0.1:0", collect: secured(files)}
+	d := start(t, s)
+	d.waitMetric(`collector_certificate_expiry_timestamp_seconds`, atLeast(1))
+	meter := func(ca *certtest.Authority, transport, to string) error {
+		f := ca.Write(ca.Issue("meter.isp.example"))
+		_, err := runMeter(t, "-r", capture, "--to", to, "--transport", transport, "--cert", f.Certificate, "--key", f.Key, "--ca", f.CA)
+		return err
+	}
+	tls := d.waitLog(`what=collectingProcess.tlsCollectors address="?(\[::1\]:\d+)`)[1]
+	dtls := d.address("collectingProcess.dtlsCollectors")
+	if err := meter(old, "tls", tls); err != nil {
+		t.Fatal(err)
+	}
+	renew := func(to certtest.Files) {
+		for name, from := range map[string]string{files.Certificate: to.Certificate, files.Key: to.Key, files.CA: to.CA} {
+			b, err := os.ReadFile(from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(name, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.cmd.Process.Signal(syscall.SIGHUP)
+	}
+	fresh, another := ca.Write(ca.Issue("collector.isp.example")), ca.Write(ca.Issue("collector.isp.example"))
+	renew(certtest.Files{Certificate: fresh.Certificate, Key: another.Key, CA: fresh.CA})
+	d.waitLog(`level=ERROR msg="new certificate can't be used; the one before counts on" what=collectingProcess.tls .*private key does not match`)
+	if err := meter(old, "tls", tls); err != nil {
+		t.Errorf("after a broken certificate: %v", err)
+	}
+	renew(fresh)
+	d.waitLog(`new certificate for the handshakes from now on`)
+	for transport, to := range map[string]string{"tls": tls, "dtls": dtls} {
+		if err := meter(ca, transport, to); err != nil {
+			t.Errorf("%s with the new certificate: %v", transport, err)
+		}
+	}
+	d.waitMetric(`collector_sessions_closed_total{exporter="edge"}`, atLeast(4))
+	if n := d.metric(`collector_handshakes_failed_total`) + d.metric(`collector_exporter_refused_total{exporter="edge"}`) + d.metric(`collector_sessions_evicted_total{exporter="edge"}`); n != 0 {
+		t.Errorf("%v handshakes failed, connections were refused or sessions evicted", n)
+	}
+	d.stop()
+}
