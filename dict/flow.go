@@ -143,6 +143,16 @@ func (d *Dictionary) ParseFlow(flow []byte) (*ipfix.Template, []byte, error) {
 	return nil, nil, fmt.Errorf("dict: parse flow: %w", ErrNoFlow)
 }
 
+// CheckFlow returns why ParseFlow would not give a record of usage: its error,
+// or ErrFlow for a record of an Options Template.
+func (d *Dictionary) CheckFlow(flow []byte) error {
+	t, _, err := d.ParseFlow(flow)
+	if err == nil && t.Scope > 0 {
+		return fmt.Errorf("dict: flow of an options template: %w", ErrFlow)
+	}
+	return err
+}
+
 func (d *Dictionary) parseFlow(group []byte) (*ipfix.Template, []byte, error) {
 	var template []byte
 	count := 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,11 +20,14 @@ const maxOctets = 4 << 20
 // so that a store that takes longer gets more at once. While both are full,
 // nothing is read.
 //
-//	peer.Conn ──► Receive ──► batch ──► store ──► Store.Store ──► answers ──► peer.Conn
+//	peer.Conn ──► Receive ──► batch ──► store ──► Store, Pipeline ──► answers ──► peer.Conn
 type connection struct {
 	server *Server
 	log    *slog.Logger
 	conn   *peer.Conn
+
+	origin  string // the peer's Origin-Host
+	speaker *Peer  // who that is; nil for one who may speak for anybody
 
 	mu   sync.Mutex
 	cond sync.Cond // next has changed
@@ -69,7 +73,7 @@ func (c *connection) Receive(m peer.Message) bool {
 	start := len(c.next.octets)
 	c.next.octets = append(c.next.octets, m.Octets...)
 	m.Octets = c.next.octets[start:len(c.next.octets):len(c.next.octets)]
-	r := request{message: m}
+	r := request{message: m, speaker: c.speaker}
 	c.server.read(&r)
 	c.next.requests = append(c.next.requests, r)
 	return true
@@ -131,22 +135,30 @@ func (c *connection) store(ctx context.Context) {
 	}
 }
 
-// settle stores the CDRs of b and decides all results.
+// settle stores what b asks for and decides all results.
 //
 // A request whose Session-Id and number were stored before with other content
 // is a conflict. It is kept beside the first, counted and logged, and answered
 // with DIAMETER_SUCCESS: it is durable here, no retry could make it better,
 // and which of the two is right is for people to say.
 func (c *connection) settle(ctx context.Context, b *batch, cdrs []acct.CDR) []acct.CDR {
+	ctx, cancel := context.WithTimeout(ctx, c.server.cfg.Patience)
+	defer cancel()
 	now := time.Now()
+	var taken []acct.Request
 	for i := range b.requests {
-		if r := &b.requests[i]; r.result == 0 {
+		switch r := &b.requests[i]; {
+		case r.result != 0:
+			c.refused(r)
+		case r.task != 0:
+			taken = append(taken, c.taken(r))
+		default:
 			r.cdr.At = now
 			cdrs = append(cdrs, r.cdr)
-		} else {
-			c.server.count.invalid.Add(1)
-			c.log.Debug("request is refused", "result_code", r.result, "reason", r.text)
 		}
+	}
+	if len(taken) > 0 {
+		c.take(ctx, b, taken)
 	}
 	if len(cdrs) == 0 {
 		return cdrs
@@ -154,12 +166,7 @@ func (c *connection) settle(ctx context.Context, b *batch, cdrs []acct.CDR) []ac
 	outcomes, err := c.server.cfg.Store.Store(ctx, cdrs)
 	result, text := uint32(avp.ResultSuccess), ""
 	if err != nil || len(outcomes) != len(cdrs) {
-		c.server.count.failed.Add(uint64(len(cdrs)))
-		c.log.Error("requests can't be stored", "requests", len(cdrs), "error", err)
-		result, text = avp.ResultOutOfSpace, "the request can't be stored now"
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-			result = avp.ResultTooBusy
-		}
+		result, text = c.failed(len(cdrs), err)
 	}
 	n := 0
 	for i := range b.requests {
@@ -173,6 +180,71 @@ func (c *connection) settle(ctx context.Context, b *batch, cdrs []acct.CDR) []ac
 		n++
 	}
 	return cdrs
+}
+
+// refused counts and logs a request that is not taken for what it says.
+func (c *connection) refused(r *request) {
+	c.server.count.invalid.Add(1)
+	level := slog.LevelDebug
+	switch r.result {
+	case avp.ResultAuthorizationRejected, avp.ResultLoopDetected, avp.ResultRealmNotServed:
+		level = slog.LevelWarn // the network is not as somebody thinks
+	}
+	c.server.logRefused(level, "request is refused", c.origin+" "+r.text, "peer", c.origin, "result_code", r.result, "reason", r.text,
+		"origin_realm", r.cdr.OriginRealm)
+}
+
+// failed returns the answer to n requests that could not be stored.
+func (c *connection) failed(n int, err error) (result uint32, text string) {
+	c.server.count.failed.Add(uint64(n))
+	c.server.logRefused(slog.LevelError, "requests can't be stored", c.origin, "peer", c.origin, "requests", n, "error", err)
+	if errors.Is(err, ErrBusy) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return avp.ResultTooBusy, "the request can't be stored in time"
+	}
+	return avp.ResultOutOfSpace, "the request can't be stored now"
+}
+
+// taken is r as the Pipeline gets it: one to be forwarded says by whom it came
+// (RFC 6733, Section 6.1.9).
+func (c *connection) taken(r *request) acct.Request {
+	avps := r.message.AVPs()
+	if r.task == acct.RequestForward {
+		avps = avp.AppendString(slices.Clip(avps), avp.RouteRecord, 0, avp.FlagMandatory, c.origin)
+	}
+	return acct.Request{Task: r.task, Peer: r.cdr.OriginHost, AVPs: avps}
+}
+
+// take hands requests to the Pipeline and decides their results.
+func (c *connection) take(ctx context.Context, b *batch, taken []acct.Request) {
+	result, text := uint32(avp.ResultSuccess), ""
+	if reason, held := c.held(); held {
+		result, text = avp.ResultOutOfSpace, reason
+		c.server.count.failed.Add(uint64(len(taken)))
+		c.server.logRefused(slog.LevelError, "requests are held off", c.origin, "peer", c.origin, "requests", len(taken), "reason", reason)
+	} else if err := c.server.cfg.Pipeline.Take(ctx, taken); err != nil {
+		result, text = c.failed(len(taken), err)
+	}
+	for i := range b.requests {
+		r := &b.requests[i]
+		if r.result != 0 || r.task == 0 {
+			continue
+		}
+		r.result, r.text = result, text
+		switch {
+		case result != avp.ResultSuccess:
+		case r.task == acct.RequestForward:
+			c.server.count.forwarded.Add(1)
+		default:
+			c.server.count.flows.Add(1)
+		}
+	}
+}
+
+func (c *connection) held() (string, bool) {
+	if c.server.cfg.Held == nil {
+		return "", false
+	}
+	return c.server.cfg.Held()
 }
 
 func (c *connection) outcome(o acct.Outcome, cdr *acct.CDR) {

@@ -14,10 +14,12 @@ import (
 // A request is an Accounting-Request and, in the end, its answer.
 type request struct {
 	message peer.Message
-	result  uint32 // Result-Code; 0 until it is decided
-	text    string // Error-Message
-	failed  []byte // a whole Failed-AVP
-	proxied bool   // it carries Proxy-Info
+	result  uint32           // Result-Code; 0 until it is decided
+	text    string           // Error-Message
+	failed  []byte           // a whole Failed-AVP
+	proxied bool             // it carries Proxy-Info
+	speaker *Peer            // who sent it; nil for one who may speak for anybody
+	task    acct.RequestTask // what the Pipeline does with it; 0 leaves it to the Store
 	cdr     acct.CDR
 }
 
@@ -43,17 +45,22 @@ func (s *Server) read(r *request) {
 		User: record.User, Event: record.Event, SessionTime: record.SessionTime, Usage: record.Usage,
 		Retransmitted: m.Flags&avp.FlagRetransmitted != 0, AVPs: m.AVPs(),
 	}
+	var unknown avp.AVP
 	for a := range avp.Scan(m.AVPs()) { // ParseRecord has read them all
 		switch {
+		case a.Is(avp.RouteRecord, 0):
+			if s.looped(a.Data) {
+				r.result, r.text = avp.ResultLoopDetected, "the request was here before"
+				return
+			}
 		case a.Is(avp.OriginHost, 0):
 			r.cdr.OriginHost = string(a.Data)
 		case a.Is(avp.OriginRealm, 0):
 			r.cdr.OriginRealm = string(a.Data)
 		case a.Is(avp.ProxyInfo, 0):
 			r.proxied = true
-		case a.Mandatory() && !s.known.has(a):
-			r.refuse(avp.ResultAVPUnsupported, "an AVP with the M bit is not known here", a)
-			return
+		case unknown.Code == 0 && a.Mandatory() && !s.known.has(a):
+			unknown = a
 		}
 	}
 	for _, required := range [...]struct {
@@ -65,12 +72,50 @@ func (s *Server) read(r *request) {
 			return
 		}
 	}
-	if len(s.cfg.Realms) > 0 && !slices.ContainsFunc(s.cfg.Realms, func(realm string) bool { return avp.EqualIdentity(realm, record.Realm) }) {
+	if !r.authorize() {
+		return
+	}
+	switch {
+	case containsIdentity(s.cfg.Forward, record.Realm):
+		r.task = acct.RequestForward // whatever it carries is its server's to know
+		return
+	case len(s.cfg.Realms) > 0 && !containsIdentity(s.cfg.Realms, record.Realm):
 		r.result, r.text = avp.ResultRealmNotServed, fmt.Sprintf("realm %s is not served", record.Realm)
+		return
+	case unknown.Code != 0:
+		r.refuse(avp.ResultAVPUnsupported, "an AVP with the M bit is not known here", unknown)
+		return
+	case s.cfg.Flows && record.User == "" && len(record.Flow) > 0:
+		if s.readFlow(r, &record) {
+			r.task = acct.RequestFlows
+		}
 		return
 	}
 	r.cdr.Content = dict.ContentDigest(m.AVPs())
 }
+
+// readFlow reports whether the Pipeline could read the flow that a request
+// carries, and refuses the request if not. A part is judged by its number.
+func (s *Server) readFlow(r *request, record *acct.Record) bool {
+	var err error
+	switch {
+	case record.Parts > 1:
+		if record.Part < 1 || record.Part > record.Parts || record.MultiSessionID == "" {
+			err = fmt.Errorf("part %d of %d of a flow, with Acct-Multi-Session-Id %q", record.Part, record.Parts, record.MultiSessionID)
+		}
+	default:
+		err = s.cfg.Dictionary.CheckFlow(record.Flow)
+	}
+	if err != nil {
+		offending, _, _ := avp.Next(record.Flow)
+		offending.Data = offending.Data[:min(len(offending.Data), maxFailed)]
+		r.refuse(avp.ResultInvalidAVPValue, err.Error(), offending)
+	}
+	return err == nil
+}
+
+// maxFailed bounds what of a flow is sent back in a Failed-AVP, in octets.
+const maxFailed = 1024
 
 func (r *request) refuse(result uint32, text string, offending avp.AVP) {
 	r.result, r.text = result, text

@@ -1,11 +1,16 @@
-// Package aaaserver is the Diameter entrance of an AAA server with the base
-// accounting application behind it: it takes Accounting-Requests and answers
-// each once what it says is durable (RFC 6733, Section 9).
+// Package aaaserver is the Diameter entrance: it takes Accounting-Requests of
+// clients, relays and partners' servers, and answers each once what it says is
+// durable (RFC 6733, Section 9). What a request says decides where it goes:
+//
+//	a flow without a user     ──► Pipeline: users are mapped here
+//	a realm that we forward   ──► Pipeline: stored, then delivered to that realm
+//	anything else             ──► Store: the accounting application's CDRs
 package aaaserver
 
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +33,17 @@ type Store interface {
 	Store(context.Context, []acct.CDR) ([]acct.Outcome, error)
 }
 
+// A Pipeline takes requests that become accounting records here. Take returns
+// when all of them are durable; after an error none need be. It is called by
+// many goroutines at once and keeps nothing of what AVPs points to.
+type Pipeline interface {
+	Take(context.Context, []acct.Request) error
+}
+
+// ErrBusy is matched by the error of a Store or Pipeline that takes nothing at
+// the moment: the request is answered with DIAMETER_TOO_BUSY.
+var ErrBusy = errors.New("busy")
+
 // A Config says who we are and from whom requests are taken.
 type Config struct {
 	OriginHost  string // required
@@ -38,14 +54,24 @@ type Config struct {
 	Store        Store            // required
 	Dictionary   *dict.Dictionary // reads requests; nil means dict.For(0)
 	Applications []uint32         // accounting applications served; none means base accounting, 3
-	Realms       []string         // Destination-Realms served; none means any
+	Realms       []string         // Destination-Realms served, beside those of Forward; none means any
 
-	Allow []netip.Prefix // addresses that may connect; none means loopback
-	Peers []string       // Origin-Hosts admitted; none means any
+	Pipeline Pipeline // required with Flows or Forward
+	Flows    bool     // requests with a flow and without a user go there
+	Forward  []string // Destination-Realms whose requests go there
+	Aliases  []string // other DiameterIdentities of this node, for the detection of loops
+
+	// Held says whether, and why, the Pipeline has no room; nil means never.
+	// Requests for it are then answered with DIAMETER_OUT_OF_SPACE at once.
+	Held func() (reason string, held bool)
+
+	Allow []netip.Prefix // addresses that may connect without TLS; none means loopback
+	Peers []Peer         // admitted; none means any, who may speak for anybody
 
 	MaxConnections int           // at once; 0 means 1024
 	Batch          int           // the most requests stored at once, per connection; 0 means 1024
 	Watchdog       time.Duration // the timer Tw; 0 means 30 s
+	Patience       time.Duration // what takes longer to store is answered with DIAMETER_TOO_BUSY; 0 means 8 s
 	Log            *slog.Logger  // nil discards
 }
 
@@ -55,6 +81,8 @@ type Server struct {
 	known *known
 	count counters
 
+	causes causes
+
 	mu    sync.Mutex
 	conns map[*connection]struct{} // in service
 }
@@ -63,6 +91,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1024)
 	cfg.Batch = cmp.Or(cfg.Batch, 1024)
+	cfg.Patience = cmp.Or(cfg.Patience, 8*time.Second)
 	if len(cfg.Applications) == 0 {
 		cfg.Applications = []uint32{avp.ApplicationAccounting}
 	}
@@ -78,6 +107,9 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, conns: map[*connection]struct{}{}}
 	if cfg.Store == nil {
 		return nil, errors.New("aaaserver: Config.Store is required")
+	}
+	if cfg.Pipeline == nil && (cfg.Flows || len(cfg.Forward) > 0) {
+		return nil, errors.New("aaaserver: Config.Pipeline is required with Flows and Forward")
 	}
 	if err := s.node().Check(); err != nil {
 		return nil, fmt.Errorf("aaaserver: Config: %w", err)
@@ -97,6 +129,13 @@ func (s *Server) node() peer.Node {
 		OriginHost: s.cfg.OriginHost, OriginRealm: s.cfg.OriginRealm, StateID: s.cfg.StateID,
 		ProductName: s.cfg.ProductName, Accounting: s.cfg.Applications, Vendors: []uint32{s.cfg.Dictionary.Vendor()},
 	}
+}
+
+// ServeTLS is Serve for a listener of connections over TLS. Whoever connects
+// must show a certificate for its Origin-Host (RFC 6733, Section 13.1),
+// whatever its address.
+func (s *Server) ServeTLS(ctx context.Context, ln net.Listener, credentials *peer.Credentials) error {
+	return s.Serve(ctx, tls.NewListener(ln, credentials.Server()))
 }
 
 // Serve takes connections from ln until ctx is done, takes leave of the peers
@@ -136,7 +175,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		case slots <- struct{}{}:
 		default:
 			s.count.refused.Add(1)
-			s.cfg.Log.Warn("connection refused: too many", "remote", nc.RemoteAddr())
+			s.logRefused(slog.LevelWarn, "connection refused: too many", "", "remote", nc.RemoteAddr())
 			nc.Close()
 			continue
 		}
@@ -150,9 +189,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // serve serves one connection.
 func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	log := s.cfg.Log.With("remote", nc.RemoteAddr())
-	if !s.allowed(nc.RemoteAddr()) {
+	if _, secure := nc.(*tls.Conn); !secure && !s.allowed(nc.RemoteAddr()) {
 		s.count.refused.Add(1)
-		log.Warn("connection refused: address is not allowed")
+		s.logRefused(slog.LevelWarn, "connection refused: address is not allowed", hostOf(nc.RemoteAddr()), "remote", nc.RemoteAddr())
 		nc.Close()
 		return
 	}
@@ -162,11 +201,17 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	}
 	c := newConnection(s, log)
 	conn, err := peer.Accept(ctx, nc, peer.Config{
-		Node: s.node(), Admit: s.admit, Handler: c, Watchdog: w, Log: log,
+		Node: s.node(), Handler: c, Watchdog: w, Log: log,
+		Admit: func(n peer.Node) error {
+			var err error
+			c.speaker, err = s.admit(nc, n)
+			c.origin = n.OriginHost
+			return err
+		},
 	})
 	if err != nil {
 		s.count.refused.Add(1)
-		log.Warn("peer is refused", "error", err)
+		s.logRefused(slog.LevelWarn, "peer is refused", hostOf(nc.RemoteAddr())+" "+rootOf(err).Error(), "remote", nc.RemoteAddr(), "error", err)
 		return
 	}
 	c.conn = conn
@@ -206,11 +251,4 @@ func (s *Server) allowed(remote net.Addr) bool {
 	}
 	a := t.AddrPort().Addr().Unmap().WithZone("")
 	return slices.ContainsFunc(s.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-func (s *Server) admit(n peer.Node) error {
-	if len(s.cfg.Peers) == 0 || slices.ContainsFunc(s.cfg.Peers, func(host string) bool { return avp.EqualIdentity(host, n.OriginHost) }) {
-		return nil
-	}
-	return fmt.Errorf("Origin-Host %s is not configured here", n.OriginHost)
 }

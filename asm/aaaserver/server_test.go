@@ -324,7 +324,7 @@ func TestBatches(t *testing.T) {
 }
 
 func TestAdmission(t *testing.T) {
-	s, address, stop := start(t, Config{Store: storeFunc(stored), Peers: []string{"bridge.visited.example"}})
+	s, address, stop := start(t, Config{Store: storeFunc(stored), Peers: []Peer{{Host: "bridge.visited.example"}}})
 	var refused *peer.Refusal
 	if _, err := dial(t, address, "evil.example"); !errors.As(err, &refused) || refused.Code != avp.ResultUnknownPeer {
 		t.Errorf("a stranger gets %v", err)
@@ -354,7 +354,16 @@ func FuzzRequest(f *testing.F) {
 	f.Add(avp.AppendUint32(slices.Clone(good), 9999, 0, avp.FlagMandatory, 9), uint32(3))
 	f.Add(good[:len(good)-3], uint32(3))
 	f.Add([]byte{}, uint32(4))
-	s, err := New(Config{OriginHost: "acct.home.example", OriginRealm: "home.example", Store: storeFunc(stored)})
+	f.Add(dict.For(0).AppendRecord(nil, flowRecord(), options), uint32(3))
+	part := flowRecord()
+	part.Part, part.Parts, part.MultiSessionID = 1, 2, "m;1"
+	f.Add(dict.For(0).AppendRecord(nil, part, options), uint32(3))
+	f.Add(avp.AppendString(slices.Clone(good), avp.RouteRecord, 0, avp.FlagMandatory, "acct.home.example"), uint32(3))
+	f.Add(avp.AppendString(without(good, avp.DestinationRealm), avp.DestinationRealm, 0, avp.FlagMandatory, "far.example"), uint32(3))
+	s, err := New(Config{
+		OriginHost: "acct.home.example", OriginRealm: "home.example", Store: storeFunc(stored),
+		Pipeline: new(pipeline), Flows: true, Forward: []string{"far.example"}, Peers: []Peer{{Host: "bridge.visited.example", Realms: []string{"visited.example"}}},
+	})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -370,8 +379,14 @@ func FuzzRequest(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := request{message: peer.Message{Header: h, Octets: octets}}
+		r := request{message: peer.Message{Header: h, Octets: octets}, speaker: &s.cfg.Peers[0]}
 		s.read(&r)
+		if r.task == acct.RequestFlows {
+			record, err := dict.For(0).ParseRecord(avps)
+			if err != nil || record.Parts <= 1 && dict.For(0).CheckFlow(record.Flow) != nil {
+				t.Errorf("the Pipeline gets %x (%v)", avps, err)
+			}
+		}
 		if r.result == 0 {
 			if r.cdr.SessionID == "" || r.cdr.Type < acct.Event || r.cdr.Type > acct.Stop || r.cdr.OriginHost == "" {
 				t.Errorf("accepted %+v", r.cdr)

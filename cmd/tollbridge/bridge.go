@@ -16,12 +16,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tollbridge/aaaclient"
+	"tollbridge/aaaclient/peer"
 	"tollbridge/asm"
 	"tollbridge/asm/aaaserver"
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/cmd/tollbridge/internal/control"
-	"tollbridge/dict"
 	"tollbridge/ipfix/collect"
 	"tollbridge/ipfix/sctp"
 	"tollbridge/spool"
@@ -45,7 +45,9 @@ type bridge struct {
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise
 
-	sources sources // of user bindings, files apart
+	sources           sources           // of user bindings, files apart
+	entrance          entrance          // of requests into the journal
+	serverCredentials *peer.Credentials // nil without TLS
 
 	udp      []*net.UDPConn
 	dtls     []*net.UDPConn
@@ -54,6 +56,8 @@ type bridge struct {
 	sctp     []*sctp.Listener
 	diameter []net.Listener
 	status   net.Listener
+
+	diameterTLS []net.Listener
 
 	books atomic.Pointer[checkedBooks] // nil before the first check
 
@@ -196,6 +200,13 @@ func (b *bridge) listen() error {
 		}
 		b.diameter = append(b.diameter, ln)
 	}
+	for _, a := range b.cfg.Server.TLSListen {
+		ln, err := tcp("server.tlsListen", a)
+		if err != nil {
+			return err
+		}
+		b.diameterTLS = append(b.diameterTLS, ln)
+	}
 	if a := b.cfg.Status.Listen; a.IsValid() {
 		ln, err := tcp("status.listen", a)
 		if err != nil {
@@ -211,33 +222,6 @@ func listenError(key string, err error) error {
 		return fmt.Errorf("%s: %w: stop the process that has the port, or choose another", key, err)
 	}
 	return fmt.Errorf("%s: %w", key, err)
-}
-
-// openServer opens the accounting application, if there is to be one.
-func (b *bridge) openServer() error {
-	if len(b.diameter) == 0 {
-		return nil
-	}
-	var err error
-	if b.cdrs, err = spool.OpenCDRs(b.cfg.Data); err != nil {
-		return err
-	}
-	b.closers = append(b.closers, b.cdrs.Close)
-	server := aaaserver.Config{
-		OriginHost:  b.cfg.Server.OriginHost,
-		OriginRealm: b.cfg.Identity.OriginRealm,
-		StateID:     b.spool.Meta().OriginStateID,
-		Store:       b.cdrs,
-		Dictionary:  dict.For(uint32(b.cfg.Delivery.VendorID)),
-		Peers:       b.cfg.Server.Clients,
-		Watchdog:    b.cfg.Delivery.Watchdog,
-		Log:         b.log,
-	}
-	if b.cfg.Server.Plaintext {
-		server.Allow = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-	}
-	b.server, err = aaaserver.New(server)
-	return err
 }
 
 // Close gives back what newBridge opened, the latest first. Sockets that Run
@@ -283,6 +267,8 @@ func (b *bridge) collect(ctx context.Context) error {
 	if err := bindings.put(); err != nil {
 		return err
 	}
+	b.entrance.open.Store(true)
+	defer b.entrance.open.Store(false)
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range b.files {
 		g.Go(func() error { return bindings.watch(ctx, i, b.cfg.Users.Reload) })
@@ -341,6 +327,9 @@ func (b *bridge) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, ln := range b.diameter {
 		g.Go(func() error { return b.server.Serve(ctx, ln) })
+	}
+	for _, ln := range b.diameterTLS {
+		g.Go(func() error { return b.server.ServeTLS(ctx, ln, b.serverCredentials) })
 	}
 	g.Go(func() error { <-ctx.Done(); return nil }) // there may be no server
 	return g.Wait()

@@ -34,6 +34,7 @@ const lookEvery = 100 * time.Millisecond
 // A setup is a configuration file in the making. Zero fields stay out of it.
 type setup struct {
 	data     string   // required
+	file     string   // configuration that is written already, in place of all that follows
 	udp, tcp string   // addresses to collect on
 	collect  string   // more of collectingProcess, as YAML that begins with a comma
 	users    string   // file
@@ -51,6 +52,9 @@ type setup struct {
 // file's name.
 func (s setup) write(t *testing.T) string {
 	t.Helper()
+	if s.file != "" {
+		return s.file
+	}
 	var b strings.Builder
 	list := func(item string) string {
 		if item == "" {

@@ -140,7 +140,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	if m.b.server != nil {
 		s := m.b.server.Stats()
 		counter("server_requests_total", "Accounting-Requests taken.", s.Requests)
-		for what, n := range map[string]uint64{"stored": s.Stored, "duplicate": s.Duplicates, "conflict": s.Conflicts, "invalid": s.Invalid, "failed": s.Failed} {
+		for what, n := range map[string]uint64{"stored": s.Stored, "flow": s.Flows, "forwarded": s.Forwarded, "duplicate": s.Duplicates, "conflict": s.Conflicts, "invalid": s.Invalid, "failed": s.Failed} {
 			counter("server_outcomes_total", "What became of them.", n, "outcome", what)
 		}
 		gauge("server_connections", "Diameter connections.", float64(s.Open))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"strings"
 	"time"
 )
 
@@ -17,11 +16,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	if c.Data == "" {
 		report("data", "is empty: name the state directory")
 	}
-	checkIdentity := func(key, s string) {
-		if s == "" || strings.ContainsAny(s, " ;@/") || !strings.Contains(s, ".") {
-			report(key, "%q is not a DiameterIdentity: write a fully qualified domain name such as bridge.isp.example", s)
-		}
-	}
+	checkIdentity := func(key, s string) { checkIdentity(report, key, s) }
 	checkIdentity("identity.originHost", c.Identity.OriginHost)
 	checkIdentity("identity.originRealm", c.Identity.OriginRealm)
 	checkIdentity("delivery.destinationRealm", c.Delivery.DestinationRealm)
@@ -31,7 +26,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	}
 
 	c.CollectingProcess.check(report)
-	if c.CollectingProcess.listeners() == 0 && len(c.Server.Listen) == 0 {
+	if c.CollectingProcess.listeners() == 0 && len(c.Server.Listen)+len(c.Server.TLSListen) == 0 {
 		report("collectingProcess", "has no udpCollectors, tcpCollectors, tlsCollectors, dtlsCollectors or sctpCollectors, and server.listen is empty: nothing could ever come in")
 	}
 
@@ -125,14 +120,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	if c.Embedded() && len(c.Server.Listen) == 0 {
 		report("delivery.peers", "is empty and so is server.listen: accounting records would have nowhere to go")
 	}
-	for i, a := range c.Server.Listen {
-		if !a.Addr().IsLoopback() && !c.Server.Plaintext {
-			report(fmt.Sprintf("server.listen[%d]", i), "%s can be reached from other hosts, and accounting records would cross the network in the clear: set server.plaintext to true where IPsec or a private link protects them", a)
-		}
-		if !a.Addr().IsLoopback() && len(c.Server.Clients) == 0 {
-			report(fmt.Sprintf("server.listen[%d]", i), "%s can be reached from other hosts, but server.clients names none that may connect", a)
-		}
-	}
+	c.checkServer(report)
 	if a := c.Status.Listen; a.IsValid() && !a.Addr().IsLoopback() {
 		report("status.listen", "%s can be reached from other hosts: the status endpoints listen on loopback only", a)
 	}

@@ -41,7 +41,7 @@ func (c *CollectingProcess) check(report func(key, format string, args ...any)) 
 		}
 	}
 	if secure || c.TLS != (TLS{}) {
-		c.TLS.check(report, secure)
+		c.TLS.check(report, "collectingProcess.tls", secure, "tlsCollectors and dtlsCollectors", "exporters")
 	}
 }
 
@@ -96,19 +96,21 @@ func (c *CollectingProcess) checkExporters(report func(key, format string, args 
 	}
 }
 
-func (t *TLS) check(report func(key, format string, args ...any), needed bool) {
-	const key = "collectingProcess.tls"
+// check reports what of the files at key is missing or can't be used. Where
+// they are needed, it is for the sake of those keys; others are whom we are to
+// know, and who are to know us.
+func (t *TLS) check(report func(key, format string, args ...any), key string, needed bool, keys, others string) {
 	complete := true
 	for _, f := range []struct{ key, file, what string }{
-		{"certificate", t.Certificate, "what exporters know us by"},
+		{"certificate", t.Certificate, "what " + others + " know us by"},
 		{"key", t.Key, "the certificate's private key"},
-		{"ca", t.CA, "who may vouch for exporters"},
+		{"ca", t.CA, "who may vouch for " + others},
 	} {
 		switch file, err := os.Open(f.file); {
 		case f.file == "":
 			why := "the other keys of tls are given"
 			if needed {
-				why = "tlsCollectors and dtlsCollectors need it"
+				why = keys + " need it"
 			}
 			report(key+"."+f.key, "is missing: name the PEM file of %s, as %s", f.what, why)
 			complete = false

@@ -118,9 +118,22 @@ type Class struct {
 // Server is the Diameter entrance with the accounting application behind it.
 type Server struct {
 	Listen     []netip.AddrPort `yaml:"listen"`
+	TLSListen  []netip.AddrPort `yaml:"tlsListen"`
+	TLS        TLS              `yaml:"tls"`
 	OriginHost string           `yaml:"originHost"`
 	Clients    []string         `yaml:"clients"`
+	Relays     []Relay          `yaml:"relays"`
+	Realms     []string         `yaml:"realms"`
+	Forward    []string         `yaml:"forward"`
+	Flows      Flows            `yaml:"flows"`
 	Plaintext  bool             `yaml:"plaintext"`
+}
+
+// A Relay hands over the requests of other nodes: an agent, or a partner's
+// server.
+type Relay struct {
+	Host   string   `yaml:"host"`
+	Realms []string `yaml:"realms"`
 }
 
 // Spool is what is kept on disk, and when it is written.
@@ -186,6 +199,7 @@ func Default() Config {
 		Server: Server{
 			Listen:     []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3868")},
 			OriginHost: "aaa.tollbridge.example",
+			Flows:      FlowsStore,
 		},
 		Spool: Spool{
 			Checkpoint: 2 * time.Second, KeepSettled: 24 * time.Hour, Audit: time.Minute,

@@ -12,6 +12,14 @@ import (
 // A Mode is a shape of RFC 5472, Section 3.5.
 type Mode string
 
+// Flows is where requests go that carry a flow and no user.
+type Flows string
+
+const (
+	FlowsStore    Flows = "store"    // they are kept as CDRs
+	FlowsPipeline Flows = "pipeline" // their flows are accounted here
+)
+
 // A Level is the least severe kind of line that is logged.
 type Level string
 
@@ -62,6 +70,11 @@ func (o Octets) MarshalText() ([]byte, error) {
 
 // UnmarshalText refuses what is not a mode.
 func (m *Mode) UnmarshalText(b []byte) error { return oneOf(m, b, "asm", "aaa-client") }
+
+// UnmarshalText refuses what is no way of flows.
+func (f *Flows) UnmarshalText(b []byte) error {
+	return oneOf(f, b, string(FlowsStore), string(FlowsPipeline))
+}
 
 // UnmarshalText refuses what is not a level.
 func (l *Level) UnmarshalText(b []byte) error { return oneOf(l, b, "debug", "info", "warn", "error") }

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/aaaserver"
+	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/dict"
+	"tollbridge/spool"
+)
+
+// An entrance takes the Accounting-Requests that become accounting records
+// here into the journal: those that carry flows, and those for other realms.
+// It is open while data is collected, so that a stopping daemon works off what
+// it has taken.
+type entrance struct {
+	journal journal
+	open    atomic.Bool
+}
+
+// Take implements aaaserver.Pipeline.
+func (e *entrance) Take(ctx context.Context, requests []acct.Request) error {
+	if !e.open.Load() {
+		return fmt.Errorf("the daemon starts or stops: %w", aaaserver.ErrBusy)
+	}
+	var last uint64
+	for _, r := range requests {
+		data, err := r.AppendBinary(nil)
+		if err != nil {
+			return err
+		}
+		if last, err = e.journal.Append(acct.EntryRequest, time.Now().UnixNano(), 0, data); err != nil {
+			return err
+		}
+	}
+	return e.journal.Wait(ctx, last)
+}
+
+// openServer opens the Diameter entrance with the accounting application
+// behind it, if there is to be one.
+func (b *bridge) openServer() error {
+	if len(b.diameter)+len(b.diameterTLS) == 0 {
+		return nil
+	}
+	var err error
+	if b.cdrs, err = spool.OpenCDRs(b.cfg.Data); err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.cdrs.Close)
+	s := b.cfg.Server
+	if len(b.diameterTLS) > 0 {
+		if b.serverCredentials, err = peer.LoadCredentials(s.TLS.Certificate, s.TLS.Key, s.TLS.CA, b.log); err != nil {
+			return fmt.Errorf("server.tls: %w", err)
+		}
+	}
+	b.entrance.journal = b.journal
+	cfg := aaaserver.Config{
+		OriginHost:  s.OriginHost,
+		OriginRealm: b.cfg.Identity.OriginRealm,
+		StateID:     b.spool.Meta().OriginStateID,
+		Store:       b.cdrs,
+		Dictionary:  dict.For(uint32(b.cfg.Delivery.VendorID)),
+		Realms:      s.Realms,
+		Pipeline:    &b.entrance,
+		Flows:       s.Flows == config.FlowsPipeline,
+		Forward:     s.Forward,
+		Aliases:     []string{b.cfg.Identity.OriginHost},
+		Held:        b.spool.Journal().Held,
+		Peers:       b.clients(),
+		Watchdog:    b.cfg.Delivery.Watchdog,
+		Log:         b.log,
+	}
+	if s.Plaintext {
+		cfg.Allow = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	}
+	b.server, err = aaaserver.New(cfg)
+	return err
+}
+
+// clients returns who may connect to the Diameter entrance. Where it is this
+// daemon that delivers to it, that may too.
+func (b *bridge) clients() []aaaserver.Peer {
+	s := b.cfg.Server
+	var peers []aaaserver.Peer
+	for _, host := range s.Clients {
+		peers = append(peers, aaaserver.Peer{Host: host})
+	}
+	for _, r := range s.Relays {
+		peers = append(peers, aaaserver.Peer{Host: r.Host, Realms: r.Realms})
+	}
+	if len(peers) > 0 && b.cfg.Embedded() {
+		peers = append(peers, aaaserver.Peer{Host: b.cfg.Identity.OriginHost, Realms: []string{b.cfg.Identity.OriginRealm}})
+	}
+	return peers
+}

@@ -1,0 +1,69 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// checkIdentity reports a DiameterIdentity that is none.
+func checkIdentity(report func(key, format string, args ...any), key, s string) {
+	if s == "" || strings.ContainsAny(s, " ;@/") || !strings.Contains(s, ".") {
+		report(key, "%q is not a DiameterIdentity: write a fully qualified domain name such as bridge.isp.example", s)
+	}
+}
+
+// checkServer reports who could not connect to the Diameter entrance, or could
+// who should not, and requests that would go in a circle.
+func (c *Config) checkServer(report func(key, format string, args ...any)) {
+	s := &c.Server
+	nobody := len(s.Clients)+len(s.Relays) == 0
+	for i, a := range s.Listen {
+		key := fmt.Sprintf("server.listen[%d]", i)
+		if !a.Addr().IsLoopback() && !s.Plaintext {
+			report(key, "%s can be reached from other hosts, and accounting records would cross the network in the clear: use server.tlsListen, or set server.plaintext to true where IPsec or a private link protects them", a)
+		}
+		c.checkReach(report, key, a, nobody)
+	}
+	for i, a := range s.TLSListen {
+		c.checkReach(report, fmt.Sprintf("server.tlsListen[%d]", i), a, nobody)
+	}
+	if len(s.TLSListen) > 0 || s.TLS != (TLS{}) {
+		s.TLS.check(report, "server.tls", len(s.TLSListen) > 0, "the addresses of tlsListen", "clients and relays")
+	}
+	for i, host := range s.Clients {
+		checkIdentity(report, fmt.Sprintf("server.clients[%d]", i), host)
+	}
+	for i, r := range s.Relays {
+		key := fmt.Sprintf("server.relays[%d]", i)
+		checkIdentity(report, key+".host", r.Host)
+		if slices.Contains(s.Clients, r.Host) {
+			report(key+".host", "%q is one of server.clients too: a relay may speak for itself in any case, so remove it there", r.Host)
+		}
+		if len(r.Realms) == 0 {
+			report(key+".realms", "is missing: name the realms whose requests it may hand over, or make it one of server.clients")
+		}
+		for j, realm := range r.Realms {
+			checkIdentity(report, fmt.Sprintf("%s.realms[%d]", key, j), realm)
+		}
+	}
+	for i, realm := range s.Realms {
+		checkIdentity(report, fmt.Sprintf("server.realms[%d]", i), realm)
+	}
+	for i, realm := range s.Forward {
+		checkIdentity(report, fmt.Sprintf("server.forward[%d]", i), realm)
+	}
+	if c.Embedded() && len(s.Forward) > 0 {
+		report("server.forward", "has nowhere to go: delivery.peers is empty, so requests would come back here")
+	}
+	if c.Embedded() && s.Flows == FlowsPipeline && c.Accounting.Mode == "aaa-client" {
+		report("server.flows", "would go in a circle: with accounting.mode aaa-client each flow is sent on as it came, and delivery.peers is empty, so that is to here")
+	}
+}
+
+func (c *Config) checkReach(report func(key, format string, args ...any), key string, a netip.AddrPort, nobody bool) {
+	if !a.Addr().IsLoopback() && nobody {
+		report(key, "%s can be reached from other hosts, but server.clients and server.relays name none that may connect", a)
+	}
+}
