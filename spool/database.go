@@ -32,6 +32,7 @@ const (
 	statePage   = 4 << 10
 	journalPage = 32 << 10
 	cdrPage     = 4 << 10
+	creditPage  = 4 << 10
 )
 
 // A database waits this long for another process's lock. Readers never take

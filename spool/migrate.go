@@ -25,6 +25,7 @@ var (
 	stateSchema   = embedded("state", 0x54427374)   // "TBst"
 	journalSchema = embedded("journal", 0x54426a6e) // "TBjn"
 	cdrSchema     = embedded("cdr", 0x54426364)     // "TBcd"
+	creditSchema  = embedded("credit", 0x54426372)  // "TBcr"
 )
 
 // embedded returns the schema of migrations/name, whose files are numbered

@@ -113,8 +113,8 @@ func refusal(avps []byte) error {
 
 func (c *Conn) noCommon() *Refusal {
 	return &Refusal{Code: avp.ResultNoCommonApplication, Message: fmt.Sprintf(
-		"no common application: %s has accounting %v and authorization %v, %s has accounting %v",
-		c.remote.OriginHost, c.remote.Accounting, c.remote.Auth, c.local.OriginHost, c.local.Accounting)}
+		"no common application: %s has accounting %v and authorization %v, %s has accounting %v and authorization %v",
+		c.remote.OriginHost, c.remote.Accounting, c.remote.Auth, c.local.OriginHost, c.local.Accounting, c.local.Auth)}
 }
 
 func (c *Conn) accept() error {

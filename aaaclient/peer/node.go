@@ -49,7 +49,8 @@ func common(a, b Node) bool {
 	if a.Serves(avp.ApplicationRelay) || b.Serves(avp.ApplicationRelay) {
 		return true
 	}
-	return slices.ContainsFunc(a.Accounting, b.Serves)
+	return slices.ContainsFunc(a.Accounting, b.Serves) ||
+		slices.ContainsFunc(a.Auth, func(app uint32) bool { return slices.Contains(b.Auth, app) })
 }
 
 // filled returns n with its defaults, on a connection with that local address.

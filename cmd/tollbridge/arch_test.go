@@ -19,6 +19,8 @@ var mayImport = map[string][]string{
 
 	"ipfix/export/backlog": {},
 
+	"aaaclient/credit": {"aaaclient/peer", "asm/acct", "dict/avp"},
+
 	"ipfix/file":       {"ipfix"},
 	"dedup":            {},
 	"dict/avp":         {},
