@@ -74,7 +74,10 @@ func (c *Credit) Load(ctx context.Context, visit func(key string, value []byte) 
 		}
 		return visit(key, value)
 	})
-	return after, doing(explain(c.file, err), "load credit")
+	if err != nil {
+		return 0, doing(explain(c.file, err), "load credit")
+	}
+	return after, nil
 }
 
 // metaFollowed is the ID of the latest record that was followed.
@@ -103,7 +106,10 @@ func (c *Credit) Save(ctx context.Context, after uint64, states []acct.State) er
 		}
 		return c.w.exec(`INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, metaFollowed, int64(after))
 	})
-	return doing(err, "save credit")
+	if err != nil {
+		return doing(err, "save credit")
+	}
+	return nil
 }
 
 // Cut returns records of the outbox with IDs above after, whatever has become

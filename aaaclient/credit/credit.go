@@ -256,11 +256,18 @@ func (p *Process) round(ctx context.Context, now time.Time) {
 			}
 		}
 	}
-	if !p.save(ctx, sending) || to == nil {
-		return
+	if p.save(ctx, sending) && to != nil {
+		p.ready = slices.Delete(p.ready, 0, len(sending))
+		to.send(sending, now)
 	}
-	p.ready = slices.Delete(p.ready, 0, len(sending))
-	to.send(sending, now)
+	p.count(func(s *Stats) {
+		s.Sessions, s.Unanswered = len(p.sessions), len(p.ready)
+		for _, l := range p.links {
+			if l.window != nil {
+				s.Unanswered += l.window.Len()
+			}
+		}
+	})
 }
 
 func (p *Process) nextEndToEnd() uint32 {
@@ -359,14 +366,6 @@ func (p *Process) save(ctx context.Context, sending []*running) bool {
 		}
 	}
 	clear(p.changed)
-	p.count(func(s *Stats) {
-		s.Sessions, s.Unanswered = len(p.sessions), len(p.ready)
-		for _, l := range p.links {
-			if l.window != nil {
-				s.Unanswered += l.window.Len()
-			}
-		}
-	})
 	return true
 }
 

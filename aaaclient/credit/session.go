@@ -48,6 +48,27 @@ type Service struct {
 	Exhausted   bool       // reported as such; until something is granted again
 }
 
+// Octets returns what has been used, in both directions.
+func (v *Service) Octets() uint64 { return octets(v.Used) }
+
+// State returns where v, of session s, stands, in a word for people: asking,
+// granted, last, exhausted, free or closed.
+func (v *Service) State(s *Session) string {
+	switch {
+	case s.Closed:
+		return "closed"
+	case v.Free:
+		return "free"
+	case v.Exhausted || v.Granted && octets(v.Used) > v.Limit:
+		return "exhausted"
+	case v.Final:
+		return "last"
+	case v.Granted:
+		return "granted"
+	}
+	return "asking"
+}
+
 // A Request is a Credit-Control-Request as it was, or will be, sent: all
 // copies of it are equal but for the T flag and the Hop-by-Hop Identifier.
 type Request struct {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tollbridge/aaaclient"
+	"tollbridge/aaaclient/credit"
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm"
 	"tollbridge/asm/aaaserver"
@@ -40,7 +41,8 @@ type bridge struct {
 	client    *aaaclient.Client
 	files     []users.File // of bindings, as they were at the start
 
-	credentials credentials // of the collector
+	credentials credentials     // of the collector
+	credit      *credit.Process // nil without credit control
 
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise
@@ -130,8 +132,10 @@ func (b *bridge) open() error {
 	if err != nil {
 		return err
 	}
-	b.client, err = b.delivery()
-	return err
+	if b.client, err = b.delivery(); err != nil {
+		return err
+	}
+	return b.openCredit()
 }
 
 // listen opens the sockets.
@@ -253,6 +257,7 @@ func (b *bridge) Run(ctx context.Context) error {
 		stage{"server", b.serve},
 		stage{"housekeeping", b.keepHouse},
 		stage{"bookkeeping", b.keepBooks},
+		stage{"credit control", b.controlCredit},
 		stage{"status", b.serveStatus},
 		stage{"control", b.serveControl},
 	)

@@ -45,6 +45,7 @@ type setup struct {
 	origin   string   // Origin-Host of the bridge; "" means bridge.isp.example
 	timeout  string   // of delivery; "" means 2s
 	sources  string   // further keys of users, as "key: value"
+	extra    string   // lines of YAML, keys that are none of the above's
 	spool    string   // further keys of spool, as ", key: value"
 }
 
@@ -75,6 +76,7 @@ func (s setup) write(t *testing.T) string {
 		cmp.Or(s.realm, "aaa.example"), "["+strings.Join(s.peers, ", ")+"]", cmp.Or(s.timeout, "2s"))
 	fmt.Fprintf(&b, "server: {listen: %s, originHost: server.aaa.example}\n", list(s.server))
 	fmt.Fprintf(&b, "spool: {checkpoint: 100ms%s}\nstatus: {listen: 127.0.0.1:0}\nlog: {level: debug}\n", s.spool)
+	b.WriteString(s.extra)
 	file := s.data + ".yaml"
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)

@@ -54,6 +54,18 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 
+	if m.b.credit != nil {
+		c := m.b.credit.Stats()
+		gauge("credit_sessions", "Sessions under credit control.", float64(c.Sessions))
+		gauge("credit_peers_ready", "Credit-control servers that can be asked.", float64(c.PeersReady))
+		gauge("credit_unanswered", "Requests that wait, or are on their way.", float64(c.Unanswered))
+		counter("credit_requests_total", "Credit-Control-Requests sent, copies too.", c.Requests)
+		counter("credit_retransmitted_total", "Of these, copies.", c.Retransmitted)
+		counter("credit_answers_total", "Answers to them.", c.Answers)
+		counter("credit_exhausted_total", "Quotas used up or refused.", c.Exhausted)
+		counter("credit_refused_total", "Sessions of which the server wants no credit control.", c.Refused)
+	}
+
 	j := m.b.spool.Journal().Stats()
 	counter("journal_entries_total", "Journal entries made durable.", j.Entries)
 	counter("journal_octets_total", "Octets of journal groups made durable.", j.Octets)

@@ -20,6 +20,7 @@ type Config struct {
 	Users             Users             `yaml:"users"`
 	Accounting        Accounting        `yaml:"accounting"`
 	Delivery          Delivery          `yaml:"delivery"`
+	CreditControl     CreditControl     `yaml:"creditControl"`
 	Server            Server            `yaml:"server"`
 	Spool             Spool             `yaml:"spool"`
 	Status            Status            `yaml:"status"`
@@ -196,6 +197,7 @@ func Default() Config {
 			Watchdog:         30 * time.Second,
 			VendorID:         32473,
 		},
+		CreditControl: CreditControl{DestinationRealm: "tollbridge.example", ServiceContext: "32251@3gpp.org", RatingGroup: 1, Threshold: 80},
 		Server: Server{
 			Listen:     []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3868")},
 			OriginHost: "aaa.tollbridge.example",

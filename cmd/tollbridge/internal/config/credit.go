@@ -1,0 +1,81 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// CreditControl asks for users' quotas and tells what was used (RFC 8506). It
+// is off while it has no peers.
+type CreditControl struct {
+	DestinationRealm string        `yaml:"destinationRealm"`
+	Peers            []CreditPeer  `yaml:"peers"`
+	ServiceContext   string        `yaml:"serviceContext"`
+	RatingGroup      int           `yaml:"ratingGroup"`
+	Classes          []RatingGroup `yaml:"classes"`
+	Request          Octets        `yaml:"request"`
+	Threshold        int           `yaml:"threshold"`
+}
+
+// A CreditPeer is a credit-control server, or an agent on the way to it.
+type CreditPeer struct {
+	Address   netip.AddrPort `yaml:"address"`
+	Host      string         `yaml:"host"`
+	TLS       bool           `yaml:"tls"` // with the files of delivery.tls
+	Plaintext bool           `yaml:"plaintext"`
+}
+
+// A RatingGroup says what a class of usage is charged to.
+type RatingGroup struct {
+	Name        string `yaml:"name"`
+	RatingGroup int    `yaml:"ratingGroup"`
+	Free        bool   `yaml:"free"` // not charged at all
+}
+
+// check reports what would not work. Classes are those of accounting.
+func (c *CreditControl) check(report func(key, format string, args ...any), identity func(key, s string), d *Delivery, classes map[string]bool) {
+	if len(c.Peers) == 0 {
+		return
+	}
+	secure := false
+	identity("creditControl.destinationRealm", c.DestinationRealm)
+	for i, p := range c.Peers {
+		key := fmt.Sprintf("creditControl.peers[%d]", i)
+		switch {
+		case !p.Address.IsValid():
+			report(key+".address", "is missing: write it like 127.0.0.1:3868")
+		case p.TLS && p.Plaintext:
+			report(key+".plaintext", "contradicts tls: remove one of the two")
+		case !p.Address.Addr().IsLoopback() && !p.TLS && !p.Plaintext:
+			report(key+".address", "%s is another host, and users' names would cross the network in the clear: set tls to true, or plaintext where IPsec or a private link protects them", p.Address)
+		}
+		if p.Host != "" {
+			identity(key+".host", p.Host)
+		} else if p.TLS {
+			report(key+".host", "is missing: the certificate that the peer shows must be for it")
+		}
+		secure = secure || p.TLS
+	}
+	if secure && d.TLS == (TLS{}) {
+		d.checkTLS(report, true)
+	}
+	if c.ServiceContext == "" {
+		report("creditControl.serviceContext", "is missing: the server's Service-Context-Id, such as 32251@3gpp.org")
+	}
+	if c.Threshold < 1 || c.Threshold > 100 {
+		report("creditControl.threshold", "%d is out of range: 1 to 100 percent of a quota", c.Threshold)
+	}
+	group := func(key string, n int) {
+		if n < 0 || n > 1<<32-1 {
+			report(key, "%d is out of range: 0 to 4294967295", n)
+		}
+	}
+	group("creditControl.ratingGroup", c.RatingGroup)
+	for i, r := range c.Classes {
+		key := fmt.Sprintf("creditControl.classes[%d]", i)
+		if !classes[r.Name] {
+			report(key+".name", "%q is none of accounting.classes", r.Name)
+		}
+		group(key+".ratingGroup", r.RatingGroup)
+	}
+}
