@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tollbridge/cmd/tollbridge/demodata"
+)
+
+// meterProcess starts "tollbridge meter" on a capture. It does not outlive
+// the test.
+func meterProcess(t *testing.T, capture, to string, args ...string) (cmd *exec.Cmd, log *bytes.Buffer) {
+	t.Helper()
+	program, err := plainProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd = exec.Command(program, append([]string{"meter", "-r", capture, "--to", to}, args...)...)
+	log = new(bytes.Buffer)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return cmd, log
+}
+
+// unread reports whether octets wait in the kernel to be read by who listens
+// on an address.
+func unread(t *testing.T, address string) bool {
+	t.Helper()
+	port := fmt.Sprintf(":%04X", netip.MustParseAddrPort(address).Port())
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Skipf("no table of sockets: %v", err)
+	}
+	for line := range strings.Lines(string(table)) {
+		// sl, local address, remote address, state, queues
+		f := strings.Fields(line)
+		if len(f) < 5 || !strings.HasSuffix(f[1], port) || f[3] != "01" && f[3] != "08" { // established, or half-closed by the exporter
+			continue
+		}
+		if _, queue, ok := strings.Cut(f[4], ":"); ok {
+			if n, err := hex.DecodeString(queue); err == nil && !bytes.Equal(n, make([]byte, len(n))) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// What the kernel of a collector took, and the collector never read, is lost
+// to a plain exporter. Acknowledged export closes that hole: the same kill
+// loses nothing.
+func TestAcknowledgedExportClosesTheHole(t *testing.T) {
+	capture, users := files(t, t.TempDir())
+	octets, _ := captureOctets(t)
+	for _, acknowledged := range []bool{false, true} {
+		t.Run(map[bool]string{false: "plain TCP loses", true: "acknowledged export does not"}[acknowledged], func(t *testing.T) {
+			t.Parallel()
+			s := setup{data: filepath.Join(t.TempDir(), "bridge"), users: users, tcp: "127.0.0.1:0", server: "127.0.0.1:0"}
+			d := start(t, s)
+			s.tcp = d.tcp()
+			if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			var args []string
+			if acknowledged {
+				args = []string{"--acknowledged", "--spool", filepath.Join(t.TempDir(), "meter")}
+			}
+			m, log := meterProcess(t, capture, s.tcp, args...)
+			if !until(t, func() bool { return unread(t, s.tcp) }) {
+				t.Fatalf("the meter sends nothing:\n%s", log)
+			}
+			d.kill()
+			d = start(t, s)
+			err := m.Wait()
+			if acknowledged && err != nil {
+				t.Errorf("the meter: %v\n%s", err, log)
+			}
+			d.stop() // all that it has goes through the pipeline
+			books := audit(t, s.data)
+			if got := books.Received.Octets - books.Duplicate.Octets; acknowledged != (got == octets) {
+				t.Errorf("%d octets were received, metered were %d", got, octets)
+			}
+		})
+	}
+}
+
+// Exporter and collector are killed with kill -9 at random moments. A meter
+// that was killed meters its capture again, as what was in its flow cache is
+// gone; what it had exported is known again. A collector that was killed is
+// nobody's concern but its own.
+func TestAcknowledgedKill(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	dir := t.TempDir()
+	_, users := files(t, dir)
+	content, err := os.ReadFile(users)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Each capture is at times of its own, all of which the users hold.
+	content = bytes.ReplaceAll(bytes.ReplaceAll(content, []byte("2026-11-22T00:00:00Z"), nil), []byte("2026-11-22T01:59:00Z"), nil)
+	if err := os.WriteFile(users, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := setup{data: filepath.Join(dir, "bridge"), users: users, tcp: "127.0.0.1:0", server: "127.0.0.1:0"}
+	d := start(t, s)
+	s.tcp = d.tcp()
+	octets, _ := captureOctets(t)
+	const captures = 6
+	at := time.Now().Add(-captures * time.Second)
+	killed := map[string]int{}
+	last := ""
+	for i := range captures {
+		name := filepath.Join(dir, fmt.Sprintf("capture-%d.pcap", i))
+		if err := os.WriteFile(name, captureAt(demodata.Capture, at.Add(time.Duration(i)*time.Second)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for again := true; again; {
+			m, log := meterProcess(t, name, s.tcp, "--acknowledged", "--spool", filepath.Join(dir, "meter"))
+			moment := time.NewTimer(time.Duration(random.IntN(120)) * time.Millisecond)
+			<-moment.C
+			again = false
+			if random.IntN(2) == 0 {
+				killed["collector"]++
+				d.kill()
+			}
+			if random.IntN(3) > 0 && i < captures-1 {
+				killed["exporter"]++
+				_ = m.Process.Kill()
+				again = true
+			}
+			select {
+			case <-d.done:
+				d = start(t, s)
+			default:
+			}
+			err := m.Wait()
+			last = log.String()
+			if !again && err != nil && i == captures-1 {
+				t.Fatalf("the last meter: %v\n%s", err, log)
+			}
+		}
+	}
+	want := captures * octets
+	books := waitBooks(t, s.data, func(b sums) bool {
+		return b.Received.Octets-b.Duplicate.Octets == want && b.Open.IsZero() && b.Pending.IsZero()
+	})
+	t.Logf("killed: %v; %d of %d octets received were sent again; the last meter said: %s", killed, books.Duplicate.Octets, books.Received.Octets, last)
+	if got := books.Received.Octets - books.Duplicate.Octets; got != want {
+		t.Errorf("%d octets were received, metered were %d", got, want)
+	}
+	for user, one := range captureTruth(t) {
+		if got := bill(charges(t, s.data))[user]; user != nobody && (got.InputOctets != captures*one.InputOctets || got.OutputOctets != captures*one.OutputOctets) {
+			t.Errorf("%s is billed %+v, but tshark counted %+v in each of %d captures", user, got, one, captures)
+		}
+	}
+	d.stop()
+}
