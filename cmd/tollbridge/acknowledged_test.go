@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
@@ -14,7 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/export"
+	"tollbridge/ipfix/export/backlog"
+	"tollbridge/meter"
 )
 
 // meterProcess starts "tollbridge meter" on a capture. It does not outlive
@@ -175,4 +183,103 @@ func TestAcknowledgedKill(t *testing.T) {
 		}
 	}
 	d.stop()
+}
+
+// captureEnd returns when the last packet of the capture was seen.
+func captureEnd() (last time.Time) {
+	order := binary.LittleEndian
+	for at, b := 24, demodata.Capture; at+16 <= len(b); at += 16 + int(order.Uint32(b[at+8:])) {
+		if seen := time.Unix(int64(order.Uint32(b[at:])), int64(order.Uint32(b[at+4:]))*1000); seen.After(last) {
+			last = seen
+		}
+	}
+	return last
+}
+
+// "users usage --now" brings what an exporter still has in its flow cache into
+// the sessions of users, exact to a time.
+func TestUsersUsageNow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, users := files(t, dir)
+	s := setup{data: filepath.Join(dir, "bridge"), users: users, tcp: "127.0.0.1:0", server: "127.0.0.1:0"}
+	d := start(t, s)
+	spool, err := backlog.Open(filepath.Join(dir, "meter"), backlog.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spool.Close()
+	var m *meter.Meter
+	pull := func(ctx context.Context, of netip.Prefix) (time.Time, error) { return m.Pull(ctx, of) }
+	p, err := export.New(export.Config{
+		Transport: ipfix.TCP, Address: d.tcp(), Domain: 1, Acknowledged: &export.Acknowledged{Backlog: spool, Pull: pull},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nothing leaves the cache by itself.
+	if m, err = meter.New(meter.Config{Exporter: p, IdleTimeout: 1000 * time.Hour, ActiveTimeout: 1000 * time.Hour, EndTimeout: 1000 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { _ = p.Run(ctx); return nil })
+	if err := m.ReadFile(ctx, bytes.NewReader(demodata.Capture), nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := m.Stats().Exported.Sum(); n != 0 {
+		t.Fatalf("%d flows have left the cache", n)
+	}
+	last := captureEnd()
+	g.Go(func() error { // a meter that goes on
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+				if err := m.Advance(ctx, last.UnixNano()); err != nil && ctx.Err() == nil {
+					return err
+				}
+			}
+		}
+	})
+	// A collector asks whoever has exported before.
+	some, err := ipfix.NewTemplate(900, ipfix.FieldSpecifier{ID: ipfix.OctetDeltaCount, Length: 8})
+	if err == nil {
+		err = p.Export(ctx, some, make([]byte, 8))
+	}
+	if err == nil {
+		err = p.Flush(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.waitLog("exporter asks for acknowledgements")
+
+	var usage []userUsage
+	show(t, &usage, "users", "usage", "--now", "--of", "192.0.2.250", "--data", s.data)
+	if len(usage) != 0 {
+		t.Errorf("flows of others were exported: %+v", usage)
+	}
+	show(t, &usage, "users", "usage", "--now", "--data", s.data)
+	truth := captureTruth(t)
+	delete(truth, nobody)
+	if len(usage) != len(truth) {
+		t.Errorf("%d users have used something, in truth %d", len(usage), len(truth))
+	}
+	for _, u := range usage {
+		if u.Usage != truth[u.User] || !u.Exact.Equal(last.Truncate(time.Millisecond)) {
+			t.Errorf("%s used %+v as of %v, in truth %+v as of %v", u.User, u.Usage, u.Exact, truth[u.User], last)
+		}
+	}
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	d.stop()
+	if _, stderr, status := cli(t, "users", "usage", "--now", "--data", s.data); status != 1 || !strings.Contains(stderr, "no daemon is running") {
+		t.Errorf("without a daemon: status %d, %s", status, stderr)
+	}
 }

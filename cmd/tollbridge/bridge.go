@@ -122,6 +122,7 @@ func (b *bridge) open() error {
 	if b.collector, err = collect.New(collecting); err != nil {
 		return err
 	}
+	control.Handle(&b.control, "pull", b.pull)
 	b.runner, err = asm.NewRunner(asm.RunConfig{
 		Config:          asm.Config{Store: b.spool, Journal: b.spool.Journal(), Log: b.log},
 		Feed:            func(after uint64) asm.Feed { return b.spool.Journal().Reader(after) },
