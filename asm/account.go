@@ -2,6 +2,7 @@ package asm
 
 import (
 	"context"
+	"time"
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
@@ -17,17 +18,31 @@ func (m *Module) account(f *flow, source, destination *users.Holder, key acct.Le
 	}
 	n := f.count()
 	if source != nil {
-		m.accountSide(f, m.sessionOf(source), false, key, n)
+		m.accountHolder(f, source, false, key, n)
 		accounted = n
 	}
 	if destination != nil {
-		m.accountSide(f, m.sessionOf(destination), true, key, n)
+		m.accountHolder(f, destination, true, key, n)
 		if !accounted.IsZero() {
 			mirrored = n
 		}
 		accounted = accounted.Plus(n)
 	}
 	return accounted, mirrored
+}
+
+// accountHolder adds f to the session of h, who held its source, or its
+// destination, when it ended.
+func (m *Module) accountHolder(f *flow, h *users.Holder, to bool, key acct.LedgerKey, n acct.Count) {
+	if m.settings.Split != SplitProportional || f.start == f.end || h.Ports != "" {
+		m.accountSide(f, m.sessionOf(h), to, key, n)
+		return
+	}
+	a := f.source
+	if to {
+		a = f.destination
+	}
+	m.divide(f, a, h, to, key, n)
 }
 
 // mapped is account for whoever held the addresses of f.
@@ -126,15 +141,23 @@ func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
 	return m.retry(ctx)
 }
 
+// sweepEvery is how often user sessions that are over are looked for while
+// events come, in nanoseconds.
+const sweepEvery = int64(10 * time.Minute)
+
 // applyEvent applies an EntryBinding: an event of one user session, or of a
-// NAS. Flows that wait for a user are mapped again.
-func (m *Module) applyEvent(ctx context.Context, e acct.Entry) error {
+// NAS. Flows that wait for a user are mapped again soon.
+func (m *Module) applyEvent(e acct.Entry) {
 	event, err := users.ParseEvent(e.Data)
 	if err != nil {
 		m.broken(e, err)
-		return nil
+		return
 	}
 	m.stats.Events++
+	if m.now/sweepEvery != m.swept/sweepEvery {
+		m.users.TrimSessions(m.millis() - m.settings.Late.Milliseconds())
+		m.swept = m.now
+	}
 	changed := m.users.Apply(event)
 	for _, c := range changed {
 		if s := m.sessions.byKey[sessionKey(c)]; s != nil {
@@ -144,9 +167,9 @@ func (m *Module) applyEvent(ctx context.Context, e acct.Entry) error {
 	}
 	if len(changed) == 0 {
 		m.stats.EventsIdle++
-		return nil
+		return
 	}
-	return m.retry(ctx)
+	m.retryLater()
 }
 
 // rebind tells the session of h, if it has one, that its binding has changed.

@@ -95,7 +95,7 @@ func (m *Module) accountNamed(f *flow, source, destination *users.Holder, key ac
 	m.accountSide(f, s, to, key, n)
 	accounted = n
 	if other != nil {
-		m.accountSide(f, m.sessionOf(other), !to, key, n)
+		m.accountHolder(f, other, !to, key, n)
 		accounted, mirrored = accounted.Plus(n), n
 	}
 	return accounted, mirrored

@@ -75,7 +75,9 @@ type Module struct {
 	classNames []string
 	dictionary *dict.Dictionary
 	users      users.Table
-	trimmed    int64 // bindings that ended before are dropped from users, Unix milliseconds
+	spans      []users.Span // scratch
+	swept      int64        // when user sessions that are over were last dropped, Unix nanoseconds
+	trimmed    int64        // bindings that ended before are dropped from users, Unix milliseconds
 
 	transports transports
 	sources    sources  // exporters whose records come in requests
@@ -172,7 +174,7 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 	case acct.EntryUsers:
 		return m.replaceUsers(ctx, e)
 	case acct.EntryBinding:
-		return m.applyEvent(ctx, e)
+		m.applyEvent(e)
 	case acct.EntryConfig:
 		s, err := ParseSettings(e.Data)
 		if err != nil {
@@ -212,6 +214,13 @@ func (m *Module) advance(ctx context.Context, to int64) error {
 				continue
 			}
 		}
+		if due := m.suspense.remap; due != 0 && due <= to && due <= m.boundary {
+			m.now = max(m.now, due)
+			if err := m.retry(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		if m.boundary > to {
 			break
 		}
@@ -225,6 +234,9 @@ func (m *Module) advance(ctx context.Context, to int64) error {
 		next := to
 		if s := m.sessions.timers.first(); s != nil {
 			next = min(next, s.due*int64(time.Millisecond))
+		}
+		if due := m.suspense.remap; due != 0 {
+			next = min(next, due)
 		}
 		m.boundary = max(m.boundary, alignDown(next, m.settings.Interval))
 	}
@@ -242,15 +254,8 @@ func (m *Module) endInterval(ctx context.Context) error {
 		return err
 	}
 	m.cutAll()
-	if m.now%sweepEvery < int64(m.settings.Interval) {
-		m.users.TrimSessions(m.millis() - m.settings.Late.Milliseconds())
-	}
 	return nil
 }
-
-// sweepEvery is about how often user sessions that are over are looked for,
-// in nanoseconds.
-const sweepEvery = int64(10 * time.Minute)
 
 // cutAll makes records of all usage that is open, in the order of sessions.
 func (m *Module) cutAll() {
@@ -271,6 +276,7 @@ func (m *Module) Deadline() time.Time {
 	if s := m.sessions.timers.first(); s != nil {
 		earlier(s.due * int64(time.Millisecond))
 	}
+	earlier(m.suspense.remap)
 	if len(m.sessions.changed) > 0 {
 		earlier(m.boundary)
 	}
@@ -379,6 +385,7 @@ func (m *Module) adopt(s Settings) {
 		m.stats.TotalsForgotten += uint64(t.bound(s.MaxTotals))
 	}
 	m.classes = newClassifier(s, m.class)
+	m.users.Tolerate(s.UserTolerance.Milliseconds())
 	m.dictionary = dict.For(s.VendorID)
 }
 

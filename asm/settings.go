@@ -33,15 +33,17 @@ type Settings struct {
 	DestinationRealm string `json:"destination_realm"` // of records whose binding names none; "" leaves it to delivery
 	VendorID         uint32 `json:"vendor_id"`         // of the AVPs of Information Elements; default 32473
 
-	Interval       time.Duration `json:"interval"`        // of interim records and ledger rows, whole seconds; default 5m
-	Linger         time.Duration `json:"linger"`          // from a binding's end, and from the session's last flow, to the STOP: the exporter's active timeout and export delay; default 5m30s
-	Late           time.Duration `json:"late"`            // how long after its STOP a session's late flows are still tied to it; default 24h
-	MaxSessionAge  time.Duration `json:"max_session_age"` // an older session stops and starts anew; 0 for no limit
-	Wait           time.Duration `json:"wait"`            // how long an unmapped flow waits before it goes to Fallback; default 1h
-	Fallback       string        `json:"fallback"`        // user who is accounted what nobody held; "" leaves it suspended
-	ClockTolerance time.Duration `json:"clock_tolerance"` // how far ahead of its arrival a flow may end; default 10m
-	DedupWindow    time.Duration `json:"dedup_window"`    // how far before the newest flow end identities are remembered; default 1h
-	MaxIdentities  int           `json:"max_identities"`  // how many are remembered at most; default 16 Mi
+	Interval       time.Duration `json:"interval"`                 // of interim records and ledger rows, whole seconds; default 5m
+	Linger         time.Duration `json:"linger"`                   // from a binding's end, and from the session's last flow, to the STOP: the exporter's active timeout and export delay; default 5m30s
+	Late           time.Duration `json:"late"`                     // how long after its STOP a session's late flows are still tied to it; default 24h
+	MaxSessionAge  time.Duration `json:"max_session_age"`          // an older session stops and starts anew; 0 for no limit
+	Wait           time.Duration `json:"wait"`                     // how long an unmapped flow waits before it goes to Fallback; default 1h
+	Fallback       string        `json:"fallback"`                 // user who is accounted what nobody held; "" leaves it suspended
+	Split          Split         `json:"split,omitempty"`          // who gets a flow during which its address changed hands; default SplitEnd
+	UserTolerance  time.Duration `json:"user_tolerance,omitempty"` // how far the clocks of the sources of bindings and of the exporters may differ
+	ClockTolerance time.Duration `json:"clock_tolerance"`          // how far ahead of its arrival a flow may end; default 10m
+	DedupWindow    time.Duration `json:"dedup_window"`             // how far before the newest flow end identities are remembered; default 1h
+	MaxIdentities  int           `json:"max_identities"`           // how many are remembered at most; default 16 Mi
 
 	Exporters  []ExporterSettings `json:"exporters,omitempty"`
 	MaxTotals  int                `json:"max_totals"`        // flows per exporter whose total counters are remembered; default 262144
@@ -129,6 +131,10 @@ func (s Settings) Validate() error {
 		return bad("interval %v: want whole seconds, at least 1s", s.Interval)
 	case s.Linger < 0, s.Late < 0, s.Wait < 0, s.ClockTolerance < 0, s.EarlyWait < 0, s.MaxSessionAge < 0:
 		return bad("linger, late, wait, clock_tolerance, early_wait, max_session_age: want no negative time")
+	case s.Split != "" && s.Split != SplitEnd && s.Split != SplitProportional:
+		return bad("split %q: want %q or %q", s.Split, SplitEnd, SplitProportional)
+	case s.UserTolerance < 0 || s.UserTolerance > time.Hour:
+		return bad("user_tolerance %v: want 0 to 1h", s.UserTolerance)
 	case s.MaxSessionAge != 0 && s.MaxSessionAge < s.Interval:
 		return bad("max_session_age %v: want at least the interval, %v", s.MaxSessionAge, s.Interval)
 	case s.DedupWindow < time.Second:

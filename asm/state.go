@@ -174,7 +174,7 @@ func (m *Module) restoreMessages(state []acct.State) error {
 }
 
 // pipelineVersion is the first octet of the encoded pipeline.
-const pipelineVersion = 2
+const pipelineVersion = 3
 
 func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	b = append(b, pipelineVersion)
@@ -190,14 +190,16 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return appendString(b, string(messages)), nil
+	b = appendString(b, string(messages))
+	b = binary.AppendVarint(b, s.remap)
+	return binary.AppendVarint(b, m.swept), nil
 }
 
 // restorePipeline returns the floor that the windows of new exporters begin at.
 func (m *Module) restorePipeline(data []byte) (base int64, err error) {
 	r := reader{b: data}
 	version := r.octet()
-	if version != 1 && version != pipelineVersion {
+	if version == 0 || version > pipelineVersion {
 		r.fail()
 	}
 	m.boundary, m.trimmed = r.varint(), r.varint()
@@ -211,6 +213,9 @@ func (m *Module) restorePipeline(data []byte) (base int64, err error) {
 		base = r.varint()
 	}
 	messages := r.bytes()
+	if version > 2 {
+		s.remap, m.swept = r.varint(), r.varint()
+	}
 	if err := r.close(); err != nil {
 		return 0, err
 	}

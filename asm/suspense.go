@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
@@ -30,6 +31,7 @@ type suspense struct {
 	next     uint64 // ID
 	unmapped uint64 // how many wait for a user
 	offered  uint64 // up to this ID the fallback user was offered what waits
+	remap    int64  // when what waits for a user is mapped again, Unix nanoseconds; 0 for not
 	since    int64  // the oldest beyond that waits no longer than since then, Unix nanoseconds; 0 for none
 
 	added    []acct.Suspended // since the last checkpoint
@@ -210,6 +212,7 @@ func isUnmapped(x *acct.Suspended) bool { return x.Reason == reasonUnmapped }
 
 // retry maps suspended flows again, as the users have changed.
 func (m *Module) retry(ctx context.Context) error {
+	m.suspense.remap = 0
 	if m.suspense.unmapped == 0 || m.settings.Mode != ModeASM {
 		return nil
 	}
@@ -222,6 +225,21 @@ func (m *Module) retry(ctx context.Context) error {
 			h.flow.book(m.ledger.row(x.Key), accounted, mirrored)
 			return true, nil
 		})
+}
+
+// Flows wait for events of user sessions for remapAfter and, as there may be
+// many of both, for another remapEach for each flow that waits.
+const (
+	remapAfter = time.Second
+	remapEach  = 50 * time.Microsecond
+)
+
+// retryLater lets suspended flows be mapped again soon.
+func (m *Module) retryLater() {
+	s := &m.suspense
+	if s.remap == 0 && s.unmapped > 0 && m.settings.Mode == ModeASM {
+		s.remap = m.now + int64(remapAfter) + int64(min(s.unmapped, 1<<20))*int64(remapEach)
+	}
 }
 
 // fallback accounts to the fallback user, if there is one, what has waited

@@ -95,10 +95,19 @@ func (a *applying) session() {
 	case !a.another(c):
 		a.goOn(c)
 	case a.since() < c.began.ms():
-		if late := a.begin(c.began.ms()); late != nil { // and was over long ago
-			a.s.past = append(a.s.past, late)
+		// It was over before c began.
+		if old := a.earlier(); old != nil {
+			a.repeat(old)
+		} else if old := a.begin(c.began.ms()); old != nil {
+			a.s.past = append(a.s.past, old)
 		}
 	default:
+		if a.since() == c.Began() {
+			if old := a.earlier(); old != nil && old.Began() == a.since() {
+				a.repeat(old)
+				return
+			}
+		}
 		if from := a.since(); !c.Ended() || c.until.ms() > from {
 			a.end(c, from)
 		}
@@ -109,7 +118,29 @@ func (a *applying) session() {
 // another reports whether the Event is of another session than c, of the same
 // ID.
 func (a *applying) another(c *Claim) bool {
-	return a.e.User != c.User() && a.e.User != "" || c.Ended() && a.at > c.until.ms() && a.e.Kind != End
+	if a.e.User != "" && a.e.User != c.User() {
+		return true
+	}
+	return c.Ended() && a.e.Kind != End && a.since() >= c.until.ms() && a.since() > c.Began()
+}
+
+// earlier returns an earlier session of the ID that the Event may be of: the
+// latest of the user that began by then, nil for none.
+func (a *applying) earlier() (c *Claim) {
+	for _, old := range a.s.past {
+		if began := old.Began(); old.ID() == a.e.ID && old.User() == a.e.User && began <= a.since() && (c == nil || began > c.Began()) {
+			c = old
+		}
+	}
+	return c
+}
+
+// repeat applies the Event to a session whose ID has gone to another: only its
+// End may be news.
+func (a *applying) repeat(c *Claim) {
+	if a.e.Kind == End && a.at < c.until.ms() {
+		a.end(c, a.at)
+	}
 }
 
 // latest makes c, if there is one, the latest Claim of its ID.
@@ -118,8 +149,11 @@ func (a *applying) latest(c *Claim) {
 		return
 	}
 	if old := a.s.claims.get(c.ID()); old != nil {
-		a.s.past = append(a.s.past, old)
-		a.touch(old)
+		if a.touch(old); old.User() == "" {
+			old.flags |= claimGone // c says what it said
+		} else {
+			a.s.past = append(a.s.past, old)
+		}
 	}
 	a.s.claims.put(c)
 }
@@ -231,12 +265,13 @@ func (a *applying) update(c *Claim) {
 		held := make(map[netip.Prefix]bool)
 		for h := range c.Holders() {
 			switch p := h.Prefix(); {
-			case h.flags&holderFixed != 0:
+			case h.flags&holderGiven != 0:
 			case slices.Contains(a.e.Prefixes, p):
-				held[p] = true
+				held[p] = held[p] || a.t.rival(h) == nil
 			default:
 				h.Until = max(a.at, h.From)
-				h.flags |= holderFixed
+				a.bound(h)
+				h.flags |= holderGiven
 			}
 		}
 		for _, p := range a.e.Prefixes {
@@ -246,9 +281,9 @@ func (a *applying) update(c *Claim) {
 		}
 	}
 	for h := range c.Holders() {
-		if h.flags&holderFixed == 0 {
+		if h.flags&holderGiven == 0 {
 			h.Until = c.until.ms()
-			a.cap(h)
+			a.bound(h)
 		}
 	}
 }
@@ -256,11 +291,11 @@ func (a *applying) update(c *Claim) {
 // end ends c at a moment.
 func (a *applying) end(c *Claim, at int64) {
 	c.flags |= claimEnded
-	c.seen, c.until = momentOf(max(c.Seen(), at)), momentOf(max(at, c.Began()))
+	c.seen, c.until = momentOf(max(c.Seen(), at)), momentOf(max(at, c.start()))
 	for h := range c.Holders() {
-		if h.flags&holderFixed == 0 || h.Until > at {
+		if h.flags&holderGiven == 0 || h.Until > at {
 			h.Until = max(at, h.From)
-			a.cap(h)
+			a.bound(h)
 		}
 	}
 	a.touch(c)
@@ -277,31 +312,32 @@ func (a *applying) hold(c *Claim, p netip.Prefix, from int64) {
 // link puts h into the Table, and ends what its rivals held.
 func (a *applying) link(h *Holder) {
 	a.t.link(h)
-	a.cap(h)
+	a.bound(h)
 	for g := h.next; g != nil; g = g.next {
 		if !g.rivals(h) || g.Until != 0 && g.Until <= h.From {
 			continue
 		}
 		g.Until = h.From
-		g.flags |= holderFixed
 		a.t.overlaps++
 		a.touch(g.Claim)
 	}
 }
 
-// cap ends h when a rival begins.
-func (a *applying) cap(h *Holder) {
-	from := int64(0)
-	for g := a.t.open(h.VRF()).chain(h.Prefix()); g != h; g = g.next {
+// bound ends h when a rival begins.
+func (a *applying) bound(h *Holder) {
+	if g := a.t.rival(h); g != nil && (h.Until == 0 || h.Until > g.From) {
+		h.Until = g.From
+	}
+}
+
+// rival returns who took the prefix of h over, nil if nobody did.
+func (t *Table) rival(h *Holder) (next *Holder) {
+	for g := t.in(h.VRF()).chain(h.Prefix()); g != h; g = g.next {
 		if g.rivals(h) {
-			from = g.From
+			next = g
 		}
 	}
-	if from != 0 && (h.Until == 0 || h.Until > from) {
-		h.Until = from
-		h.flags |= holderFixed
-		a.t.overlaps++
-	}
+	return next
 }
 
 // Overlaps counts how often a session began to hold a prefix while another one

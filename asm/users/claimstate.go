@@ -38,7 +38,7 @@ func (c *Claim) append(b []byte) []byte {
 	}
 	b = binary.AppendUvarint(b, uint64(n))
 	for h := range c.Holders() {
-		b = append(b, byte(h.flags&holderFixed))
+		b = append(b, byte(h.flags&holderGiven))
 		b = appendPrefix(b, h.Prefix())
 		b = binary.AppendUvarint(b, uint64(h.From))
 		b = binary.AppendUvarint(b, uint64(h.Until))
@@ -70,7 +70,7 @@ func (t *Table) RestoreClaim(data []byte) error {
 	c := Claim{flags: claimFlags(flags) & (claimBegun | claimEnded)}
 	var list []*Holder
 	for i := uint64(0); i < n && !d.failed; i++ {
-		h := &Holder{flags: holderFlags(d.octet()) & holderFixed}
+		h := &Holder{flags: holderFlags(d.octet()) & holderGiven}
 		p, err := normalizePrefix(d.prefix())
 		if err != nil {
 			d.fail()

@@ -28,7 +28,7 @@ type holderFlags uint8
 const (
 	holderIPv4    holderFlags = 1 << iota // its prefix is
 	holderRemoved                         // its source lists it no more
-	holderFixed                           // its end is not its Claim's: it was given up, or taken over
+	holderGiven                           // its session gave it up and goes on
 )
 
 // Prefix returns what h holds.
@@ -75,8 +75,10 @@ func (h *Holder) precedes(g *Holder) bool {
 		return h.Source() < g.Source()
 	case h.User() != g.User():
 		return h.User() < g.User()
+	case h.ID() != g.ID():
+		return h.ID() < g.ID()
 	}
-	return h.ID() < g.ID()
+	return h.Began() > g.Began()
 }
 
 // find returns the first Holder from h on that holds the prefix at a moment.
@@ -87,6 +89,28 @@ func (h *Holder) find(at int64) *Holder {
 		}
 	}
 	return nil
+}
+
+// near returns the Holder from h on whose time is the nearest to a moment at
+// which none holds the prefix, nil if all are further away than tolerance.
+func (h *Holder) near(at, tolerance int64) (nearest *Holder) {
+	if tolerance == 0 {
+		return nil
+	}
+	least, begins := tolerance, true
+	for ; h != nil; h = h.next {
+		if h.Until != 0 && h.Until <= h.From {
+			continue // it holds nothing
+		}
+		distance, later := at-h.Until, at < h.From
+		if later {
+			distance = h.From - at
+		}
+		if distance < least || distance == least && (nearest == nil || begins && !later) {
+			nearest, least, begins = h, distance, later
+		}
+	}
+	return nearest
 }
 
 // insert returns the chain that begins with head, nil for none, with h in it.

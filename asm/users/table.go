@@ -23,7 +23,17 @@ type Table struct {
 	options  map[Options]*Options
 	dirty    []*Claim // user sessions that changed since the last Delta
 	overlaps uint64
+
+	tolerance int64 // milliseconds
 }
+
+// Tolerate sets by how many milliseconds the clocks of sources and exporters
+// may differ. Whoever asks for a moment at which nobody holds an address gets
+// the Holder whose time is the nearest to it, if it is no further away: of the
+// one that ended before and the one that begins after, the one that ended
+// where both are as near. Whoever holds the address at that very moment, by
+// whatever prefix, comes first.
+func (t *Table) Tolerate(milliseconds int64) { t.tolerance = milliseconds }
 
 // A space is one address space: prefixes mean the same in all of it.
 type space struct {
@@ -96,24 +106,27 @@ type Changed struct {
 // its Holders the one that holds it since the latest moment. An IPv4-mapped
 // address is the IPv4 address. It does not allocate unless the longest prefix
 // that has bindings has no Holder at the moment.
-func (t *Table) Lookup(a netip.Addr, at int64) *Holder { return t.space.lookup(a, at) }
+func (t *Table) Lookup(a netip.Addr, at int64) *Holder {
+	return t.space.lookup(a, at, t.tolerance)
+}
 
 // LookupVRF is Lookup in the address space of a VRF; "" is the global one.
 func (t *Table) LookupVRF(vrf string, a netip.Addr, at int64) *Holder {
 	if s := t.in(vrf); s != nil {
-		return s.lookup(a, at)
+		return s.lookup(a, at, t.tolerance)
 	}
 	return nil
 }
 
-func (t *space) lookup(a netip.Addr, at int64) *Holder {
+func (t *space) lookup(a netip.Addr, at, tolerance int64) *Holder {
 	if !a.IsValid() {
 		return nil
 	}
-	if h := t.hosts.get(hostOf(a)).find(at); h != nil {
+	chain := t.hosts.get(hostOf(a))
+	if h := chain.find(at); h != nil {
 		return h
 	}
-	return t.lookupPrefix(a, at)
+	return t.lookupPrefix(a, at, chain, tolerance)
 }
 
 // batch is how many lookups wait for memory together.
@@ -129,7 +142,7 @@ func (t *Table) LookupBatch(addrs []netip.Addr, ats []int64, holders []*Holder) 
 		for i, chain := range holders[:n] {
 			h := chain.find(ats[i])
 			if h == nil && addrs[i].IsValid() {
-				h = t.lookupPrefix(addrs[i], ats[i])
+				h = t.lookupPrefix(addrs[i], ats[i], chain, t.tolerance)
 			}
 			holders[i] = h
 		}
@@ -137,21 +150,31 @@ func (t *Table) LookupBatch(addrs []netip.Addr, ats []int64, holders []*Holder) 
 	}
 }
 
-// lookupPrefix is Lookup among the prefixes that are no hosts.
-func (t *space) lookupPrefix(a netip.Addr, at int64) *Holder {
+// lookupPrefix is Lookup among the prefixes that are no hosts, then among all
+// that held the address at nearly the moment, with the host's chain.
+func (t *space) lookupPrefix(a netip.Addr, at int64, host *Holder, tolerance int64) *Holder {
 	if t.prefixes.Size() == 0 {
-		return nil
+		return host.near(at, tolerance)
 	}
 	a = a.Unmap().WithZone("")
 	chain, ok := t.prefixes.Lookup(a)
 	if !ok {
-		return nil
+		return host.near(at, tolerance)
 	}
 	if h := chain.find(at); h != nil {
 		return h
 	}
-	for _, chain := range t.prefixes.Supernets(netip.PrefixFrom(a, a.BitLen())) {
+	all := netip.PrefixFrom(a, a.BitLen())
+	for _, chain := range t.prefixes.Supernets(all) {
 		if h := chain.find(at); h != nil {
+			return h
+		}
+	}
+	if h := host.near(at, tolerance); h != nil {
+		return h
+	}
+	for _, chain := range t.prefixes.Supernets(all) {
+		if h := chain.near(at, tolerance); h != nil {
 			return h
 		}
 	}

@@ -92,6 +92,10 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 			s.Mode = asm.ModeAAAClient
 		}
 	}
+	s.UserTolerance = 0
+	if rng.IntN(3) == 0 {
+		s.UserTolerance = time.Duration(rng.IntN(5000)) * time.Millisecond
+	}
 	s.MaxSessionAge = 0
 	if rng.IntN(3) == 0 {
 		s.MaxSessionAge = time.Duration(90+rng.IntN(200)) * time.Second
@@ -180,6 +184,7 @@ func (w *world) troubles() {
 		}
 	}
 	w.users.changes(w)
+	w.nases.changes(w)
 }
 
 // requeue is what an operator does with records that were refused, and

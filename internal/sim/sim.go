@@ -106,6 +106,7 @@ type world struct {
 	quiet bool     // nothing goes wrong any more
 
 	users     directory
+	nases     nases
 	exporters []*exporter
 	known     map[string]*message // what was sent, by its octets
 	nextFlow  uint64
@@ -175,6 +176,7 @@ func (w *world) run() {
 		}
 	}
 	w.users.end(w) // sessions stop
+	w.nases.end(w)
 	w.drain("users")
 	if w.requeue() {
 		w.drain("requeue")

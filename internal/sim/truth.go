@@ -36,6 +36,9 @@ type truth struct {
 	rates    map[exporterDomain]uint64 // sampling rates that exporters told
 	waiting  []*waiting
 	holders  []*holder
+	claims   []*claim // of user sessions
+	swept    int64    // when those that are over were last forgotten, Unix nanoseconds
+	remap    int64    // when waiting flows are mapped again, Unix nanoseconds; 0 for not
 
 	billed map[bill]acct.Usage
 	events map[uint64]bool // flows that go to the AAA server as they are
@@ -89,6 +92,7 @@ type waiting struct {
 type holder struct {
 	users.Binding
 	source  string
+	id      string // of a user session
 	removed bool
 }
 
@@ -164,6 +168,12 @@ func (t *truth) entry(e acct.Entry) {
 			t.w.fail("entry %d has users that nobody wrote", e.Position)
 		}
 		t.replace(list)
+	case acct.EntryBinding:
+		event, ok := t.w.nases.encoded[string(e.Data)]
+		if !ok {
+			t.w.fail("entry %d is an event that nobody told", e.Position)
+		}
+		t.event(event)
 	case acct.EntryMessage:
 		m := t.w.known[string(e.Data)]
 		if m == nil {
@@ -193,7 +203,13 @@ func (t *truth) advance(to int64) {
 	if t.boundary == 0 {
 		t.boundary = down(to, t.settings.Interval) + int64(t.settings.Interval)
 	}
-	for ; t.boundary <= to; t.boundary += int64(t.settings.Interval) {
+	for ; ; t.boundary += int64(t.settings.Interval) {
+		if t.remap != 0 && t.remap <= min(to, t.boundary) {
+			t.again()
+		}
+		if t.boundary > to {
+			break
+		}
 		for _, s := range t.sessions {
 			s.early = slices.DeleteFunc(s.early, func(e early) bool { return e.time <= t.boundary-int64(t.settings.EarlyWait) })
 		}
@@ -480,14 +496,22 @@ func (t *truth) class(f *flow, far netip.Addr, port uint16, own string) string {
 
 // held returns who held an address at a moment in Unix milliseconds: by the
 // longest prefix, and then since the latest moment.
-func (t *truth) held(a netip.Addr, at int64) *holder {
-	var best *holder
+func (t *truth) held(a netip.Addr, at int64) (best *holder) {
+	all := t.claimed(a)
 	for _, h := range t.holders {
+		if h.Prefix.Contains(a) {
+			all = append(all, h)
+		}
+	}
+	for _, h := range all {
 		switch {
-		case !h.Prefix.Contains(a) || at < unix(h.From) || !h.Until.IsZero() && at >= unix(h.Until):
+		case at < unix(h.From) || !h.Until.IsZero() && at >= unix(h.Until):
 		case best == nil || h.before(best):
 			best = h
 		}
+	}
+	if best == nil {
+		return t.nearest(all, at)
 	}
 	return best
 }
@@ -505,7 +529,10 @@ func (h *holder) before(g *holder) bool {
 	if h.source != g.source {
 		return h.source < g.source
 	}
-	return h.User < g.User
+	if h.User != g.User {
+		return h.User < g.User
+	}
+	return h.id < g.id
 }
 
 // unix returns Unix milliseconds, 0 for the zero time.
@@ -528,7 +555,7 @@ func (t *truth) replace(l listing) {
 		b := &l.bindings[i]
 		at := slices.IndexFunc(t.holders, func(h *holder) bool { return same(h, b) })
 		if at < 0 {
-			t.holders = append(t.holders, &holder{*b, l.source, false})
+			t.holders = append(t.holders, &holder{Binding: *b, source: l.source})
 			at = len(t.holders) - 1
 		}
 		h := t.holders[at]
@@ -549,6 +576,12 @@ func (t *truth) replace(l listing) {
 		}
 		return h.removed && unix(h.Until) <= before
 	})
+	t.again()
+}
+
+// again maps the flows that wait for a user.
+func (t *truth) again() {
+	t.remap = 0
 	if t.settings.Mode != asm.ModeASM {
 		return
 	}
