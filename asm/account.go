@@ -17,6 +17,7 @@ func (m *Module) account(f *flow, source, destination *users.Holder, key acct.Le
 		return m.accountNamed(f, source, destination, key)
 	}
 	n := f.count()
+	f.internal = source != nil && destination != nil
 	if source != nil {
 		m.accountHolder(f, source, false, key, n)
 		accounted = n
@@ -102,7 +103,7 @@ func (m *Module) bind(s *session, h *users.Holder) {
 
 // follow makes s go by what c says now.
 func (m *Module) follow(s *session, c *users.Claim) {
-	s.until, s.realm, s.class = c.Until(), c.Realm, noClass
+	s.until, s.realm, s.timeZone, s.class = c.Until(), c.Realm, c.TimeZone, noClass
 	if c.Class != "" {
 		s.class = m.class(c.Class)
 	}
@@ -225,18 +226,25 @@ func (m *Module) end(s *session) int64 {
 
 // due returns when something is to be done about s, 0 for never.
 func (m *Module) due(s *session) int64 {
-	switch end := m.end(s); {
-	case s.phase == ended:
+	due := m.end(s)
+	if s.phase == ended {
 		return max(s.stopped, s.last) + m.settings.Late.Milliseconds()
-	case s.phase == active && m.settings.MaxSessionAge > 0:
-		age := s.started + m.settings.MaxSessionAge.Milliseconds()
-		if end == 0 {
-			return age
-		}
-		return min(end, age)
-	default:
-		return end
 	}
+	if s.phase != active {
+		return due
+	}
+	earlier := func(at int64) {
+		if due == 0 || at < due {
+			due = at
+		}
+	}
+	if m.settings.MaxSessionAge > 0 {
+		earlier(s.started + m.settings.MaxSessionAge.Milliseconds())
+	}
+	if s.midnight != 0 {
+		earlier(s.midnight)
+	}
+	return due
 }
 
 // expire does what is due for s at a time in Unix milliseconds.
@@ -262,6 +270,11 @@ func (m *Module) expire(s *session, at int64) {
 		s.phase, s.stopped = ended, at
 	case over && !s.named():
 		m.stop(s, at, ended)
+	case s.midnight != 0 && s.midnight <= at && !over && !m.tooOld(s, at) && !m.cycleBegins(s, s.midnight):
+		if s.changed {
+			m.cut(s, at)
+		}
+		s.midnight = m.midnight(s, at)
 	default:
 		m.stop(s, at, dormant)
 	}

@@ -13,8 +13,10 @@ const noClass classIndex = 0xffff
 
 // A classifier finds the class of a flow by rules in their order.
 type classifier struct {
-	rules []classRule
-	other classIndex // of what no rule matches and no binding classifies
+	rules       []classRule
+	other       classIndex          // of what no rule matches and no binding classifies
+	directional bool                // some rule is of one direction
+	zeroRated   map[classIndex]bool // what is to cost nothing
 }
 
 // A classRule is a Class made ready for the hot path.
@@ -24,13 +26,25 @@ type classRule struct {
 	ports    []PortRange    // empty: any
 	dscp     uint64         // a bit for each code point
 	protocol [4]uint64      // a bit for each protocol number
+	input    bool           // usage from the user
+	output   bool           // usage to the user
+
+	multicast, internal bool // required of the far side
 }
 
 // newClassifier compiles the rules of s; index returns the number of a class.
 func newClassifier(s Settings, index func(name string) classIndex) classifier {
-	c := classifier{other: index(s.ClassDefault)}
+	c := classifier{other: index(s.ClassDefault), zeroRated: make(map[classIndex]bool)}
 	for _, class := range s.Classes {
-		r := classRule{class: index(class.Name), remote: class.Prefixes, ports: class.Ports}
+		r := classRule{
+			class: index(class.Name), remote: class.Prefixes, ports: class.Ports,
+			input: class.Direction != DirectionOutput, output: class.Direction != DirectionInput,
+			multicast: class.Multicast, internal: class.Internal,
+		}
+		c.directional = c.directional || !r.input || !r.output
+		if class.ZeroRated {
+			c.zeroRated[r.class] = true
+		}
 		for _, d := range class.DSCP {
 			r.dscp |= 1 << (d & 63)
 		}
@@ -48,11 +62,11 @@ func newClassifier(s Settings, index func(name string) classIndex) classifier {
 	return c
 }
 
-// find returns the class of f, whose user's far side is remote and port; other
-// if no rule matches.
-func (c *classifier) find(f *flow, remote netip.Addr, port uint16, other classIndex) classIndex {
+// find returns the class of usage of f, whose user's far side is remote and
+// port, from the user (input) or not; other if no rule matches.
+func (c *classifier) find(f *flow, remote netip.Addr, port uint16, input bool, other classIndex) classIndex {
 	for i := range c.rules {
-		if c.rules[i].matches(f, remote, port) {
+		if c.rules[i].matches(f, remote, port, input) {
 			return c.rules[i].class
 		}
 	}
@@ -62,7 +76,10 @@ func (c *classifier) find(f *flow, remote netip.Addr, port uint16, other classIn
 	return other
 }
 
-func (r *classRule) matches(f *flow, remote netip.Addr, port uint16) bool {
+func (r *classRule) matches(f *flow, remote netip.Addr, port uint16, input bool) bool {
+	if input && !r.input || !input && !r.output || r.internal && !f.internal || r.multicast && !remote.IsMulticast() {
+		return false
+	}
 	if r.dscp>>(f.dscp&63)&1 == 0 || r.protocol[f.protocol/64]>>(f.protocol%64)&1 == 0 {
 		return false
 	}

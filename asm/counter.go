@@ -23,7 +23,46 @@ var (
 	packetDeltas = []uint16{ipfix.PacketDeltaCount, ipfix.PostPacketDeltaCount}
 	octetTotals  = []uint16{ipfix.OctetTotalCount, ipfix.Layer2OctetTotalCount, ipfix.PostOctetTotalCount, ipfix.PostLayer2OctetTotalCount}
 	packetTotals = []uint16{ipfix.PacketTotalCount, ipfix.PostPacketTotalCount}
+
+	// Where octets of layer 2 are billed.
+	linkDeltas = []uint16{ipfix.Layer2OctetDeltaCount, ipfix.OctetDeltaCount, ipfix.PostLayer2OctetDeltaCount, ipfix.PostOctetDeltaCount}
+	linkTotals = []uint16{ipfix.Layer2OctetTotalCount, ipfix.OctetTotalCount, ipfix.PostLayer2OctetTotalCount, ipfix.PostOctetTotalCount}
 )
+
+// layers is a set of layers that octets were counted at.
+type layers uint8
+
+const (
+	layerNetwork layers = 1 << iota // from the IP header on
+	layerLink                       // with the frame's header
+	layerOther                      // nobody knows, or payload alone
+)
+
+// layer returns what records say of a set.
+func (l layers) layer() acct.Layer {
+	switch l {
+	case layerNetwork:
+		return acct.LayerNetwork
+	case layerLink:
+		return acct.LayerLink
+	}
+	return acct.LayerUnknown
+}
+
+// layerOf returns the layer of the first of ids that t has.
+func layerOf(t *ipfix.Template, enterprise uint32, ids []uint16) layers {
+	for _, id := range ids {
+		if _, ok := t.Index(enterprise, id); !ok {
+			continue
+		}
+		switch id {
+		case ipfix.Layer2OctetDeltaCount, ipfix.PostLayer2OctetDeltaCount, ipfix.Layer2OctetTotalCount, ipfix.PostLayer2OctetTotalCount:
+			return layerLink
+		}
+		return layerNetwork
+	}
+	return 0
+}
 
 // counters says which of a Template's counters are usage:
 //
@@ -39,8 +78,11 @@ var (
 //	octets    octetTotalCount (85), layer2OctetTotalCount (353), postOctetTotalCount (171), postLayer2OctetTotalCount (420)
 //	packets   packetTotalCount (86), postPacketTotalCount (172)
 //
-// So a record with both is counted once, by its delta.
+// So a record with both is counted once, by its delta. Where the frames of
+// layer 2 are billed, its counters come before those of layer 3.
 type counters struct {
+	link         bool               // frames of layer 2 are billed
+	layer        layers             // of the octets
 	alternatives bool               // counters stand beside each other, of which one may be zero
 	totals       uint8              // a bit for each counter that is a total
 	widths       [counterCount]uint // bits of these, after which they wrap
@@ -50,10 +92,15 @@ type counters struct {
 func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 	if !hasAny(t, 0, octetDeltas) && !hasAny(t, 0, packetDeltas) &&
 		hasAny(t, 0, []uint16{ipfix.InitiatorOctets, ipfix.InitiatorPackets, ipfix.ResponderOctets, ipfix.ResponderPackets}) {
+		c.layer = layerOther
 		return []ipfix.Column{
 			number(slotOctets, elements(0, ipfix.InitiatorOctets)), number(slotPackets, elements(0, ipfix.InitiatorPackets)),
 			number(slotReverseOctets, elements(0, ipfix.ResponderOctets)), number(slotReversePackets, elements(0, ipfix.ResponderPackets)),
 		}
+	}
+	octetDeltas, octetTotals := octetDeltas, octetTotals
+	if c.link {
+		octetDeltas, octetTotals = linkDeltas, linkTotals
 	}
 	columns := make([]ipfix.Column, 0, 7)
 	add := func(counter, slot int, enterprise uint32, ids, totals []uint16, delta bool) {
@@ -62,6 +109,9 @@ func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 			ids = totals
 		}
 		columns = append(columns, number(slot, elements(enterprise, ids...)))
+		if counter == forwardOctets || counter == reverseOctets {
+			c.layer |= layerOf(t, enterprise, ids)
+		}
 	}
 	octets := hasAny(t, 0, octetDeltas) || hasAny(t, ipfix.ReversePEN, octetDeltas)
 	packets := hasAny(t, 0, packetDeltas) || hasAny(t, ipfix.ReversePEN, packetDeltas)
@@ -76,7 +126,7 @@ func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 		slot       int
 		first, own uint16
 	}{
-		{slotLayer2Octets, ipfix.OctetDeltaCount, ipfix.Layer2OctetDeltaCount},
+		{slotOtherOctets, octetDeltas[0], octetDeltas[1]},
 		{slotPostOctets, ipfix.OctetDeltaCount, ipfix.PostOctetDeltaCount},
 		{slotPostPackets, ipfix.PacketDeltaCount, ipfix.PostPacketDeltaCount},
 	} {
@@ -91,8 +141,10 @@ func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 // choose puts, for a counter of f that is zero, the one that stands beside it.
 func (c *counters) choose(row *row, f *flow) {
 	if f.forward.octets == 0 {
-		if f.forward.octets = row[slotLayer2Octets]; f.forward.octets == 0 {
-			f.forward.octets = row[slotPostOctets]
+		if f.forward.octets = row[slotOtherOctets]; f.forward.octets != 0 {
+			f.layer = layerNetwork ^ layerLink ^ c.layer
+		} else if f.forward.octets = row[slotPostOctets]; f.forward.octets != 0 {
+			f.layer = layerNetwork
 		}
 	}
 	if f.forward.packets == 0 {

@@ -42,7 +42,8 @@ func (m *Module) start(s *session, at int64) {
 	}
 	s.sessionID, s.number = m.newSessionID(), 0
 	s.started, s.cut, s.last = at, at, at
-	s.usage, s.estimated = s.usage[:0], false
+	s.midnight = m.midnight(s, at)
+	s.usage, s.estimated, s.layers = s.usage[:0], false, 0
 	r := m.record(s, acct.Start, at)
 	m.records = append(m.records, r)
 	m.sessions.touch(s)
@@ -64,7 +65,7 @@ func (m *Module) stop(s *session, at int64, next phase) {
 	m.emit(s, m.record(s, acct.Stop, at))
 	s.phase, s.stopped = next, at
 	m.sessions.active--
-	s.usage, s.estimated = s.usage[:0], false
+	s.usage, s.estimated, s.layers = s.usage[:0], false, 0
 }
 
 // event makes an EVENT record, with a Session-Id of its own, of usage that
@@ -91,7 +92,7 @@ func (m *Module) event(s *session, at int64) {
 		}
 		m.records = append(m.records, p)
 	}
-	s.usage, s.estimated = s.usage[:0], false
+	s.usage, s.estimated, s.layers = s.usage[:0], false, 0
 	s.cut = at
 }
 
@@ -105,7 +106,7 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
 		SessionTime: time.Duration(at-s.started) * time.Millisecond,
 		Usage:       s.total(), Classes: m.classUsage(s),
-		Estimated: s.estimated, Attributes: s.attributes,
+		Estimated: s.estimated, Layer: s.layers.layer(), Attributes: m.attributes(s),
 		Shares: slices.Clone(s.open),
 	}
 	if r.Realm == "" {
@@ -152,7 +153,7 @@ func (m *Module) classUsage(s *session) []acct.ClassUsage {
 	}
 	classes := make([]acct.ClassUsage, len(s.usage))
 	for i, u := range s.usage {
-		classes[i] = acct.ClassUsage{Class: m.classNames[u.class], Usage: u.Usage}
+		classes[i] = acct.ClassUsage{Class: m.classNames[u.class], Usage: u.Usage, ZeroRated: m.classes.zeroRated[u.class]}
 	}
 	return classes
 }

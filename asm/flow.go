@@ -22,6 +22,8 @@ type flow struct {
 	start, end                  int64  // Unix milliseconds; equal where the record gives one time
 	forward, reverse            volume // from the source and to it (RFC 5103)
 
+	layer     layers // of the octets
+	internal  bool   // both sides are users; known once it is mapped
 	estimated bool   // the volumes are scaled from sampled packets
 	user      string // who the record itself says it belongs to; "" for nobody
 	userTo    bool   // that user is at the destination, unless the bindings know better
@@ -49,7 +51,7 @@ func endpoint(a netip.Addr, port uint16) string {
 }
 
 // flowVersion is the first octet of an encoded flow.
-const flowVersion = 2
+const flowVersion = 3
 
 // appendBinary appends what parseFlow reads.
 func (f *flow) appendBinary(b []byte) []byte {
@@ -65,13 +67,14 @@ func (f *flow) appendBinary(b []byte) []byte {
 	}
 	b = appendBool(b, f.estimated)
 	b = appendString(b, f.user)
-	return appendBool(b, f.userTo)
+	b = appendBool(b, f.userTo)
+	return append(b, byte(f.layer))
 }
 
 func parseFlow(data []byte) (f flow, err error) {
 	r := reader{b: data}
 	version := r.octet()
-	if version != 1 && version != flowVersion {
+	if version == 0 || version > flowVersion {
 		r.fail()
 	}
 	f.protocol, f.dscp = r.octet(), r.octet()
@@ -86,6 +89,9 @@ func parseFlow(data []byte) (f flow, err error) {
 	}
 	if version > 1 {
 		f.estimated, f.user, f.userTo = r.bool(), r.string(), r.bool()
+	}
+	if version > 2 {
+		f.layer = layers(r.octet())
 	}
 	return f, r.close()
 }
@@ -109,7 +115,7 @@ const (
 	slotPackets
 	slotReverseOctets
 	slotReversePackets
-	slotLayer2Octets // of these, those that stand beside slotOctets and slotPackets
+	slotOtherOctets // of the other layer; this and the next stand beside slotOctets and slotPackets
 	slotPostOctets
 	slotPostPackets
 	slotEnd
@@ -151,8 +157,9 @@ type plan struct {
 }
 
 // newPlan compiles t for records whose identities begin with prefix.
-func newPlan(t *ipfix.Template, prefix dedup.Hash) *plan {
-	p := &plan{template: t, prefix: prefix.Uint64(t.Fingerprint())}
+// Octets of layer 2 come first if link says so.
+func newPlan(t *ipfix.Template, prefix dedup.Hash, link bool) *plan {
+	p := &plan{template: t, prefix: prefix.Uint64(t.Fingerprint()), counters: counters{link: link}}
 	has := func(ids ...uint16) bool {
 		for _, id := range ids {
 			if _, ok := t.Index(0, id); ok {
@@ -216,6 +223,7 @@ func (p *plan) flow(r ipfix.Record, row *row, exported uint32, f *flow) reason {
 	f.start = min(p.start(row, exported, f.end), f.end)
 	f.forward = volume{row[slotOctets], row[slotPackets]}
 	f.reverse = volume{row[slotReverseOctets], row[slotReversePackets]}
+	f.layer = p.counters.layer
 	if p.counters.alternatives {
 		p.counters.choose(row, f)
 	}

@@ -101,7 +101,7 @@ func TestPlan(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tmpl := must(ipfix.NewTemplate(256, c.fields...))
-			p := newPlan(tmpl, dedup.Key{}.Hash())
+			p := newPlan(tmpl, dedup.Key{}.Hash(), false)
 			if p.timed != c.timed {
 				t.Errorf("timed %v, want %v", p.timed, c.timed)
 			}
@@ -117,7 +117,9 @@ func TestPlan(t *testing.T) {
 			}
 			var r row
 			var got flow
-			if why := p.flow(must(tmpl.Record(octets)), &r, exported, &got); why != c.why || got != c.want {
+			why := p.flow(must(tmpl.Record(octets)), &r, exported, &got)
+			c.want.layer = got.layer // TestLayer's
+			if why != c.why || got != c.want {
 				t.Errorf("flow %+v, %q; want %+v, %q", got, why, c.want, c.why)
 			}
 			back, err := parseFlow(got.appendBinary(nil))
@@ -153,7 +155,7 @@ func TestClasses(t *testing.T) {
 		{6, 0, "198.51.100.1", 10, b.m.class("business"), "business"},
 	} {
 		f := flow{protocol: c.protocol, dscp: c.dscp}
-		got := b.m.classNames[b.m.classes.find(&f, netip.MustParseAddr(c.remote), c.port, c.own)]
+		got := b.m.classNames[b.m.classes.find(&f, netip.MustParseAddr(c.remote), c.port, true, c.own)]
 		if got != c.want {
 			t.Errorf("%+v: class %q", c, got)
 		}

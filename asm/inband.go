@@ -88,6 +88,7 @@ func (m *Module) accountNamed(f *flow, source, destination *users.Holder, key ac
 		own, other = destination, source
 	}
 	n := f.count()
+	f.internal = other != nil
 	s := m.named(f.user, own)
 	if s == nil {
 		return accounted, mirrored
@@ -108,8 +109,20 @@ func (m *Module) accountSide(f *flow, y *tally, to bool, key acct.LedgerKey, n a
 	if to {
 		remote, port, u = f.source, f.sourcePort, usage(f.reverse, f.forward)
 	}
-	m.use(y, m.classes.find(f, remote, port, y.class), u, key, n)
+	// A rule of one direction sees a flow by that in which it went; one that
+	// went in both by each.
+	input := u.InputOctets|u.InputPackets != 0 || u.OutputOctets|u.OutputPackets == 0
+	class := m.classes.find(f, remote, port, input, y.class)
+	if m.classes.directional && input && u.OutputOctets|u.OutputPackets != 0 {
+		if back := m.classes.find(f, remote, port, false, y.class); back != class {
+			in, out := acct.Usage{InputOctets: u.InputOctets, InputPackets: u.InputPackets}, acct.Usage{OutputOctets: u.OutputOctets, OutputPackets: u.OutputPackets}
+			m.use(y, back, out, key, acct.Count{Octets: u.OutputOctets, Packets: u.OutputPackets})
+			u, n = in, acct.Count{Records: n.Records, Octets: u.InputOctets, Packets: u.InputPackets}
+		}
+	}
+	m.use(y, class, u, key, n)
 	y.estimated = y.estimated || f.estimated
+	y.layers |= f.layer
 	if m.tracer != nil {
 		m.traceFlow(y.session, f, u, key, n)
 	}

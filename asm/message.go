@@ -145,7 +145,7 @@ func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow,
 		m.options(set, d)
 		return
 	}
-	p := d.plan(set.Template)
+	p := d.plan(set.Template, m.linkLayer)
 	switch p.useless {
 	case noAddress:
 		m.stats.NotUsage += uint64(set.Records)

@@ -71,8 +71,10 @@ type Module struct {
 
 	settings   Settings
 	configured bool
+	linkLayer  bool // octets of layer 2 are billed
 	classes    classifier
 	classNames []string
+	realms     map[string]*RealmSettings
 	dictionary *dict.Dictionary
 	users      users.Table
 	spans      []users.Span // scratch
@@ -355,6 +357,9 @@ func (m *Module) changeFallback(old string) {
 // retime sets the timers of all sessions anew.
 func (m *Module) retime() {
 	for _, s := range m.sessions.byKey {
+		if s.phase == active {
+			s.midnight = m.midnight(s, m.millis())
+		}
 		if due := m.due(s); due != s.due {
 			m.sessions.timers.set(s, due)
 			m.sessions.touch(s)
@@ -383,6 +388,11 @@ func (m *Module) adopt(s Settings) {
 	}
 	for _, t := range m.totals {
 		m.stats.TotalsForgotten += uint64(t.bound(s.MaxTotals))
+	}
+	m.linkLayer = s.Layer == LayerLink
+	m.realms = make(map[string]*RealmSettings)
+	for i := range s.Realms {
+		m.realms[s.Realms[i].Realm] = &s.Realms[i]
 	}
 	m.classes = newClassifier(s, m.class)
 	m.users.Tolerate(s.UserTolerance.Milliseconds())

@@ -54,6 +54,8 @@ type session struct {
 
 	framed     netip.Prefix     // what the user holds, for the records
 	attributes []acct.Attribute // that the source gave, likewise
+	timeZone   string           // of the user; "" for that of the realm or the settings
+	midnight   int64            // when the user's next day begins, Unix milliseconds; 0 if it does not matter
 
 	sessionID string
 	number    uint32 // of the latest record cut
@@ -183,7 +185,7 @@ func (t *sessions) all() []*session {
 }
 
 // sessionStateVersion is the first octet of an encoded session.
-const sessionStateVersion = 3
+const sessionStateVersion = 4
 
 // appendState appends what a restart needs of s beside its row.
 func (s *session) appendState(b []byte, classNames []string) []byte {
@@ -221,7 +223,9 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 		b = binary.AppendUvarint(b, uint64(a.Vendor))
 		b = appendString(b, string(a.Data))
 	}
-	return b
+	b = append(b, byte(s.layers))
+	b = appendString(b, s.timeZone)
+	return binary.AppendVarint(b, s.midnight)
 }
 
 // restoreSession reads a row; class returns the index of a class's name.
@@ -261,6 +265,9 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 		for range r.count() {
 			s.attributes = append(s.attributes, acct.Attribute{Code: uint32(r.uvarint()), Vendor: uint32(r.uvarint()), Data: []byte(r.string())})
 		}
+	}
+	if version > 3 {
+		s.layers, s.timeZone, s.midnight = layers(r.octet()), r.string(), r.varint()
 	}
 	if s.phase < active || s.phase > ended {
 		r.fail()

@@ -33,17 +33,21 @@ type Settings struct {
 	DestinationRealm string `json:"destination_realm"` // of records whose binding names none; "" leaves it to delivery
 	VendorID         uint32 `json:"vendor_id"`         // of the AVPs of Information Elements; default 32473
 
-	Interval       time.Duration `json:"interval"`                 // of interim records and ledger rows, whole seconds; default 5m
-	Linger         time.Duration `json:"linger"`                   // from a binding's end, and from the session's last flow, to the STOP: the exporter's active timeout and export delay; default 5m30s
-	Late           time.Duration `json:"late"`                     // how long after its STOP a session's late flows are still tied to it; default 24h
-	MaxSessionAge  time.Duration `json:"max_session_age"`          // an older session stops and starts anew; 0 for no limit
-	Wait           time.Duration `json:"wait"`                     // how long an unmapped flow waits before it goes to Fallback; default 1h
-	Fallback       string        `json:"fallback"`                 // user who is accounted what nobody held; "" leaves it suspended
-	Split          Split         `json:"split,omitempty"`          // who gets a flow during which its address changed hands; default SplitEnd
-	UserTolerance  time.Duration `json:"user_tolerance,omitempty"` // how far the clocks of the sources of bindings and of the exporters may differ
-	ClockTolerance time.Duration `json:"clock_tolerance"`          // how far ahead of its arrival a flow may end; default 10m
-	DedupWindow    time.Duration `json:"dedup_window"`             // how far before the newest flow end identities are remembered; default 1h
-	MaxIdentities  int           `json:"max_identities"`           // how many are remembered at most; default 16 Mi
+	Interval       time.Duration   `json:"interval"`                 // of interim records and ledger rows, whole seconds; default 5m
+	Linger         time.Duration   `json:"linger"`                   // from a binding's end, and from the session's last flow, to the STOP: the exporter's active timeout and export delay; default 5m30s
+	Late           time.Duration   `json:"late"`                     // how long after its STOP a session's late flows are still tied to it; default 24h
+	MaxSessionAge  time.Duration   `json:"max_session_age"`          // an older session stops and starts anew; 0 for no limit
+	Wait           time.Duration   `json:"wait"`                     // how long an unmapped flow waits before it goes to Fallback; default 1h
+	Fallback       string          `json:"fallback"`                 // user who is accounted what nobody held; "" leaves it suspended
+	Layer          string          `json:"layer,omitempty"`          // which octets are billed where an exporter counts at several: LayerNetwork, the default, or LayerLink
+	TimeZone       string          `json:"time_zone,omitempty"`      // where days and billing cycles begin, of users without one; "" cuts at no midnight
+	BillingDay     int             `json:"billing_day,omitempty"`    // of the month, on which billing cycles begin, the last if it is shorter; 0 for no cycles
+	Realms         []RealmSettings `json:"realms,omitempty"`         // what is particular to users of some realms
+	Split          Split           `json:"split,omitempty"`          // who gets a flow during which its address changed hands; default SplitEnd
+	UserTolerance  time.Duration   `json:"user_tolerance,omitempty"` // how far the clocks of the sources of bindings and of the exporters may differ
+	ClockTolerance time.Duration   `json:"clock_tolerance"`          // how far ahead of its arrival a flow may end; default 10m
+	DedupWindow    time.Duration   `json:"dedup_window"`             // how far before the newest flow end identities are remembered; default 1h
+	MaxIdentities  int             `json:"max_identities"`           // how many are remembered at most; default 16 Mi
 
 	Exporters  []ExporterSettings `json:"exporters,omitempty"`
 	MaxTotals  int                `json:"max_totals"`        // flows per exporter whose total counters are remembered; default 262144
@@ -65,14 +69,38 @@ type ExporterSettings struct {
 	Sampling uint32 `json:"sampling,omitempty"` // each packet seen stands for so many, whatever the exporter says; 0 leaves it to the exporter
 }
 
+// Values of Settings.Layer.
+const (
+	LayerNetwork = "network" // from the IP header on
+	LayerLink    = "link"    // with the frame's header
+)
+
+// RealmSettings are those of the users of one realm: roaming partners'.
+type RealmSettings struct {
+	Realm        string `json:"realm"`
+	TimeZone     string `json:"time_zone,omitempty"`
+	OperatorName string `json:"operator_name,omitempty"` // Operator-Name (RFC 5580, Section 4.1) of their records, with its namespace: 1visited.example
+	Agreement    string `json:"agreement,omitempty"`     // name of the roaming agreement that their records are made under
+}
+
+// Directions of a Class.
+const (
+	DirectionInput  = "input"  // from the user
+	DirectionOutput = "output" // to the user
+)
+
 // A Class names the usage that its rule matches. Every condition that is set
 // must hold.
 type Class struct {
 	Name      string         `json:"name"`
-	Prefixes  []netip.Prefix `json:"prefixes,omitempty"`  // the far side's address is in one of them
-	DSCP      []uint8        `json:"dscp,omitempty"`      // 0 to 63
-	Protocols []uint8        `json:"protocols,omitempty"` // IP protocol numbers
-	Ports     []PortRange    `json:"ports,omitempty"`     // the far side's port is in one of them
+	Prefixes  []netip.Prefix `json:"prefixes,omitempty"`   // the far side's address is in one of them
+	DSCP      []uint8        `json:"dscp,omitempty"`       // 0 to 63
+	Protocols []uint8        `json:"protocols,omitempty"`  // IP protocol numbers
+	Ports     []PortRange    `json:"ports,omitempty"`      // the far side's port is in one of them
+	Direction string         `json:"direction,omitempty"`  // DirectionInput or DirectionOutput; "" for both
+	Multicast bool           `json:"multicast,omitempty"`  // the far side's address is one of a group
+	Internal  bool           `json:"internal,omitempty"`   // the far side is a user too
+	ZeroRated bool           `json:"zero_rated,omitempty"` // no condition: the usage is to cost nothing
 }
 
 // A PortRange holds the ports from First to Last, both included.
@@ -155,7 +183,16 @@ func (s Settings) Validate() error {
 			return bad("in_band: %w", err)
 		}
 	}
+	if s.Layer != "" && s.Layer != LayerNetwork && s.Layer != LayerLink {
+		return bad("layer %q: want %q or %q", s.Layer, LayerNetwork, LayerLink)
+	}
+	if err := s.validateBilling(); err != nil {
+		return bad("%w", err)
+	}
 	for i, c := range s.Classes {
+		if c.Direction != "" && c.Direction != DirectionInput && c.Direction != DirectionOutput {
+			return bad("classes[%d] %q: direction %q: want %q or %q", i, c.Name, c.Direction, DirectionInput, DirectionOutput)
+		}
 		if c.Name == "" || len(c.Name) > maxName {
 			return bad("classes[%d]: name %q: want 1 to %d octets", i, c.Name, maxName)
 		}

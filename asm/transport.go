@@ -121,10 +121,10 @@ const (
 )
 
 // plan returns the plan of a Template.
-func (d *domain) plan(t *ipfix.Template) *plan {
+func (d *domain) plan(t *ipfix.Template, link bool) *plan {
 	p := d.plans[t]
-	if p == nil {
-		p = newPlan(t, d.prefix)
+	if p == nil || p.counters.link != link {
+		p = newPlan(t, d.prefix, link)
 		p.refiner.bind(d.totals, t)
 		d.plans[t] = p
 	}

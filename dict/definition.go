@@ -30,17 +30,19 @@ var structural = []definition{
 	{Code: EnterpriseNumber, Name: "Enterprise-Number", Type: Unsigned32},
 	{Code: ElementID, Name: "Element-Id", Type: Unsigned32},
 	{Code: ElementOctets, Name: "Element-Octets", Type: OctetString},
-	{Code: ClassUsage, Name: "Class-Usage", Type: Grouped, Members: []string{"Class-Name", "Accounting-Input-Octets", "Accounting-Output-Octets", "Accounting-Input-Packets", "Accounting-Output-Packets"}},
+	{Code: ClassUsage, Name: "Class-Usage", Type: Grouped, Members: []string{"Class-Name", "Accounting-Input-Octets", "Accounting-Output-Octets", "Accounting-Input-Packets", "Accounting-Output-Packets", "Zero-Rated"}},
 	{Code: ClassName, Name: "Class-Name", Type: UTF8String},
 	{Code: IntervalStart, Name: "Interval-Start", Type: Unsigned64},
 	{Code: IntervalEnd, Name: "Interval-End", Type: Unsigned64},
 	{Code: EventTime, Name: "Event-Time", Type: Unsigned64},
 	{Code: SessionDuration, Name: "Session-Duration", Type: Unsigned64},
-	{Code: OctetLayer, Name: "Octet-Layer", Type: Enumerated, Values: []value{{LayerIP, "IP"}}},
+	{Code: OctetLayer, Name: "Octet-Layer", Type: Enumerated, Values: []value{{LayerLink, "LINK"}, {LayerIP, "IP"}}},
 	{Code: UsageEstimated, Name: "Usage-Estimated", Type: Enumerated, Values: []value{{Measured, "MEASURED"}, {Estimated, "ESTIMATED"}}},
 	{Code: RecordPart, Name: "Record-Part", Type: Unsigned32},
 	{Code: RecordParts, Name: "Record-Parts", Type: Unsigned32},
 	{Code: ExporterName, Name: "Exporter-Name", Type: UTF8String},
+	{Code: RoamingAgreement, Name: "Roaming-Agreement", Type: UTF8String},
+	{Code: ZeroRated, Name: "Zero-Rated", Type: Enumerated, Values: []value{{Charged, "CHARGED"}, {Free, "FREE"}}},
 }
 
 // base are the AVPs of the base protocol that a record is made of. Every

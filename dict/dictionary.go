@@ -67,9 +67,22 @@ const (
 	ExporterName    = structuralBase + 26 // UTF8String: whose flow record it is, as the node's books have it
 )
 
-// Values of Octet-Layer.
+// AVP codes of the vendor that say what usage costs.
 const (
-	LayerIP = 3 // IP header and payload
+	RoamingAgreement = structuralBase + 40 // UTF8String: name of the agreement that a record is made under
+	ZeroRated        = structuralBase + 41 // Enumerated: whether the usage of a class is to cost nothing
+)
+
+// Values of Octet-Layer. An absent AVP means that nobody knows.
+const (
+	LayerLink = 2 // the frame's header too
+	LayerIP   = 3 // IP header and payload
+)
+
+// Values of Zero-Rated. An absent AVP means Charged.
+const (
+	Charged = 0
+	Free    = 1
 )
 
 // Values of Usage-Estimated. An absent AVP means Measured.

@@ -97,7 +97,9 @@ func (d *Dictionary) AppendRecord(b []byte, r *acct.Record, o Options) []byte {
 	if seconds*time.Second != r.SessionTime || seconds < 0 || seconds > math.MaxUint32 {
 		b = avp.AppendUint64(b, SessionDuration, d.vendor, 0, uint64(r.SessionTime.Milliseconds()))
 	}
-	b = avp.AppendUint32(b, OctetLayer, d.vendor, 0, LayerIP)
+	if r.Layer != acct.LayerUnknown {
+		b = avp.AppendUint32(b, OctetLayer, d.vendor, 0, uint32(r.Layer))
+	}
 	if r.Estimated {
 		b = avp.AppendUint32(b, UsageEstimated, d.vendor, 0, Estimated)
 	}
@@ -134,6 +136,9 @@ func (d *Dictionary) appendClass(b []byte, c *acct.ClassUsage) []byte {
 	}
 	if c.OutputPackets != 0 {
 		b = avp.AppendUint64(b, avp.AccountingOutputPackets, 0, 0, c.OutputPackets)
+	}
+	if c.ZeroRated {
+		b = avp.AppendUint32(b, ZeroRated, d.vendor, 0, Free)
 	}
 	avp.End(b, group)
 	return b
@@ -386,6 +391,10 @@ func (p *recordParser) own(a avp.AVP) (err error) {
 		var n uint32
 		n, err = a.Uint32()
 		r.Estimated = n == Estimated
+	case OctetLayer:
+		var n uint32
+		n, err = a.Uint32()
+		r.Layer = acct.Layer(min(n, math.MaxUint8))
 	case RecordPart:
 		r.Part, err = uint16Of(a)
 	case RecordParts:
@@ -409,6 +418,12 @@ func (d *Dictionary) parseClass(group avp.AVP) (c acct.ClassUsage, err error) {
 			return c, err
 		case a.Is(ClassName, d.vendor):
 			c.Class = string(a.Data)
+		case a.Is(ZeroRated, d.vendor):
+			n, err := a.Uint32()
+			if err != nil {
+				return c, err
+			}
+			c.ZeroRated = n == Free
 		default:
 			if err := parseUsage(&c.Usage, a); err != nil {
 				return c, err

@@ -25,8 +25,8 @@ func interim() acct.Record {
 		MultiSessionID: "asm.isp.example;1790000000;7", User: "alice@isp.example",
 		Framed: netip.MustParsePrefix("192.0.2.12/32"),
 		Start:  at.Add(-5 * time.Minute), End: at, Event: at.Add(250 * time.Millisecond),
-		SessionTime: 20 * time.Minute,
-		Usage:       acct.Usage{InputOctets: 120868, OutputOctets: 5_310_364, InputPackets: 1200, OutputPackets: 4100},
+		SessionTime: 20 * time.Minute, Layer: acct.LayerNetwork,
+		Usage: acct.Usage{InputOctets: 120868, OutputOctets: 5_310_364, InputPackets: 1200, OutputPackets: 4100},
 		Classes: []acct.ClassUsage{
 			{Class: "default", Usage: acct.Usage{InputOctets: 868, OutputOctets: 364, InputPackets: 200, OutputPackets: 100}},
 			{Class: "voice", Usage: acct.Usage{InputOctets: 120000, OutputOctets: 5_310_000, InputPackets: 1000, OutputPackets: 4000}},
@@ -65,6 +65,7 @@ func drawRecord(t *rapid.T) acct.Record {
 		Start: at.Draw(t, "start"), End: at.Draw(t, "end"), Event: at.Draw(t, "event"),
 		SessionTime: span.Draw(t, "span"), Usage: usage.Draw(t, "usage"),
 		Estimated: rapid.Bool().Draw(t, "estimated"),
+		Layer:     rapid.SampledFrom([]acct.Layer{acct.LayerUnknown, acct.LayerLink, acct.LayerNetwork}).Draw(t, "layer"),
 	}
 	switch rapid.IntRange(0, 2).Draw(t, "framed") {
 	case 1:

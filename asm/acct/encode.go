@@ -9,7 +9,7 @@ import (
 
 // recordVersion is the first octet of an encoded Record. Version 1 ended at
 // Parts, version 2 at Corrects; they are still read.
-const recordVersion = 3
+const recordVersion = 5
 
 // ErrCorrupt says that an encoded value of this package can't be read.
 var ErrCorrupt = errors.New("corrupt encoding")
@@ -54,6 +54,13 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 		b = appendString(b, string(a.Data))
 	}
 	b = appendString(b, string(r.Received))
+	for _, c := range r.Classes {
+		var free byte
+		if c.ZeroRated {
+			free = 1
+		}
+		b = append(b, free)
+	}
 	if r.Corrects == nil {
 		return append(b, 0), nil
 	}
@@ -118,7 +125,7 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 	} else if n > 0 {
 		out.Classes = make([]ClassUsage, n)
 		for i := range out.Classes {
-			out.Classes[i] = ClassUsage{d.string(), d.usage()}
+			out.Classes[i] = ClassUsage{Class: d.string(), Usage: d.usage()}
 		}
 	}
 	out.Estimated = d.octet() == 1
@@ -139,6 +146,11 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 		if v >= 3 {
 			if received := d.string(); received != "" {
 				out.Received = []byte(received)
+			}
+		}
+		if v >= 5 {
+			for i := range out.Classes {
+				out.Classes[i].ZeroRated = d.octet() == 1
 			}
 		}
 		if d.octet() == 1 {

@@ -51,6 +51,7 @@ func (u Usage) Plus(v Usage) Usage {
 type ClassUsage struct {
 	Class string `json:"class"`
 	Usage
+	ZeroRated bool `json:"zero_rated,omitempty"` // it is to cost nothing
 }
 
 // A Layer says which octets of a packet are counted. The numbers are stored.
