@@ -4,6 +4,7 @@
 package users
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -138,4 +139,11 @@ func fromMilli(ms int64) time.Time {
 		return time.Time{}
 	}
 	return time.UnixMilli(ms).UTC()
+}
+
+// compareBindings orders bindings by all that tells them apart.
+func compareBindings(a, b Binding) int {
+	return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.VRF, b.VRF), a.From.Compare(b.From), cmp.Compare(a.User, b.User),
+		cmp.Compare(a.Ports, b.Ports), a.Until.Compare(b.Until), cmp.Compare(a.Realm, b.Realm), cmp.Compare(a.MultiSession, b.MultiSession),
+		cmp.Compare(a.Class, b.Class), cmp.Compare(a.TimeZone, b.TimeZone), cmp.Compare(a.Attributes, b.Attributes))
 }

@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"meter/pcap":       {},
 	"asm/users":        {},
 	"asm/users/radius": {"asm/users", "internal/crashpoint"},
+	"asm/users/sql":    {"asm/users"},
 	"asm":              {"ipfix", "ipfix/ack", "dict", "dedup", "asm/acct", "asm/users"},
 	"spool":            {"asm/acct", "internal/crashpoint"},
 	"aaaclient/peer":   {"dict/avp"},
@@ -38,6 +39,7 @@ var mayImport = map[string][]string{
 	"internal/certtest":   {},
 	"internal/crashpoint": {},
 	"internal/iegen":      {},
+	"internal/pgtest":     {},
 	"internal/powerloss":  {},
 	"internal/sim":        {"ipfix", "asm", "asm/acct", "asm/users", "dict", "dict/avp", "spool", "aaaclient", "aaaclient/peer"},
 

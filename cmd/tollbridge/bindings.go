@@ -24,7 +24,7 @@ func (b *bindings) put() error {
 	for _, f := range b.files {
 		all = append(all, f.Bindings...)
 	}
-	return b.journal.users(time.Now(), all)
+	return b.journal.users(time.Now(), "files", all)
 }
 
 // watch journals the bindings anew whenever file i changes. A file with errors

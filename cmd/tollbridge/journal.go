@@ -76,8 +76,9 @@ func (j journal) begin(at time.Time, s asm.Settings) error {
 	return err
 }
 
-func (j journal) users(at time.Time, list []users.Binding) error {
-	_, err := j.Append(acct.EntryUsers, at.UnixNano(), 0, users.AppendList(nil, "files", list))
+// users notes all bindings of a source, in place of those it gave before.
+func (j journal) users(at time.Time, source string, list []users.Binding) error {
+	_, err := j.Append(acct.EntryUsers, at.UnixNano(), 0, users.AppendList(nil, source, list))
 	return err
 }
 

@@ -121,7 +121,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge("exporter_clock_offset_seconds", "How far the exporter's clock is behind arrival, at the least of a minute.", c.Offset.Seconds(), "exporter", c.Exporter)
 	}
 
-	m.b.sources.collect(counter)
+	m.b.sources.collect(counter, gauge)
 
 	o := m.b.spool.Outbox().Stats()
 	gauge("outbox_pending", "Accounting records not settled yet.", float64(o.Pending))

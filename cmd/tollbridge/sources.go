@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -11,18 +13,37 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 	"tollbridge/asm/users/radius"
+	"tollbridge/asm/users/sql"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/spool"
 )
 
 // sources are where user bindings come from besides files.
 type sources struct {
+	journal     journal
 	radius      *radius.Server // nil without clients
 	radiusConns []*net.UDPConn
+	databases   []*sql.Source
 }
 
 // openSources opens what the configuration names.
 func (b *bridge) openSources() error {
+	b.sources.journal = b.journal
+	if err := b.openRADIUS(); err != nil {
+		return err
+	}
+	for i, c := range b.cfg.Users.SQL {
+		s, err := newDatabase(i, c, b.log)
+		if err != nil {
+			return err
+		}
+		b.sources.databases = append(b.sources.databases, s)
+	}
+	return nil
+}
+
+// openRADIUS opens the RADIUS server and its sockets, if it has a client.
+func (b *bridge) openRADIUS() error {
 	r := b.cfg.Users.RADIUS
 	if len(r.Clients) == 0 {
 		return nil
@@ -48,17 +69,51 @@ func (b *bridge) openSources() error {
 	return nil
 }
 
+// newDatabase returns database i of the configuration.
+func newDatabase(i int, c config.SQL, log *slog.Logger) (*sql.Source, error) {
+	var password []byte
+	if c.Password != (config.Secret{}) {
+		var err error
+		if password, err = c.Password.Load(); err != nil {
+			return nil, fmt.Errorf("users.sql[%d].password: %w", i, err)
+		}
+	}
+	s, err := sql.New(sql.Config{
+		Name: c.Name, Connect: c.Connect, Password: password,
+		Query: c.Query, Interval: c.Interval, Channel: c.Channel, Log: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("users.sql[%d]: %w", i, err)
+	}
+	return s, nil
+}
+
 // run takes bindings until ctx ends.
 func (s *sources) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, conn := range s.radiusConns {
 		g.Go(func() error { return s.radius.Serve(ctx, conn) })
 	}
+	for _, db := range s.databases {
+		g.Go(func() error {
+			// What it gave before a restart counts until it answers.
+			return db.Run(ctx, func(f users.File) error {
+				return s.journal.users(time.Now(), "sql:"+db.Name(), f.Bindings)
+			})
+		})
+	}
 	return g.Wait()
 }
 
 // collect tells metrics what the sources count.
-func (s *sources) collect(counter func(name, help string, value uint64, labels ...string)) {
+func (s *sources) collect(counter func(name, help string, value uint64, labels ...string), gauge func(name, help string, value float64, labels ...string)) {
+	for _, db := range s.databases {
+		stats := db.Stats()
+		counter("sql_queries_total", "Queries that gave all bindings of a database.", stats.Queries, "database", db.Name())
+		counter("sql_failures_total", "Attempts that gave none.", stats.Failures, "database", db.Name())
+		gauge("sql_bindings", "Bindings of the latest answer.", float64(stats.Bindings), "database", db.Name())
+		gauge("sql_failing", "1 while the latest attempt failed.", truth(stats.Failing), "database", db.Name())
+	}
 	if s.radius == nil {
 		return
 	}
@@ -85,11 +140,13 @@ func (s *sources) collect(counter func(name, help string, value uint64, labels .
 
 // checkSources reports what openSources would, but opens nothing.
 func checkSources(c config.Config) error {
-	if len(c.Users.RADIUS.Clients) == 0 {
-		return nil
-	}
 	_, err := radiusConfig(c.Users.RADIUS)
-	return err
+	errs := []error{err}
+	for i, s := range c.Users.SQL {
+		_, err := newDatabase(i, s, nil)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // radiusConfig reads the secrets, too.

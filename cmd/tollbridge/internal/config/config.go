@@ -90,6 +90,7 @@ type Users struct {
 	InBandIdle time.Duration `yaml:"inBandIdle"`
 
 	RADIUS RADIUS `yaml:"radius"`
+	SQL    []SQL  `yaml:"sql"`
 }
 
 // Accounting turns flow records into accounting records.
