@@ -17,17 +17,19 @@ import (
 // A Command is what an operator orders: the data of an acct.EntryCommand. So
 // it is carried out at the same place whenever the journal is read.
 type Command struct {
-	What   string `json:"what"`   // ReleaseFlows, RejectFlows
+	What   string `json:"what"`   // ReleaseFlows, RejectFlows, AdjustUsage
 	By     string `json:"by"`     // who orders it
 	Reason string `json:"reason"` // why
 
-	Flows Selection `json:"flows,omitzero"`
+	Flows  Selection    `json:"flows,omitzero"`
+	Adjust []Adjustment `json:"adjust,omitempty"`
 }
 
 // What Commands order.
 const (
 	ReleaseFlows = "release" // suspended flows are accounted as if they were new
 	RejectFlows  = "reject"  // suspended flows are given up
+	AdjustUsage  = "adjust"  // what users were charged is corrected
 )
 
 // A Selection names suspended flows: those that all of its conditions hold for.
@@ -62,8 +64,18 @@ func (c *Command) Validate() error {
 			return bad("flows: want IDs, an exporter, a reason of suspense, or all")
 		}
 		return nil
+	case AdjustUsage:
+		if n := len(c.Adjust); n == 0 || n > maxAdjustments {
+			return bad("adjust: %d corrections: want 1 to %d", n, maxAdjustments)
+		}
+		for i := range c.Adjust {
+			if err := c.Adjust[i].validate(); err != nil {
+				return bad("adjust[%d]: %w", i, err)
+			}
+		}
+		return nil
 	}
-	return bad("want %q or %q", ReleaseFlows, RejectFlows)
+	return bad("want %q, %q or %q", ReleaseFlows, RejectFlows, AdjustUsage)
 }
 
 // AppendBinary appends the data of an acct.EntryCommand.
@@ -125,9 +137,13 @@ func (m *Module) command(ctx context.Context, e acct.Entry) error {
 		return nil
 	}
 	d := acct.Decision{Position: e.Position, At: e.Time, By: c.By, What: c.What, Reason: c.Reason}
-	slices.Sort(c.Flows.IDs)
-	d.On = c.Flows.String()
-	d.Count, err = m.decide(ctx, e, &c)
+	if c.What == AdjustUsage {
+		d.Count, d.On = m.adjust(&c)
+	} else {
+		slices.Sort(c.Flows.IDs)
+		d.On = c.Flows.String()
+		d.Count, err = m.decide(ctx, e, &c)
+	}
 	m.decisions = append(m.decisions, d)
 	m.log.Info("an operator's command was carried out", "what", d.What, "by", d.By, "on", d.On, "records", d.Count.Records, "octets", d.Count.Octets)
 	return err

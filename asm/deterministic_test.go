@@ -135,6 +135,10 @@ func (x *traffic) decide() {
 	c.Flows.Exporter = rapid.SampledFrom([]string{"", "", "west"}).Draw(x.rt, "whose")
 	c.Flows.IDs = rapid.SliceOfN(rapid.Uint64Range(1, 9), 0, 3).Draw(x.rt, "ids")
 	c.Flows.All = true
+	if rapid.IntRange(0, 3).Draw(x.rt, "adjust") == 0 {
+		c.What = AdjustUsage
+		c.Adjust = []Adjustment{{SessionID: "a;1;2", Credit: true, User: "ann", Usage: acct.Usage{InputOctets: uint64(len(x.j.entries) + 1)}}}
+	}
 	x.entry(acct.EntryCommand, 0, must(c.AppendBinary(nil)))
 }
 

@@ -219,7 +219,9 @@ func audit(t tb, s *modelStore) books {
 	for _, r := range s.records {
 		for _, share := range r.Shares {
 			held[share.LedgerKey] = held[share.LedgerKey].Plus(share.Count)
-			sum.cut = sum.cut.Plus(share.Count)
+			if r.Corrects == nil {
+				sum.cut = sum.cut.Plus(share.Count)
+			}
 		}
 	}
 	waiting := map[acct.LedgerKey]acct.Count{}
@@ -250,6 +252,9 @@ func audit(t tb, s *modelStore) books {
 		}
 		delete(held, key)
 		delete(waiting, key)
+		if key.Exporter == acct.CreditBook || key.Exporter == acct.DebitBook {
+			continue // they have sums of their own
+		}
 		for _, c := range []struct{ to, add *acct.Count }{
 			{&sum.Received, &l.Received}, {&sum.Mirrored, &l.Mirrored}, {&sum.Accounted, &l.Accounted},
 			{&sum.Duplicate, &l.Duplicate}, {&sum.Suspended, &suspended},

@@ -43,6 +43,11 @@ var structural = []definition{
 	{Code: ExporterName, Name: "Exporter-Name", Type: UTF8String},
 	{Code: RoamingAgreement, Name: "Roaming-Agreement", Type: UTF8String},
 	{Code: ZeroRated, Name: "Zero-Rated", Type: Enumerated, Values: []value{{Charged, "CHARGED"}, {Free, "FREE"}}},
+	{Code: Correction, Name: "Correction", Type: Grouped, Members: []string{"Corrected-Session", "Corrected-Number", "Correction-Direction", "Correction-Reason"}},
+	{Code: CorrectedSession, Name: "Corrected-Session", Type: UTF8String},
+	{Code: CorrectedNumber, Name: "Corrected-Number", Type: Unsigned32},
+	{Code: CorrectionDirection, Name: "Correction-Direction", Type: Enumerated, Values: []value{{Debit, "DEBIT"}, {Credit, "CREDIT"}}},
+	{Code: CorrectionReason, Name: "Correction-Reason", Type: UTF8String},
 }
 
 // base are the AVPs of the base protocol that a record is made of. Every

@@ -65,6 +65,18 @@ const (
 	RecordPart      = structuralBase + 24 // Unsigned32: which of Record-Parts this is, from 1
 	RecordParts     = structuralBase + 25 // Unsigned32
 	ExporterName    = structuralBase + 26 // UTF8String: whose flow record it is, as the node's books have it
+
+	Correction          = structuralBase + 32 // Grouped: which record this one corrects, and how
+	CorrectedSession    = structuralBase + 33 // UTF8String: the Session-Id of that
+	CorrectedNumber     = structuralBase + 34 // Unsigned32: its Accounting-Record-Number
+	CorrectionDirection = structuralBase + 35 // Enumerated: whether the usage is to be added or taken away
+	CorrectionReason    = structuralBase + 36 // UTF8String: why, for people
+)
+
+// Values of Correction-Direction.
+const (
+	Debit  = 0 // the usage is to be added to what the user was charged
+	Credit = 1 // it is to be taken away
 )
 
 // AVP codes of the vendor that say what usage costs.

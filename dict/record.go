@@ -107,6 +107,9 @@ func (d *Dictionary) AppendRecord(b []byte, r *acct.Record, o Options) []byte {
 		b = avp.AppendUint32(b, RecordPart, d.vendor, 0, uint32(r.Part))
 		b = avp.AppendUint32(b, RecordParts, d.vendor, 0, uint32(r.Parts))
 	}
+	if r.Corrects != nil {
+		b = d.appendCorrection(b, r.Corrects)
+	}
 	for i := range r.Classes {
 		b = d.appendClass(b, &r.Classes[i])
 	}
@@ -405,6 +408,8 @@ func (p *recordParser) own(a avp.AVP) (err error) {
 			return err
 		}
 		r.Classes = append(r.Classes, c)
+	case Correction:
+		r.Corrects, err = p.d.parseCorrection(a)
 	case Flow, FlowFragment, ExporterName:
 		r.Flow = a.Append(r.Flow)
 	}

@@ -81,6 +81,12 @@ func drawRecord(t *rapid.T) acct.Record {
 	if rapid.Bool().Draw(t, "parts") {
 		r.Part, r.Parts = rapid.Uint16().Draw(t, "part"), rapid.Uint16().Draw(t, "parts")
 	}
+	if rapid.Bool().Draw(t, "corrects") {
+		r.Corrects = &acct.Correction{
+			SessionID: text.Draw(t, "corrected"), Number: rapid.Uint32().Draw(t, "corrected number"),
+			Credit: rapid.Bool().Draw(t, "credit"), Reason: text.Draw(t, "reason"),
+		}
+	}
 	if rapid.Bool().Draw(t, "flow") {
 		template, record := drawFlow(t)
 		var err error
@@ -237,6 +243,10 @@ func TestParseRecordRefuses(t *testing.T) {
 			avp.AppendUint32(nil, RecordPart, DefaultVendor, 0, 65536)},
 		{"an AVP Length beyond the message (7.1.5)", with([]byte{0, 0, 0, 1, 0x40, 0, 1, 0}), avp.ErrLength, avp.ResultInvalidAVPLength,
 			avp.AppendString(nil, avp.UserName, 0, m, "")},
+		{"a Correction without a direction", with(avp.Append(nil, Correction, DefaultVendor, 0, nil)), avp.ErrValue, avp.ResultInvalidAVPValue,
+			avp.Append(nil, Correction, DefaultVendor, 0, nil)},
+		{"a Correction in no known direction", with(avp.Append(nil, Correction, DefaultVendor, 0, avp.AppendUint32(nil, CorrectionDirection, DefaultVendor, 0, 2))),
+			avp.ErrValue, avp.ResultInvalidAVPValue, avp.Append(nil, Correction, DefaultVendor, 0, avp.AppendUint32(nil, CorrectionDirection, DefaultVendor, 0, 2))},
 		{"a malformed Class-Usage", with(avp.Append(nil, ClassUsage, DefaultVendor, 0, []byte{1, 2, 3, 4})), avp.ErrTruncated, avp.ResultInvalidAVPLength,
 			avp.Append(nil, ClassUsage, DefaultVendor, 0, nil)},
 	} {

@@ -15,8 +15,10 @@ import (
 type Books struct {
 	Balanced bool     `json:"balanced"`
 	Problems []string `json:"problems,omitempty"` // what does not balance, naming the row
-	Total    Sums     `json:"total"`
-	Rows     []Row    `json:"rows"` // by exporter, domain and interval
+	Total    Sums     `json:"total"`              // of exporters' data
+	Credits  Sums     `json:"credits"`            // corrections that take usage away
+	Debits   Sums     `json:"debits"`             // corrections that add usage
+	Rows     []Row    `json:"rows"`               // by exporter, domain and interval
 }
 
 // A Row is one exporter, Observation Domain and interval of arrival.
@@ -234,7 +236,14 @@ func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
 	slices.SortFunc(out.Rows, func(a, b Row) int { return compareKeys(a.key(), b.key()) })
 	slices.Sort(out.Problems)
 	for i := range out.Rows {
-		out.Total.add(&out.Rows[i].Sums)
+		switch row := &out.Rows[i]; row.Exporter {
+		case acct.CreditBook:
+			out.Credits.add(&row.Sums)
+		case acct.DebitBook:
+			out.Debits.add(&row.Sums)
+		default:
+			out.Total.add(&row.Sums)
+		}
 	}
 	out.Balanced = len(out.Problems) == 0
 	return out, nil

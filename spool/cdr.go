@@ -230,21 +230,26 @@ func (w *writer) cdrsOf(keys []int64) (map[int64][]storedCDR, error) {
 }
 
 func (w *writer) addConflict(first int64, cdr *acct.CDR) error {
-	return w.exec("INSERT INTO conflict (first, times, "+cdrColumns+`) VALUES (?, 1, ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+	return w.exec("INSERT INTO conflict (first, times, "+cdrColumns+`) VALUES (?, 1, ?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (first, content) DO UPDATE SET times = times + 1`, append([]any{first}, cdrValues(cdr)...)...)
 }
 
 const (
 	cdrColumns = `session_id, number, type, user_name, input_octets, output_octets, input_packets, output_packets,
-	session_time, event, at, multi_session_id, origin_host, origin_realm, retransmitted, content, avps`
-	cdrColumnCount = 17
+	session_time, event, at, multi_session_id, origin_host, origin_realm, retransmitted, content, avps,
+	corrects, corrects_number, credit, reason`
+	cdrColumnCount = 21
 )
 
 func cdrValues(c *acct.CDR) []any {
+	var corrects acct.Correction
+	if c.Corrects != nil {
+		corrects = *c.Corrects
+	}
 	return []any{c.SessionID, int64(c.Number), int64(c.Type), c.User,
 		integer(c.Usage.InputOctets), integer(c.Usage.OutputOctets), integer(c.Usage.InputPackets), integer(c.Usage.OutputPackets),
 		c.SessionTime.Milliseconds(), unixMilli(c.Event), unixMilli(c.At), c.MultiSessionID, c.OriginHost, c.OriginRealm,
-		c.Retransmitted, c.Content[:], notNil(c.AVPs)}
+		c.Retransmitted, c.Content[:], notNil(c.AVPs), corrects.SessionID, int64(corrects.Number), corrects.Credit, corrects.Reason}
 }
 
 // unixMilli returns t in milliseconds, the zero time as 0.
@@ -266,11 +271,16 @@ func fromMilli(ms int64) time.Time {
 func scanCDR(rows *sql.Rows, c *acct.CDR, to ...any) error {
 	var milli, event, at int64
 	var content sql.RawBytes
+	var corrects acct.Correction
 	err := rows.Scan(append(to, &c.SessionID, &c.Number, &c.Type, &c.User,
 		&c.Usage.InputOctets, &c.Usage.OutputOctets, &c.Usage.InputPackets, &c.Usage.OutputPackets,
-		&milli, &event, &at, &c.MultiSessionID, &c.OriginHost, &c.OriginRealm, &c.Retransmitted, &content, &c.AVPs)...)
+		&milli, &event, &at, &c.MultiSessionID, &c.OriginHost, &c.OriginRealm, &c.Retransmitted, &content, &c.AVPs,
+		&corrects.SessionID, &corrects.Number, &corrects.Credit, &corrects.Reason)...)
 	if err != nil {
 		return err
+	}
+	if corrects != (acct.Correction{}) {
+		c.Corrects = &corrects
 	}
 	c.SessionTime = time.Duration(milli) * time.Millisecond
 	c.Event, c.At = fromMilli(event), fromMilli(at)

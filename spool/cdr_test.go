@@ -61,13 +61,17 @@ func TestCDRs(t *testing.T) {
 	outcomes(store(t, c, again, cdr("a;1;1", 1, acct.Interim, "alice", 11), cdr("a;1;1", 2, acct.Stop, "alice", 30), cdr("a;1;1", 2, acct.Stop, "alice", 30)),
 		acct.Duplicate, acct.Conflict, acct.Stored, acct.Duplicate)
 	outcomes(store(t, c, cdr("a;1;1", 1, acct.Interim, "alice", 11), cdr("a;1;3", 0, acct.Event, "bob", 5)), acct.Conflict, acct.Stored)
+	credit, debit := cdr("a;1;4", 0, acct.Event, "bob", 5), cdr("a;1;5", 0, acct.Event, "bob", 1)
+	credit.Corrects = &acct.Correction{SessionID: "a;1;3", Credit: true, Reason: "not bob's"}
+	debit.Corrects = &acct.Correction{SessionID: "a;1;2", Number: 7}
+	outcomes(store(t, c, credit, debit), acct.Stored, acct.Stored)
 
 	check := func(c *CDRs) {
 		t.Helper()
 		totals, err := c.Totals(t.Context())
 		want := []UserTotal{
-			{"alice", 1, 3, acct.Usage{InputOctets: 30, OutputPackets: 1}},
-			{"bob", 0, 2, acct.Usage{InputOctets: 12, OutputPackets: 2}},
+			{User: "alice", Sessions: 1, Records: 3, Usage: acct.Usage{InputOctets: 30, OutputPackets: 1}},
+			{User: "bob", Records: 4, Usage: acct.Usage{InputOctets: 13, OutputPackets: 3}, Credited: acct.Usage{InputOctets: 5, OutputPackets: 1}},
 		}
 		if err != nil || !reflect.DeepEqual(totals, want) {
 			t.Errorf("totals %+v, %v\nwant %+v", totals, err, want)
@@ -75,6 +79,9 @@ func TestCDRs(t *testing.T) {
 		list, err := c.List(t.Context(), CDRFilter{User: "alice", Limit: 2})
 		if err != nil || len(list) != 2 || !reflect.DeepEqual(list[0], StoredCDR{1, first}) {
 			t.Errorf("list %+v, %v\nwant first %+v", list, err, first)
+		}
+		if list, err := c.List(t.Context(), CDRFilter{Session: "a;1;4"}); err != nil || len(list) != 1 || !reflect.DeepEqual(list[0].CDR, credit) {
+			t.Errorf("list %+v, %v\nwant %+v", list, err, credit)
 		}
 		if list, err := c.List(t.Context(), CDRFilter{Session: "a;1;1", After: 1}); err != nil || len(list) != 2 {
 			t.Errorf("list %+v, %v", list, err)
@@ -84,7 +91,7 @@ func TestCDRs(t *testing.T) {
 			t.Errorf("conflicts %+v, %v", conflicts, err)
 		}
 		stored, duplicates, conflicting, err := c.Counts(t.Context())
-		if stored != 5 || duplicates != 2 || conflicting != 2 || err != nil {
+		if stored != 7 || duplicates != 2 || conflicting != 2 || err != nil {
 			t.Errorf("counts %d %d %d, %v", stored, duplicates, conflicting, err)
 		}
 	}

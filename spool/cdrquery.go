@@ -32,12 +32,14 @@ type CDRConflict struct {
 }
 
 // A UserTotal sums up what a user's CDRs claim: the latest cumulative record
-// of each session, and every EVENT record.
+// of each session, and every EVENT record. Usage less Credited is what the user
+// is to be charged for.
 type UserTotal struct {
 	User     string     `json:"user"`
 	Sessions int        `json:"sessions"` // Session-Ids with a START, INTERIM or STOP
 	Records  int        `json:"records"`
 	Usage    acct.Usage `json:"usage"`
+	Credited acct.Usage `json:"credited"` // by EVENT records that take usage away
 }
 
 // List returns the CDRs that f chooses, in order of arrival.
@@ -116,7 +118,7 @@ func (c *CDRs) Totals(ctx context.Context) ([]UserTotal, error) {
 		}
 		return u
 	}
-	rows, err := c.r.QueryContext(ctx, "SELECT session_id, number, type, user_name, input_octets, output_octets, input_packets, output_packets FROM cdr")
+	rows, err := c.r.QueryContext(ctx, "SELECT session_id, number, type, user_name, input_octets, output_octets, input_packets, output_packets, credit FROM cdr")
 	if err != nil {
 		return nil, explain(c.file, err)
 	}
@@ -124,14 +126,17 @@ func (c *CDRs) Totals(ctx context.Context) ([]UserTotal, error) {
 		var session string
 		var t acct.RecordType
 		var l latest
+		var credit bool
 		err := rows.Scan(&session, &l.number, &t, &l.user, &l.usage.InputOctets, &l.usage.OutputOctets,
-			&l.usage.InputPackets, &l.usage.OutputPackets)
+			&l.usage.InputPackets, &l.usage.OutputPackets, &credit)
 		if err != nil {
 			return err
 		}
 		u := user(l.user)
 		u.Records++
-		if t == acct.Event {
+		if credit {
+			u.Credited = u.Credited.Plus(l.usage)
+		} else if t == acct.Event {
 			u.Usage = u.Usage.Plus(l.usage)
 		} else if have, ok := sessions[session]; !ok || l.number >= have.number {
 			sessions[session] = l

@@ -42,7 +42,7 @@ func (s *Server) read(r *request) {
 	}
 	r.cdr = acct.CDR{
 		SessionID: record.SessionID, Number: record.Number, Type: record.Type, MultiSessionID: record.MultiSessionID,
-		User: record.User, Event: record.Event, SessionTime: record.SessionTime, Usage: record.Usage,
+		User: record.User, Event: record.Event, SessionTime: record.SessionTime, Usage: record.Usage, Corrects: record.Corrects,
 		Retransmitted: m.Flags&avp.FlagRetransmitted != 0, AVPs: m.AVPs(),
 	}
 	var unknown avp.AVP

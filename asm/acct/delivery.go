@@ -61,10 +61,11 @@ type CDR struct {
 	Event          time.Time
 	SessionTime    time.Duration
 	Usage          Usage
-	Retransmitted  bool      // the T flag
-	AVPs           []byte    // the request's AVPs as they came
-	Content        [32]byte  // digest of the AVPs that make up the record's content
-	At             time.Time // arrival
+	Corrects       *Correction // the earlier record that this one amends; nil for none
+	Retransmitted  bool        // the T flag
+	AVPs           []byte      // the request's AVPs as they came
+	Content        [32]byte    // digest of the AVPs that make up the record's content
+	At             time.Time   // arrival
 }
 
 // An Outcome says what storing a CDR came to.

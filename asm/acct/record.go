@@ -72,12 +72,20 @@ type Attribute struct {
 	Data   []byte `json:"data"`
 }
 
+// The books of corrections: in a LedgerKey they stand where an exporter's name
+// does, which none can have. What was accounted, less what the book of credits
+// has and with what the book of debits has, is what users are to be charged.
+const (
+	CreditBook = "(credit)"
+	DebitBook  = "(debit)"
+)
+
 // A Correction ties a record to one that it amends.
 type Correction struct {
-	SessionID string // of the record that was wrong
-	Number    uint32 // likewise
-	Credit    bool   // the usage is to be taken away, else it is to be added
-	Reason    string // for people and auditors: "late binding", "operator: ..."
+	SessionID string `json:"session_id"` // of the record that was wrong
+	Number    uint32 `json:"number"`     // likewise
+	Credit    bool   `json:"credit"`     // the usage is to be taken away, else it is to be added
+	Reason    string `json:"reason"`     // for people and auditors: "late binding", "operator: ..."
 }
 
 // A Record is an accounting record. Its content is frozen when it is cut:

@@ -345,6 +345,7 @@ func (b *bridge) serve(ctx context.Context) error {
 // that has such a command registers its handlers here.
 func (b *bridge) serveControl(ctx context.Context) error {
 	b.handleDecisions()
+	b.handleAdjust()
 	return b.control.Serve(ctx, b.commands)
 }
 

@@ -65,16 +65,22 @@ func operator() string {
 // order sends c to the daemon of the state directory and prints what came of
 // it.
 func (f *stateFlags) order(ctx context.Context, out io.Writer, c asm.Command) error {
-	dir, err := f.existing()
-	if err != nil {
-		return err
-	}
 	c.By = operator()
 	if err := c.Validate(); err != nil {
 		return err
 	}
+	return f.decided(ctx, out, decideCommand, c)
+}
+
+// decided sends a command that is answered by an acct.Decision, and prints
+// that.
+func (f *stateFlags) decided(ctx context.Context, out io.Writer, name string, in any) error {
+	dir, err := f.existing()
+	if err != nil {
+		return err
+	}
 	var d acct.Decision
-	if err := control.Call(ctx, dir, decideCommand, c, &d); errors.Is(err, control.ErrNoDaemon) {
+	if err := control.Call(ctx, dir, name, in, &d); errors.Is(err, control.ErrNoDaemon) {
 		return fmt.Errorf("%w: decisions are entries of its journal: start it", err)
 	} else if err != nil {
 		return err

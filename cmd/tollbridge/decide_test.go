@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -62,7 +63,44 @@ func TestDecide(t *testing.T) {
 		t.Errorf("decisions %+v", decisions)
 	}
 
+	// The user is credited with the first record's octets, and somebody else is
+	// charged for them. What was delivered stays as it was.
+	var records []struct {
+		ID       uint64 `json:"id"`
+		User     string `json:"user"`
+		Octets   uint64 `json:"input_octets"`
+		Corrects *struct{ Credit bool }
+	}
+	show(t, &records, "spool", "ls", "--data", s.data)
+	wrong := records[len(records)-1]
+	id := strconv.FormatUint(wrong.ID, 10)
+	if out, errOut, status = cli(t, "spool", "adjust", id, "--credit", "--input-octets", "60", "--to", "bob", "--because", "late", "--data", s.data); status != 0 {
+		t.Errorf("adjust: status %d, %q %q", status, out, errOut)
+	}
+	waitBooks(t, s.data, func(b sums) bool { return b.Accounted.Octets == 200 })
+	var cdrs []struct {
+		User     string `json:"user"`
+		Octets   uint64 `json:"input_octets"`
+		Corrects *struct{ Credit bool }
+	}
+	if !until(t, func() bool {
+		cdrs = nil
+		show(t, &cdrs, "spool", "cdrs", "--limit", "0", "--data", s.data)
+		return len(cdrs) > 1 && cdrs[len(cdrs)-2].Corrects != nil && cdrs[len(cdrs)-1].Corrects != nil
+	}) {
+		t.Fatalf("the corrections do not arrive: %+v", cdrs)
+	}
+	credit, debit := cdrs[len(cdrs)-2], cdrs[len(cdrs)-1]
+	if debit.Corrects.Credit {
+		credit, debit = debit, credit
+	}
+	if credit.User != "ann" || !credit.Corrects.Credit || credit.Octets != 60 || debit.User != "bob" || debit.Corrects.Credit || debit.Octets != 60 {
+		t.Errorf("credit %+v, debit %+v", credit, debit)
+	}
 	for want, args := range map[string][]string{
+		"more than that":  {"spool", "adjust", id, "--credit", "--input-octets", "1000", "--because", "why"},
+		"no longer has":   {"spool", "adjust", "a;1;2", "3", "--credit", "--input-octets", "1", "--because", "why"},
+		"want --all":      {"spool", "adjust", id, "--credit", "--because", "why"},
 		"flows: want IDs": {"spool", "release", "--because", "why"},
 		"required flag":   {"spool", "release", "1"},
 		"is not an ID":    {"spool", "reject", "one", "--because", "why"},

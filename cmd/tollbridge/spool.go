@@ -23,7 +23,7 @@ one: the accounting records and what became of them, the sessions that are
 open, the flows in suspense, and how full it is.`,
 	}
 	state := addStateFlags(cmd)
-	cmd.AddCommand(newSpoolList(state), newSpoolShow(state), newSpoolRequeue(state), newSpoolSessions(state), newSpoolSuspense(state), newSpoolRelease(state), newSpoolReject(state), newSpoolDecisions(state), newSpoolCDRs(state), newSpoolStats(state))
+	cmd.AddCommand(newSpoolList(state), newSpoolShow(state), newSpoolRequeue(state), newSpoolSessions(state), newSpoolSuspense(state), newSpoolRelease(state), newSpoolReject(state), newSpoolDecisions(state), newSpoolAdjust(state), newSpoolCDRs(state), newSpoolStats(state))
 	return cmd
 }
 
@@ -40,19 +40,31 @@ type recordView struct {
 	User      string    `json:"user"`
 	Event     time.Time `json:"event"`
 	acct.Usage
-	Increment acct.Count `json:"increment"`
-	Result    uint32     `json:"result,omitempty"`
-	Peer      string     `json:"peer,omitempty"`
-	Reason    string     `json:"reason,omitempty"`
+	Corrects  *acct.Correction `json:"corrects,omitempty"`
+	Increment acct.Count       `json:"increment"`
+	Result    uint32           `json:"result,omitempty"`
+	Peer      string           `json:"peer,omitempty"`
+	Reason    string           `json:"reason,omitempty"`
 }
 
 func viewOf(l spool.Listed) recordView {
 	r := &l.Record
 	return recordView{
 		ID: l.ID, State: l.State.String(), SessionID: r.SessionID, Number: r.Number, Type: r.Type.String(),
-		User: r.User, Event: r.Event, Usage: r.Usage, Increment: r.Increment(),
+		User: r.User, Event: r.Event, Usage: r.Usage, Corrects: r.Corrects, Increment: r.Increment(),
 		Result: l.Result, Peer: l.Peer, Reason: l.Reason,
 	}
+}
+
+// typeText names a record's type, with what a correction does.
+func typeText(t string, c *acct.Correction) string {
+	switch {
+	case c == nil:
+		return t
+	case c.Credit:
+		return t + " credit"
+	}
+	return t + " debit"
 }
 
 func newSpoolList(state *stateFlags) *cobra.Command {
@@ -100,7 +112,7 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 		for i, l := range list {
 			v := viewOf(l)
 			views[i] = v
-			t.add(v.ID, v.State, v.Type, v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.SessionID, blankZero(v.Result))
+			t.add(v.ID, v.State, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.SessionID, blankZero(v.Result))
 		}
 		return t.print(cmd.OutOrStdout(), *out)
 	}
@@ -210,9 +222,12 @@ func addRecord(t *table, l spool.Listed) {
 	t.add("state", l.State)
 	t.add("session_id", r.SessionID)
 	t.add("multi_session_id", r.MultiSessionID)
-	t.add("type", r.Type)
+	t.add("type", typeText(r.Type.String(), r.Corrects))
 	t.add("number", r.Number)
 	t.add("user", r.User)
+	if c := r.Corrects; c != nil {
+		t.add("corrects", fmt.Sprintf("%s/%d: %s", c.SessionID, c.Number, c.Reason))
+	}
 	t.add("realm", r.Realm)
 	if r.Framed.IsValid() {
 		t.add("framed", r.Framed)
@@ -433,13 +448,14 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 			Arrived       time.Time `json:"arrived"`
 			Retransmitted bool      `json:"retransmitted"`
 			acct.Usage
+			Corrects *acct.Correction `json:"corrects,omitempty"`
 		}
 		views := make([]view, len(list))
 		t := table{columns: []string{"id", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "origin_host", "session_id"}, value: views}
 		for i, x := range list {
-			v := view{x.ID, x.OriginHost, x.SessionID, x.Number, x.Type.String(), x.User, x.Event, x.At, x.Retransmitted, x.Usage}
+			v := view{x.ID, x.OriginHost, x.SessionID, x.Number, x.Type.String(), x.User, x.Event, x.At, x.Retransmitted, x.Usage, x.Corrects}
 			views[i] = v
-			t.add(v.ID, v.Type, v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.OriginHost, v.SessionID)
+			t.add(v.ID, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.OriginHost, v.SessionID)
 		}
 		return t.print(cmd.OutOrStdout(), *out)
 	}

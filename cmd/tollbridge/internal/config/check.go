@@ -94,6 +94,9 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	within("accounting.maxTotals", c.Accounting.MaxTotals, 1024, 100_000_000)
 	for i, e := range c.CollectingProcess.Exporters {
 		within(fmt.Sprintf("collectingProcess.exporters[%d].sampling", i), e.Sampling, 0, 1<<32-1)
+		if strings.HasPrefix(e.Name, "(") {
+			report(fmt.Sprintf("collectingProcess.exporters[%d].name", i), "%q begins with a parenthesis, as the books of corrections do: choose another", e.Name)
+		}
 	}
 	if c.Accounting.InterimInterval%time.Second != 0 {
 		report("accounting.interimInterval", "%s is not of whole seconds", c.Accounting.InterimInterval)
