@@ -30,6 +30,7 @@ const (
 	ReleaseFlows = "release" // suspended flows are accounted as if they were new
 	RejectFlows  = "reject"  // suspended flows are given up
 	AdjustUsage  = "adjust"  // what users were charged is corrected
+	SetClock     = "clock"   // the clock is set back to the time of the entry; the daemon orders it
 )
 
 // A Selection names suspended flows: those that all of its conditions hold for.
@@ -63,6 +64,8 @@ func (c *Command) Validate() error {
 		case !f.All && len(f.IDs) == 0 && f.Exporter == "" && f.For == "":
 			return bad("flows: want IDs, an exporter, a reason of suspense, or all")
 		}
+		return nil
+	case SetClock:
 		return nil
 	case AdjustUsage:
 		if n := len(c.Adjust); n == 0 || n > maxAdjustments {
@@ -137,9 +140,13 @@ func (m *Module) command(ctx context.Context, e acct.Entry) error {
 		return nil
 	}
 	d := acct.Decision{Position: e.Position, At: e.Time, By: c.By, What: c.What, Reason: c.Reason}
-	if c.What == AdjustUsage {
+	switch c.What {
+	case SetClock:
+		m.setBack(e.Time)
+		return nil
+	case AdjustUsage:
 		d.Count, d.On = m.adjust(&c)
-	} else {
+	default:
 		slices.Sort(c.Flows.IDs)
 		d.On = c.Flows.String()
 		d.Count, err = m.decide(ctx, e, &c)

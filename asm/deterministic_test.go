@@ -134,6 +134,10 @@ func (x *traffic) decide() {
 	c.Flows.For = rapid.SampledFrom(append(Reasons(), "")).Draw(x.rt, "for")
 	c.Flows.Exporter = rapid.SampledFrom([]string{"", "", "west"}).Draw(x.rt, "whose")
 	c.Flows.IDs = rapid.SliceOfN(rapid.Uint64Range(1, 9), 0, 3).Draw(x.rt, "ids")
+	if rapid.IntRange(0, 4).Draw(x.rt, "clock") == 0 {
+		x.setBack()
+		return
+	}
 	c.Flows.All = true
 	if rapid.IntRange(0, 3).Draw(x.rt, "adjust") == 0 {
 		c.What = AdjustUsage

@@ -185,6 +185,8 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 		b = binary.AppendUvarint(b, v)
 	}
 	b = binary.AppendVarint(b, s.since)
+	b = binary.AppendUvarint(b, s.setBack)
+	b = binary.AppendVarint(b, s.setBackTo)
 	b = binary.AppendVarint(b, m.windows.Base())
 	messages, err := m.messages.AppendBinary(nil)
 	if err != nil {
@@ -210,6 +212,7 @@ func (m *Module) restorePipeline(data []byte) (base int64, err error) {
 	if version == 1 {
 		base = oneWindow(r.bytes())
 	} else {
+		s.setBack, s.setBackTo = r.uvarint(), r.varint()
 		base = r.varint()
 	}
 	messages := r.bytes()

@@ -61,6 +61,8 @@ type Stats struct {
 	Totals     int    // flows remembered whose counters are totals
 	InBand     int    // sessions of users whom flow records named
 	Position   uint64 // of the last entry applied
+	Clock      int64  // of the pipeline, Unix nanoseconds
+	SetBack    uint64 // how often that was ahead and was set back
 }
 
 // Stats returns a snapshot. Like all of a Module it belongs to the one
@@ -76,7 +78,7 @@ func (m *Module) Stats() Stats {
 	}
 	s.InBand = m.sessions.named
 	s.Overlaps = m.users.Overlaps()
-	s.Position = m.position
+	s.Position, s.Clock = m.position, m.now
 	return s
 }
 

@@ -34,6 +34,9 @@ type suspense struct {
 	remap    int64  // when what waits for a user is mapped again, Unix nanoseconds; 0 for not
 	since    int64  // the oldest beyond that waits no longer than since then, Unix nanoseconds; 0 for none
 
+	setBack   uint64 // the ID that was next when the clock was set back last
+	setBackTo int64  // to when, Unix nanoseconds
+
 	added    []acct.Suspended // since the last checkpoint
 	released []uint64         // the same, of those in the store
 	again    []acct.Suspended // released and suspended anew while resume looks through them
@@ -253,8 +256,8 @@ func (m *Module) fallback(ctx context.Context) error {
 	since := int64(0)
 	err := m.resume(ctx, s.offered, isUnmapped,
 		func(x *acct.Suspended) bool {
-			if x.Since > limit {
-				since = x.Since
+			if at := s.waitsSince(x.ID, x.Since); at > limit {
+				since = at
 				return true
 			}
 			s.offered = x.ID

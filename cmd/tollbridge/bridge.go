@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -65,6 +66,7 @@ type bridge struct {
 
 	commands net.Listener // from the command line of the state directory's owner
 	control  control.Server
+	clock    hostClock
 
 	closers []func() error
 }
@@ -259,6 +261,7 @@ func (b *bridge) Run(ctx context.Context) error {
 		stage{"housekeeping", b.keepHouse},
 		stage{"bookkeeping", b.keepBooks},
 		stage{"credit control", b.controlCredit},
+		stage{"clock", b.watchClock},
 		stage{"status", b.serveStatus},
 		stage{"control", b.serveControl},
 	)
@@ -309,10 +312,16 @@ func (b *bridge) collect(ctx context.Context) error {
 // checkpoint, or until drainTimeout.
 func (b *bridge) pipeline(ctx context.Context) error {
 	runCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var draining sync.WaitGroup
+	defer draining.Wait()
 	defer stop()
-	go func() {
+	draining.Go(func() {
 		defer stop()
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-runCtx.Done():
+			return
+		}
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
 		last := b.spool.Journal().Appended()
@@ -322,7 +331,7 @@ func (b *bridge) pipeline(ctx context.Context) error {
 		if err := b.runner.Wait(drain, last); err != nil {
 			b.log.Warn("stopping before the journal is worked off; the rest follows at the next start", "position", b.runner.Committed(), "last", last)
 		}
-	}()
+	})
 	return b.runner.Run(runCtx)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -85,7 +86,13 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	counter("journal_damaged_groups_total", "Groups set aside as damaged.", j.DamagedGroups)
 
+	counter("clock_steps_total", "Steps of the host's clock.", m.b.clock.forward.Load(), "direction", "forward")
+	counter("clock_steps_total", "Steps of the host's clock.", m.b.clock.back.Load(), "direction", "back")
+	gauge("clock_unsynchronized", "1 while nothing keeps the host's clock right (STA_UNSYNC).", truth(m.b.clock.unsynced.Load()))
+	gauge("clock_behind_seconds", "How far the host's clock is behind that of accounting, beyond the tolerance.", time.Duration(m.b.clock.behind.Load()).Seconds())
+
 	p := m.b.runner.Stats()
+	counter("pipeline_clock_set_back_total", "How often the clock of accounting was ahead and was set back.", p.SetBack)
 	counter("pipeline_failures_total", "How often accounting resumed at the last checkpoint.", m.b.runner.Failures())
 	gauge("pipeline_standing_still", "1 while accounting stands still.", truth(m.b.runner.Err() != nil))
 	gauge("pipeline_position", "Journal position of the last checkpoint.", float64(m.b.runner.Committed()))

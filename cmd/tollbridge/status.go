@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -40,6 +41,9 @@ func (b *bridge) unready() []string {
 		why = append(why, "accounting stands still: "+err.Error())
 	} else if b.runner.Stats().Position == 0 {
 		why = append(why, "accounting has not begun")
+	}
+	if by := b.clock.behind.Load(); by > 0 {
+		why = append(why, fmt.Sprintf("the host's clock is %v behind that of accounting, which is about to be set back", time.Duration(by).Round(time.Second)))
 	}
 	if reason, held := b.spool.Journal().Held(); held {
 		why = append(why, "messages have to wait: "+reason)

@@ -153,11 +153,19 @@ func (w *world) troubles() {
 	for range w.mood.steps {
 		sometime(func() {
 			step := w.between(-2*time.Minute, 2*time.Minute)
-			if w.chance(0.2) {
-				step *= 15
+			switch {
+			case w.chance(0.2):
+				step *= 15 // half an hour at most
+			case w.chance(0.15):
+				step = one(&w.scheduler, []time.Duration{-24 * time.Hour, -time.Hour, time.Hour, 24 * time.Hour})
 			}
 			w.log("the bridge's clock steps by %v", step)
 			w.skew += int64(step)
+			w.after(w.between(0, 5*time.Second), func() {
+				if w.proc != nil {
+					w.proc.watchClock()
+				}
+			})
 		})
 	}
 	for range w.mood.outages {
@@ -202,16 +210,25 @@ func (w *world) requeue() bool {
 	return true
 }
 
-// heal ends all trouble. The bridge's clock goes on where the pipeline's is.
+// heal ends all trouble. The bridge's clock goes on where the pipeline's is, or
+// is put right.
 func (w *world) heal() {
 	w.log("the world heals")
 	w.quiet, w.full = true, false
 	for _, s := range w.peers {
 		s.down = false
 	}
-	w.skew = max(w.skew, w.truth.now-w.now)
+	right := w.chance(0.5)
+	if right {
+		w.skew = 0
+	} else {
+		w.skew = max(w.skew, w.truth.now-w.now)
+	}
 	if w.proc == nil {
 		w.start()
+	}
+	if right {
+		w.proc.watchClock()
 	}
 	w.proc.tick()
 }

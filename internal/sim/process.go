@@ -22,6 +22,7 @@ type process struct {
 	octets  int          // of them
 	syncing bool         // a sync is to come
 	durable uint64
+	latest  int64 // time of an entry
 	acks    []ack // to be given when their entries are durable
 
 	// The Collecting Process.
@@ -111,6 +112,7 @@ func (p *process) bindings() {
 func (p *process) append(kind acct.EntryKind, session uint64, data []byte) uint64 {
 	e := acct.Entry{Position: p.next, Kind: kind, Time: p.w.wall(), Session: session, Data: data}
 	p.next++
+	p.latest = max(p.latest, e.Time)
 	p.held = append(p.held, e)
 	p.octets += len(data)
 	if !p.syncing {
@@ -121,6 +123,27 @@ func (p *process) append(kind acct.EntryKind, session uint64, data []byte) uint6
 		p.work()
 	}
 	return e.Position
+}
+
+// clockTolerance is how far the pipeline's clock may be ahead of the host's.
+const clockTolerance = 5 * time.Second
+
+// watchClock sets the pipeline's clock back if the host's has gone back.
+func (p *process) watchClock() {
+	if p.module != nil {
+		p.latest = max(p.latest, p.module.Stats().Clock)
+	}
+	if p.latest <= p.w.wall()+int64(clockTolerance) {
+		return
+	}
+	p.w.log("the pipeline's clock is ahead by %v", time.Duration(p.latest-p.w.wall()))
+	c := asm.Command{What: asm.SetClock, By: "tollbridge", Reason: "the host's clock went back"}
+	data, err := c.AppendBinary(nil)
+	if err != nil {
+		p.w.fail("command: %v", err)
+	}
+	p.latest = 0
+	p.append(acct.EntryCommand, 0, data)
 }
 
 // sync makes what was appended durable: groups of any size, then one fsync.

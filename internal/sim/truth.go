@@ -86,6 +86,7 @@ type waiting struct {
 	flow  *flow
 	row   *amounts
 	since int64
+	back  int64 // to when the clock was set back last, while it waited; 0 for never
 }
 
 // A holder is a binding.
@@ -141,6 +142,8 @@ func (t *truth) entry(e acct.Entry) {
 			break
 		}
 		t.sessions[e.Position] = s
+	case acct.EntryCommand:
+		t.setBack(e.Time) // the only command that there is here
 	case acct.EntryClose:
 		delete(t.sessions, e.Session)
 		for number, s := range t.sessions {
@@ -217,7 +220,11 @@ func (t *truth) advance(to int64) {
 			continue
 		}
 		t.waiting = slices.DeleteFunc(t.waiting, func(x *waiting) bool {
-			if x.since > t.boundary-int64(t.settings.Wait) {
+			since := x.since
+			if x.back != 0 {
+				since = min(since, x.back)
+			}
+			if since > t.boundary-int64(t.settings.Wait) {
 				return false
 			}
 			f := x.flow
@@ -227,6 +234,23 @@ func (t *truth) advance(to int64) {
 		})
 	}
 	t.now = to
+}
+
+// setBack sets the clock to an earlier time.
+func (t *truth) setBack(to int64) {
+	if to >= t.now {
+		return
+	}
+	t.now = to
+	t.boundary = down(to, t.settings.Interval) + int64(t.settings.Interval)
+	for _, s := range t.sessions {
+		for i := range s.early {
+			s.early[i].time = min(s.early[i].time, to)
+		}
+	}
+	for _, x := range t.waiting {
+		x.back = to
+	}
 }
 
 // message takes in the sets of a Message.
@@ -345,7 +369,7 @@ func (t *truth) flow(sent *flow, x *amounts) {
 	}
 	if sides := t.charge(f); sides == 0 {
 		x.suspended = x.suspended.Plus(n)
-		t.waiting = append(t.waiting, &waiting{f, x, t.now})
+		t.waiting = append(t.waiting, &waiting{f, x, t.now, 0})
 	} else {
 		x.account(n, sides)
 	}

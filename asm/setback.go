@@ -1,0 +1,62 @@
+package asm
+
+import "time"
+
+// setBack sets the clock, to Unix nanoseconds, where it was ahead: the host's
+// clock had been, and was put right. Time goes on from there at once: what was
+// open is cut by the clock that was, and no time of ours lies in the future
+// after that, so that nothing waits until the old time comes again and no
+// record ends before it starts.
+//
+// It is ordered by an entry of the journal, never guessed from the times of
+// others, which may have waited elsewhere.
+func (m *Module) setBack(to int64) {
+	if to >= m.now {
+		return
+	}
+	m.cutAll()
+	by := m.now - to
+	m.now = to
+	m.boundary = alignDown(to, m.settings.Interval) + int64(m.settings.Interval)
+	m.interval = m.intervalOf(to)
+	m.windows.SetBack(m.millis())
+	m.trimmed = min(m.trimmed, m.millis())
+
+	now := m.millis()
+	for _, s := range m.sessions.byKey {
+		if max(s.started, s.cut, s.last, s.stopped) > now {
+			s.started, s.cut, s.last, s.stopped = min(s.started, now), min(s.cut, now), min(s.last, now), min(s.stopped, now)
+			m.sessions.touch(s)
+		}
+	}
+	m.retime()
+
+	q := &m.suspense
+	q.since = min(q.since, to)
+	q.setBack, q.setBackTo = q.next, to
+	for _, t := range m.transports.open {
+		for i := range t.early {
+			if e := &t.early[i]; e.time > to {
+				e.time = to
+				m.transports.touch(t)
+			}
+		}
+	}
+	for id, w := range m.parts.open {
+		if w.since > to {
+			w.since = to
+			m.parts.changed[id] = true
+		}
+	}
+	m.stats.SetBack++
+	m.log.Warn("the clock was ahead and is set back", "by", time.Duration(by), "to", time.Unix(0, to).UTC())
+}
+
+// since returns since when x has waited, Unix nanoseconds: what was suspended
+// while the clock was ahead, since it was set back at most.
+func (s *suspense) waitsSince(id uint64, since int64) int64 {
+	if id < s.setBack {
+		return min(since, s.setBackTo)
+	}
+	return since
+}

@@ -1,0 +1,73 @@
+package asm
+
+import (
+	"testing"
+	"time"
+
+	"tollbridge/asm/acct"
+	"tollbridge/ipfix"
+)
+
+// A host clock that was ahead is put right: billing goes on at once, nothing is
+// lost, and no record ends before it starts.
+func TestSetBack(t *testing.T) {
+	for _, by := range []time.Duration{time.Hour, 24 * time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			settings := testSettings
+			settings.Fallback, settings.Wait = "nobody", 2*time.Minute
+			b := mapped(t, settings)
+			s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+			b.send(s, b.flow("192.0.2.1", outside))
+			mine, nobodys := b.flow("192.0.2.1", outside), b.flow("192.0.2.99", outside)
+			mine.fromPort++
+			b.clock = b.clock.Add(by) // the exporter's is right
+			b.send(s, mine)
+			b.send(s, nobodys)
+			b.checkpoint()
+
+			b.clock = b.clock.Add(-by).Add(10 * time.Second)
+			right := b.clock
+			b.order(Command{What: SetClock})
+			b.checkpoint()
+			b.restart()
+			if got := b.m.Stats().Clock; got != right.UnixNano() {
+				t.Fatalf("clock is %v, want %v", time.Unix(0, got), right)
+			}
+			b.send(s, b.flow("192.0.2.1", outside))
+			b.after(5 * time.Minute) // an interval ends, and the wait for a user
+			b.after(5 * time.Minute)
+			sum := b.checkpoint()
+			if sum.Accounted != count(4, 400, 8) || !sum.open.IsZero() || !sum.Suspended.IsZero() {
+				t.Errorf("accounted %+v, open %+v, suspended %+v", sum.Accounted, sum.open, sum.Suspended)
+			}
+			var latest time.Time
+			for i, r := range b.s.records {
+				if r.End.Before(r.Start) || r.SessionTime < 0 {
+					t.Errorf("record %d: from %v to %v, session time %v", i, r.Start, r.End, r.SessionTime)
+				}
+				latest = r.Event
+			}
+			if latest.After(b.clock) {
+				t.Errorf("the latest record is of %v, the clock is %v", latest, b.clock)
+			}
+		})
+	}
+}
+
+// A clock that is not ahead stays.
+func TestSetBackForward(t *testing.T) {
+	b := mapped(t, testSettings)
+	b.order(Command{What: SetClock})
+	b.clock = b.clock.Add(time.Hour)
+	b.order(Command{What: SetClock})
+	if s := b.m.Stats(); s.Clock != b.clock.UnixNano() || s.SetBack != 0 {
+		t.Errorf("clock %v, set back %d times", time.Unix(0, s.Clock), s.SetBack)
+	}
+	b.checkpoint()
+}
+
+// setBack puts the clock of a drawn journal back.
+func (x *traffic) setBack() {
+	x.clock = x.clock.Add(-time.Duration(len(x.j.entries)%90) * time.Minute)
+	x.entry(acct.EntryCommand, 0, must((&Command{What: SetClock, By: "tollbridge", Reason: "a step"}).AppendBinary(nil)))
+}
