@@ -31,8 +31,10 @@ import (
 //	field                core                  aaa
 //	tollbridge meter ──► tollbridge serve ──►  freeDiameter ──► Erlang
 //
-// each in a network namespace of its own. A meter that was killed, or whose
-// connection broke, meters its capture again. In the end the server's records
+// each in a network namespace of its own. A meter that was killed meters its
+// capture again. Every other meter's export is acknowledged, and ends when all
+// is on the bridge's disk; one without meters again when its connection broke.
+// In the end the server's records
 // come to what tshark counted in one capture, times the captures, and the
 // books balance to the octet.
 //
@@ -271,7 +273,12 @@ func (c *chaos) meter(ctx context.Context, stop <-chan struct{}) error {
 			return err
 		}
 		for {
-			cmd := exec.Command("ip", "netns", "exec", c.field, program, "meter", "-r", name, "--to", net.JoinHostPort(chaosCore, "4739"))
+			args := []string{"netns", "exec", c.field, program, "meter", "-r", name, "--to", net.JoinHostPort(chaosCore, "4739")}
+			acknowledged := c.captures%2 == 0
+			if acknowledged {
+				args = append(args, "--acknowledged", "--spool", filepath.Join(c.dir, "exporter"))
+			}
+			cmd := exec.Command("ip", args...)
 			var log bytes.Buffer
 			cmd.Stderr = &log
 			if err := cmd.Start(); err != nil {
@@ -282,7 +289,7 @@ func (c *chaos) meter(ctx context.Context, stop <-chan struct{}) error {
 			err := cmd.Wait()
 			patience.Stop()
 			c.exports.Store(nil)
-			if err == nil && !strings.Contains(log.String(), "level=WARN") {
+			if err == nil && (acknowledged || !strings.Contains(log.String(), "level=WARN")) {
 				break
 			}
 			var exit *exec.ExitError
