@@ -200,9 +200,13 @@ func (d *delivery) transmit(s *session, l *link) {
 		Flags: flags, Command: avp.CommandAccounting, Application: d.cfg.Application,
 		HopByHop: s.hopByHop, EndToEnd: h.EndToEnd,
 	})
-	options := l.options
-	options.DestinationHost = s.route.hosts[s.id]
-	l.requests = d.cfg.Dictionary.AppendRecord(l.requests, &h.Record, options)
+	if received := h.Record.Received; received != nil {
+		l.requests = append(l.requests, received...)
+	} else {
+		options := l.options
+		options.DestinationHost = s.route.hosts[s.id]
+		l.requests = d.cfg.Dictionary.AppendRecord(l.requests, &h.Record, options)
+	}
 	avp.SetLength(l.requests[start:])
 	d.count.sent.Add(1)
 	l.count.sent.Add(1)

@@ -43,9 +43,10 @@ var mayImport = map[string][]string{
 	"internal/powerloss":  {},
 	"internal/sim":        {"ipfix", "asm", "asm/acct", "asm/users", "dict", "dict/avp", "spool", "aaaclient", "aaaclient/peer"},
 
-	"cmd/tollbridge/demodata":         {},
-	"cmd/tollbridge/internal/config":  {},
-	"cmd/tollbridge/internal/control": {},
+	"cmd/tollbridge/demodata":           {},
+	"cmd/tollbridge/internal/config":    {},
+	"cmd/tollbridge/internal/control":   {},
+	"cmd/tollbridge/internal/reconcile": {"asm/acct"},
 }
 
 // home says where each outside library lives, tests apart.

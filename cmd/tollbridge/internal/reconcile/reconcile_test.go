@@ -1,0 +1,168 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"tollbridge/asm/acct"
+)
+
+func sorted(t testing.TB, memory int, records []Record) (iter.Seq2[Record, error], *Sorter) {
+	t.Helper()
+	s := &Sorter{Memory: memory}
+	for _, r := range records {
+		if err := s.Add(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { s.Close() })
+	return s.Sorted(), s
+}
+
+func interim(session string, number uint32, octets uint64) Record {
+	return Record{SessionID: session, Number: number, Type: acct.Interim, User: "ann", Usage: acct.Usage{InputOctets: octets}}
+}
+
+// Each kind of difference is found, with the octets that the session comes to
+// on both sides.
+func TestKinds(t *testing.T) {
+	event := interim("e", 0, 7)
+	event.Type = acct.Event
+	ours := []Record{interim("a", 1, 10), interim("a", 2, 30), interim("b", 1, 5), interim("c", 1, 5), event, interim("same", 1, 1)}
+	theirs := []Record{interim("a", 1, 10), interim("b", 1, 6), interim("c", 1, 5), interim("c", 1, 5), interim("d", 3, 9), event, interim("same", 1, 1)}
+	a, _ := sorted(t, 0, ours)
+	b, _ := sorted(t, 0, theirs)
+	var got []string
+	sum, err := Compare(a, b, func(s Session) error {
+		for _, f := range s.Findings {
+			got = append(got, fmt.Sprintf("%s %s/%d %d %d", f.Kind, s.SessionID, f.Record().Number, s.Ours.InputOctets, s.Theirs.InputOctets))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"missing a/2 30 10", "different b/1 5 6", "double c/1 5 5", "extra d/3 0 9"}
+	if !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+	wantSum := Summary{
+		Ours: Side{5, 6, acct.Usage{InputOctets: 48}}, Theirs: Side{6, 7, acct.Usage{InputOctets: 38}},
+		Equal: 2, Differing: 4, Missing: 1, Extra: 1, Different: 1, Double: 1,
+	}
+	if sum != wantSum || sum.Agree() {
+		t.Errorf("summary %+v, want %+v", sum, wantSum)
+	}
+}
+
+// Two sides against the plainest model, however little memory there is.
+func TestCompareAgainstMaps(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		draw := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Record {
+			return Record{
+				SessionID: rapid.SampledFrom([]string{"a", "b", "c;1", "c;10", ""}).Draw(t, "session"), Number: rapid.Uint32Range(0, 3).Draw(t, "number"),
+				Type: acct.RecordType(rapid.IntRange(1, 4).Draw(t, "type")), User: rapid.SampledFrom([]string{"", "ann"}).Draw(t, "user"),
+				Usage: acct.Usage{OutputOctets: rapid.Uint64Range(0, 2).Draw(t, "octets")}, State: "x",
+			}
+		}), 0, 12)
+		ours, theirs := draw.Draw(t, "ours"), draw.Draw(t, "theirs")
+		type key struct {
+			session string
+			number  uint32
+		}
+		index := func(records []Record) map[key][]Record {
+			m := map[key][]Record{}
+			for _, r := range records {
+				m[key{r.SessionID, r.Number}] = append(m[key{r.SessionID, r.Number}], r)
+			}
+			return m
+		}
+		a, b := index(ours), index(theirs)
+		want := map[string]int{}
+		all := maps.Clone(a)
+		maps.Copy(all, b)
+		for k := range all {
+			x, y := a[k], b[k]
+			switch {
+			case len(y) == 0:
+				want["missing"]++
+			case len(x) == 0:
+				want["extra"]++
+			case !x[0].same(&y[0]):
+				want["different"]++
+			}
+			for _, side := range [][]Record{x, y} {
+				if len(side) > 1 {
+					want["double"]++
+				}
+			}
+		}
+		sortedSide := func(records []Record) (*Sorter, iter.Seq2[Record, error]) {
+			s := &Sorter{Memory: rapid.SampledFrom([]int{1, 300, 1 << 20}).Draw(t, "memory")}
+			for _, r := range records {
+				if err := s.Add(r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return s, s.Sorted()
+		}
+		one, x := sortedSide(ours)
+		defer one.Close()
+		two, y := sortedSide(theirs)
+		defer two.Close()
+		got := map[string]int{}
+		sum, err := Compare(x, y, func(s Session) error {
+			for _, f := range s.Findings {
+				got[string(f.Kind)]++
+			}
+			return nil
+		})
+		if err != nil || !maps.Equal(got, want) || sum.Ours.Records != uint64(len(ours)) || sum.Theirs.Records != uint64(len(theirs)) {
+			t.Fatalf("found %v (%v), want %v; %+v", got, err, want, sum)
+		}
+	})
+}
+
+// A record comes back from a temporary file as it was.
+func TestSpill(t *testing.T) {
+	want := []Record{interim("b", 2, 1<<40), interim("a", 1<<31, 0), {SessionID: "c", Type: acct.Stop, User: "é", State: "pending", Usage: acct.Usage{InputOctets: 1, OutputOctets: 2, InputPackets: 3, OutputPackets: 4}}}
+	seq, s := sorted(t, 1, want)
+	if len(s.runs) != 3 {
+		t.Fatalf("%d runs", len(s.runs))
+	}
+	var got []Record
+	for r, err := range seq {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, r)
+	}
+	want[0], want[1] = want[1], want[0]
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// An error of a side, or of whoever looks on, ends the comparison.
+func TestErrors(t *testing.T) {
+	fail := errors.New("disk")
+	broken := func(yield func(Record, error) bool) { yield(Record{}, fail) }
+	none := func(func(Record, error) bool) {}
+	if _, err := Compare(broken, none, nil); !errors.Is(err, fail) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := Compare(none, broken, nil); !errors.Is(err, fail) {
+		t.Errorf("error %v", err)
+	}
+	a, _ := sorted(t, 0, []Record{interim("a", 1, 1)})
+	if _, err := Compare(a, none, func(Session) error { return fail }); !errors.Is(err, fail) {
+		t.Errorf("error %v", err)
+	}
+}

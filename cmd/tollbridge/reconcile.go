@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/reconcile"
+)
+
+func newReconcile() *cobra.Command {
+	var limit int
+	var only recordFilter
+	cmd := &cobra.Command{
+		Use:   "reconcile OURS THEIRS",
+		Short: "Compare the accounting records of two sides",
+		Long: `Reconcile compares what two sides have of the same accounting sessions, such as
+a visited network that sent records and the home network that received them,
+and lists per session which records are missing at theirs, extra there,
+different, or on one side twice, and what the session comes to on both.
+
+A side is one of
+  DIR              a state directory: the accounting records that it has sent
+                   or is still to send, while the outbox keeps them
+  DIR/cdr.db       the CDRs that an accounting application has received
+  FILE.csv         a table with a header; columns session_id, number, type,
+                   user, input_octets, output_octets, input_packets,
+                   output_packets, in any order, others beside them
+  FILE.json        the same as JSON objects: one array, or one a line (.jsonl)
+What "tollbridge spool ls" and "spool cdrs" print with -o csv or -o json is
+such a file. Both sides are sorted on disk, so they may be large.
+
+The status is 1 if the sides differ.`,
+		Example: `  tollbridge reconcile /var/lib/tollbridge /mnt/partner/cdr.db --realm home.example
+  tollbridge spool cdrs --limit 0 -o csv > theirs.csv
+  tollbridge reconcile /var/lib/tollbridge theirs.csv --host bridge.isp.example -o json`,
+		Args: cobra.ExactArgs(2),
+	}
+	out := formatFlag(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&only.host, "host", "", "only sessions of this node: its DiameterIdentity begins their Session-Ids")
+	flags.StringVar(&only.realm, "realm", "", "of a state directory, only records for this Destination-Realm")
+	flags.IntVar(&limit, "limit", 1000, "list at most so many sessions that differ; 0 for all")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if limit < 0 {
+			return errLimit
+		}
+		var sides [2]reconcile.Sorter
+		for i, name := range args {
+			defer sides[i].Close()
+			if err := readSide(cmd.Context(), name, only, sides[i].Add); err != nil {
+				return fmt.Errorf("reconcile: %s: %w", name, err)
+			}
+		}
+		report := reconciliation{Sessions: []reconcile.Session{}}
+		var err error
+		report.Summary, err = reconcile.Compare(sides[0].Sorted(), sides[1].Sorted(), func(s reconcile.Session) error {
+			if limit == 0 || len(report.Sessions) < limit {
+				report.Sessions = append(report.Sessions, s)
+			}
+			return cmd.Context().Err()
+		})
+		if err != nil {
+			return err
+		}
+		if err := report.print(cmd.OutOrStdout(), *out); err != nil {
+			return err
+		}
+		if !report.Agree() {
+			return fmt.Errorf("reconcile: the sides differ in %d of %d sessions", report.Differing, report.Differing+report.Equal)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// A reconciliation is what a comparison found.
+type reconciliation struct {
+	reconcile.Summary
+	Sessions []reconcile.Session `json:"sessions"` // that differ
+}
+
+// print prints the sessions that differ; as a table with the sums below, since
+// that is what people look for when nothing differs.
+func (r *reconciliation) print(w io.Writer, f format) error {
+	t := table{
+		columns: []string{"kind", "session_id", "number", "user", "state", "our_octets", "their_octets", "session_ours", "session_theirs"},
+		value:   r,
+	}
+	for i := range r.Sessions {
+		s := &r.Sessions[i]
+		for j := range s.Findings {
+			f := &s.Findings[j]
+			kind := string(f.Kind)
+			if f.Kind == reconcile.Double {
+				kind = fmt.Sprintf("%s (%s, %d times)", f.Kind, f.Side, f.Times)
+			}
+			t.add(kind, s.SessionID, f.Record().Number, s.User, f.Record().State, octetsOf(f.Ours), octetsOf(f.Theirs), octets(s.Ours), octets(s.Theirs))
+		}
+		if s.Omitted > 0 {
+			t.add("and so on", s.SessionID, fmt.Sprintf("%d more", s.Omitted), s.User, "", "", "", octets(s.Ours), octets(s.Theirs))
+		}
+	}
+	if err := t.print(w, f); err != nil || f != "table" {
+		return err
+	}
+	fmt.Fprintln(w)
+	sums := table{columns: []string{"", "sessions", "records", "input_octets", "output_octets", "input_packets", "output_packets"}}
+	for _, side := range []struct {
+		name string
+		reconcile.Side
+	}{{"ours", r.Ours}, {"theirs", r.Theirs}} {
+		u := side.Usage
+		sums.add(side.name, side.Sessions, side.Records, u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets)
+	}
+	if err := sums.print(w, f); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%d sessions are equal, %d differ: %d records missing, %d extra, %d different, %d double\n",
+		r.Equal, r.Differing, r.Missing, r.Extra, r.Different, r.Double)
+	return err
+}
+
+// octets is a volume in both directions, as tables show it.
+func octets(u acct.Usage) string { return fmt.Sprintf("%d/%d", u.InputOctets, u.OutputOctets) }
+
+func octetsOf(r *reconcile.Record) string {
+	if r == nil {
+		return ""
+	}
+	return octets(r.Usage)
+}
+
+// A recordFilter leaves out what is not to be compared.
+type recordFilter struct{ host, realm string }
+
+// has reports whether a session is that of the host wanted.
+func (f recordFilter) has(sessionID string) bool {
+	if f.host == "" {
+		return true
+	}
+	rest, ok := strings.CutPrefix(sessionID, f.host)
+	return ok && strings.HasPrefix(rest, ";")
+}
+
+// readSide hands all records of a side to add.
+func readSide(ctx context.Context, name string, only recordFilter, add func(reconcile.Record) error) error {
+	read, err := sideOf(name)
+	if err != nil {
+		return err
+	}
+	return read(ctx, only, func(r reconcile.Record) error {
+		if !only.has(r.SessionID) {
+			return nil
+		}
+		return add(r)
+	})
+}
