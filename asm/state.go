@@ -15,9 +15,11 @@ import (
 	"tollbridge/dedup"
 )
 
-// Kinds of acct.State.
+// statePipeline is the Kind of the counters of the pipeline; no key.
+const statePipeline = acct.StatePipeline
+
+// Other kinds of acct.State.
 const (
-	statePipeline  = "pipeline"  // counters of the pipeline; no key
 	stateSettings  = "settings"  // as in an acct.EntryConfig; no key
 	stateUsers     = "users"     // bindings of lists, by source
 	stateClaim     = "claim"     // user sessions that events told of, by the key that package users gives them
@@ -140,6 +142,7 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			return fmt.Errorf("session %s: %w", row.SessionID, err)
 		}
 		m.sessions.add(s)
+		m.sessions.nextID = max(m.sessions.nextID, s.id+1)
 		if s.phase == active {
 			m.sessions.active++
 		}

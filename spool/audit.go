@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -195,7 +196,11 @@ func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
 		}); err != nil {
 			return err
 		}
-		if err := eachSession(ctx, tx, func(st acct.SessionState) error {
+		if err := eachSession(ctx, tx, func(st acct.SessionState, damage error) error {
+			if damage != nil {
+				problems = append(problems, damage.Error()+", so its open usage is not known")
+				return nil
+			}
 			for _, sh := range st.Open {
 				b := row(sh.LedgerKey)
 				b.open = b.open.Plus(sh.Count)
@@ -206,7 +211,7 @@ func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
 		}
 		return eachUnacknowledged(ctx, tx, func(id uint64, state acct.DeliveryState, it item) error {
 			list, err := acct.ParseShares(it.shares)
-			if err != nil {
+			if err = cmp.Or(it.unknown, err); err != nil {
 				problems = append(problems, fmt.Sprintf("record %d: its amounts can't be read: %v", id, err))
 				return nil
 			}
@@ -377,7 +382,7 @@ func eachUnacknowledged(ctx context.Context, tx *sql.Tx, f func(id uint64, state
 		if err != nil {
 			return err
 		}
-		for _, it := range p.items {
+		for _, it := range p.all() {
 			if away.has(it.id) {
 				continue
 			}

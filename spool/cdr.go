@@ -20,6 +20,8 @@ type CDRs struct {
 	w    *writer // nil when read only
 	r    *sql.DB
 
+	salvaged *Salvage // by OpenCDRs; nil if the file was whole
+
 	turn chan struct{} // held by the call that commits; capacity 1
 
 	mu    sync.Mutex
@@ -40,12 +42,15 @@ func cdrFile(dir string) string { return filepath.Join(dir, "cdr.db") }
 // is none.
 func OpenCDRs(dir string) (*CDRs, error) {
 	file := cdrFile(dir)
-	w, r, err := openBoth(file, cdrPage, cdrSchema, Config{}.withDefaults())
+	w, r, salvaged, err := openBoth(file, cdrPage, cdrSchema, Config{}.withDefaults())
 	if err != nil {
 		return nil, err
 	}
-	return &CDRs{file: file, w: w, r: r, turn: make(chan struct{}, 1)}, nil
+	return &CDRs{file: file, w: w, r: r, salvaged: salvaged, turn: make(chan struct{}, 1)}, nil
 }
+
+// Salvaged returns what OpenCDRs saved of a damaged file, nil if it was whole.
+func (c *CDRs) Salvaged() *Salvage { return c.salvaged }
 
 // OpenCDRsReadOnly opens the CDRs in dir for looking at them, beside a daemon
 // or without one. Store returns ErrReadOnly.
@@ -153,7 +158,7 @@ type storedCDR struct {
 // storeCDRs stores cdrs within a transaction and fills in their outcomes. It
 // returns the number of duplicates.
 func (w *writer) storeCDRs(cdrs []acct.CDR, outcomes []acct.Outcome) (duplicates int64, err error) {
-	put := w.inserter("INSERT INTO cdr (key, "+cdrColumns+")", cdrColumnCount+1, "")
+	put := w.inserter("INSERT INTO cdr (key, sum, "+cdrColumns+")", cdrColumnCount+2, "")
 	keys := make([]int64, 0, rowsPerStatement)
 	for base := 0; base < len(cdrs); base += rowsPerStatement {
 		part := cdrs[base:min(base+rowsPerStatement, len(cdrs))]
@@ -183,7 +188,7 @@ func (w *writer) storeCDRs(cdrs []acct.CDR, outcomes []acct.Outcome) (duplicates
 			j := slices.IndexFunc(known[keys[i]], same)
 			switch {
 			case j < 0:
-				if err := put.add(append([]any{keys[i]}, cdrValues(cdr)...)...); err != nil {
+				if err := put.add(append([]any{keys[i], cdrSum(cdr)}, cdrValues(cdr)...)...); err != nil {
 					return 0, err
 				}
 				fresh[keys[i]] = append(fresh[keys[i]], cdr)

@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -55,7 +56,7 @@ func (c *CDRs) List(ctx context.Context, f CDRFilter) ([]StoredCDR, error) {
 	if f.Limit > 0 {
 		limit = int64(f.Limit)
 	}
-	rows, err := c.r.QueryContext(ctx, "SELECT id, "+cdrColumns+" FROM cdr WHERE "+strings.Join(where, " AND ")+" ORDER BY id LIMIT ?",
+	rows, err := c.r.QueryContext(ctx, "SELECT id, sum, "+cdrColumns+" FROM cdr WHERE "+strings.Join(where, " AND ")+" ORDER BY id LIMIT ?",
 		append(args, limit)...)
 	if err != nil {
 		return nil, explain(c.file, err)
@@ -63,7 +64,11 @@ func (c *CDRs) List(ctx context.Context, f CDRFilter) ([]StoredCDR, error) {
 	var out []StoredCDR
 	err = each(rows, func(rows *sql.Rows) error {
 		var s StoredCDR
-		if err := scanCDR(rows, &s.CDR, &s.ID); err != nil {
+		var sum sql.NullInt64
+		if err := scanCDR(rows, &s.CDR, &s.ID, &sum); err != nil {
+			return err
+		}
+		if err := checkCDR(s.ID, &s.CDR, sum); err != nil {
 			return err
 		}
 		out = append(out, s)
@@ -99,6 +104,15 @@ func (c *CDRs) Counts(ctx context.Context) (stored, duplicates, conflicts uint64
 	return stored, duplicates, conflicts, explain(c.file, err)
 }
 
+// checkCDR refuses a CDR that is not as it was stored: no bill may be made of it
+// unseen.
+func checkCDR(id uint64, c *acct.CDR, sum sql.NullInt64) error {
+	if sum.Valid && sum.Int64 != cdrSum(c) {
+		return fmt.Errorf("CDR %d, Session-Id %q number %d: %w", id, c.SessionID, c.Number, ErrDamaged)
+	}
+	return nil
+}
+
 // Totals returns what each user's CDRs come to, in order of user. Records of a
 // session are cumulative, so the one with the highest number counts. A
 // conflicting CDR does not count.
@@ -118,28 +132,34 @@ func (c *CDRs) Totals(ctx context.Context) ([]UserTotal, error) {
 		}
 		return u
 	}
-	rows, err := c.r.QueryContext(ctx, "SELECT session_id, number, type, user_name, input_octets, output_octets, input_packets, output_packets, credit FROM cdr")
+	rows, err := c.r.QueryContext(ctx, "SELECT id, sum, session_id, number, type, user_name, input_octets, output_octets, input_packets, output_packets, credit FROM cdr")
 	if err != nil {
 		return nil, explain(c.file, err)
 	}
 	err = each(rows, func(rows *sql.Rows) error {
-		var session string
-		var t acct.RecordType
-		var l latest
+		var id uint64
+		var sum sql.NullInt64
+		var r acct.CDR
 		var credit bool
-		err := rows.Scan(&session, &l.number, &t, &l.user, &l.usage.InputOctets, &l.usage.OutputOctets,
-			&l.usage.InputPackets, &l.usage.OutputPackets, &credit)
+		err := rows.Scan(&id, &sum, &r.SessionID, &r.Number, &r.Type, &r.User, &r.Usage.InputOctets, &r.Usage.OutputOctets,
+			&r.Usage.InputPackets, &r.Usage.OutputPackets, &credit)
 		if err != nil {
 			return err
 		}
-		u := user(l.user)
+		if credit {
+			r.Corrects = &acct.Correction{Credit: true}
+		}
+		if err := checkCDR(id, &r, sum); err != nil {
+			return err
+		}
+		u := user(r.User)
 		u.Records++
 		if credit {
-			u.Credited = u.Credited.Plus(l.usage)
-		} else if t == acct.Event {
-			u.Usage = u.Usage.Plus(l.usage)
-		} else if have, ok := sessions[session]; !ok || l.number >= have.number {
-			sessions[session] = l
+			u.Credited = u.Credited.Plus(r.Usage)
+		} else if r.Type == acct.Event {
+			u.Usage = u.Usage.Plus(r.Usage)
+		} else if have, ok := sessions[r.SessionID]; !ok || r.Number >= have.number {
+			sessions[r.SessionID] = latest{r.Number, r.User, r.Usage}
 		}
 		return nil
 	})

@@ -23,6 +23,18 @@ type checkpoint struct {
 func (s *Spool) loadCheckpoint() error {
 	c := &s.checkpoint
 	ctx := context.Background()
+	at, err := s.readCheckpoint(ctx, s.r, c)
+	if err != nil {
+		return explain(s.w.file, err)
+	}
+	s.time = at
+	c.identities, err = loadIdentities(ctx, s.r, s.w.file)
+	return err
+}
+
+// readCheckpoint reads the numbers of the stored checkpoint into c and returns
+// its time.
+func (s *Spool) readCheckpoint(ctx context.Context, q querier, c *checkpoint) (at int64, err error) {
 	for _, m := range []struct {
 		name string
 		to   *uint64
@@ -32,15 +44,49 @@ func (s *Spool) loadCheckpoint() error {
 		{metaNextRecord, &c.nextRecord},
 		{metaNextSuspended, &c.nextSuspended},
 	} {
-		v, err := metaNumber(ctx, s.r, m.name)
+		v, err := metaNumber(ctx, q, m.name)
 		if err != nil {
-			return explain(s.w.file, err)
+			return 0, err
 		}
 		*m.to = uint64(v)
 	}
-	var err error
-	c.identities, err = loadIdentities(ctx, s.r, s.w.file)
-	return err
+	if at, err = metaNumber(ctx, q, metaTime); err != nil {
+		return 0, err
+	}
+	sum, err := metaNumber(ctx, q, metaSum)
+	if err != nil {
+		return 0, err
+	}
+	if sum != 0 && sum != c.sum(at) { // one of an earlier version has none
+		return 0, fmt.Errorf("the checkpoint's numbers, position %d: %w", c.position, ErrDamaged)
+	}
+	return at, nil
+}
+
+// sum is the checksum of the checkpoint's numbers, never 0.
+func (c *checkpoint) sum(at int64) int64 {
+	s := new(summer).number(c.position).number(c.needed).number(c.nextRecord).number(c.nextSuspended).number(uint64(at))
+	return int64(s.crc) + 1
+}
+
+// putCheckpoint stores the numbers of c, within a transaction.
+func (w *writer) putCheckpoint(c *checkpoint, at int64) error {
+	for _, m := range []struct {
+		name  string
+		value int64
+	}{
+		{metaPosition, int64(c.position)},
+		{metaNeeded, int64(c.needed)},
+		{metaTime, at},
+		{metaNextRecord, int64(c.nextRecord)},
+		{metaNextSuspended, int64(c.nextSuspended)},
+		{metaSum, c.sum(at)},
+	} {
+		if err := w.setMeta(m.name, m.value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Commit stores a checkpoint in one transaction: all of b or nothing, durable
@@ -99,19 +145,9 @@ func (s *Spool) Commit(ctx context.Context, b acct.Batch) error {
 		if err := s.w.addDecisions(b.Decisions); err != nil {
 			return err
 		}
-		for _, m := range []struct {
-			name  string
-			value int64
-		}{
-			{metaPosition, int64(b.Position)},
-			{metaNeeded, int64(b.Needed)},
-			{metaTime, b.Time},
-			{metaNextRecord, int64(nextRecord)},
-			{metaNextSuspended, int64(nextSuspended)},
-		} {
-			if err := s.w.setMeta(m.name, m.value); err != nil {
-				return err
-			}
+		next := checkpoint{position: b.Position, needed: b.Needed, nextRecord: nextRecord, nextSuspended: nextSuspended}
+		if err := s.w.putCheckpoint(&next, b.Time); err != nil {
+			return err
 		}
 		crashpoint.At(crashpoint.CheckpointWritten)
 		return nil
@@ -120,7 +156,7 @@ func (s *Spool) Commit(ctx context.Context, b acct.Batch) error {
 		return doing(err, "commit position %d", b.Position)
 	}
 	crashpoint.At(crashpoint.CheckpointCommitted)
-	*c = checkpoint{b.Position, b.Needed, nextRecord, nextSuspended, identities}
+	*c, s.time = checkpoint{b.Position, b.Needed, nextRecord, nextSuspended, identities}, b.Time
 	s.outbox.extend(nextRecord)
 	s.log.Debug("checkpoint committed", "position", b.Position, "records", len(b.Records),
 		"next_record", nextRecord, "took", time.Since(begun))
@@ -156,12 +192,12 @@ func (w *writer) putSessions(sessions []acct.SessionState) error {
 }
 
 func (w *writer) addSuspended(rows []acct.Suspended) error {
-	put := w.inserter("INSERT INTO suspended (id, exporter, domain, interval, records, octets, packets, reason, since, flow_end, source, position, flow)", 13, "")
+	put := w.inserter("INSERT INTO suspended (id, exporter, domain, interval, records, octets, packets, reason, since, flow_end, source, position, flow, sum)", 14, "")
 	for i := range rows {
 		r := &rows[i]
 		err := put.add(int64(r.ID), r.Key.Exporter, int64(r.Key.Domain), r.Key.Interval,
 			integer(r.Count.Records), integer(r.Count.Octets), integer(r.Count.Packets),
-			r.Reason, r.Since, r.FlowEnd, r.Source, int64(r.Position), notNil(r.Flow))
+			r.Reason, r.Since, r.FlowEnd, r.Source, int64(r.Position), notNil(r.Flow), suspendedSum(r))
 		if err != nil {
 			return fmt.Errorf("suspended: %w", err)
 		}
@@ -178,7 +214,7 @@ func (w *writer) putState(states []acct.State) error {
 		if st.Value == nil {
 			err = w.exec("DELETE FROM state WHERE kind = ? AND key = ?", st.Kind, st.Key)
 		} else {
-			err = w.exec("INSERT OR REPLACE INTO state (kind, key, value) VALUES (?, ?, ?)", st.Kind, st.Key, st.Value)
+			err = w.exec("INSERT OR REPLACE INTO state (kind, key, value, sum) VALUES (?, ?, ?, ?)", st.Kind, st.Key, st.Value, stateSum(&st))
 		}
 		if err != nil {
 			return fmt.Errorf("state: %w", err)
@@ -226,34 +262,41 @@ func (s *Spool) Load(ctx context.Context) (acct.Checkpoint, error) {
 
 func (s *Spool) load(ctx context.Context, tx *sql.Tx) (acct.Checkpoint, error) {
 	cp := acct.Checkpoint{Epoch: s.meta.Epoch, HashKey: s.meta.HashKey}
-	position, err := metaNumber(ctx, tx, metaPosition)
-	if err != nil {
+	var c checkpoint
+	var err error
+	if cp.Time, err = s.readCheckpoint(ctx, tx, &c); err != nil {
 		return cp, err
 	}
-	if cp.Time, err = metaNumber(ctx, tx, metaTime); err != nil {
-		return cp, err
-	}
-	next, err := metaNumber(ctx, tx, metaNextSuspended)
-	if err != nil {
-		return cp, err
-	}
-	cp.Position, cp.NextSuspended = uint64(position), uint64(next)
-	if err := eachSession(ctx, tx, func(st acct.SessionState) error {
+	cp.Position, cp.NextSuspended = c.position, c.nextSuspended
+	if err := eachSession(ctx, tx, func(st acct.SessionState, damage error) error {
+		if damage != nil {
+			s.lost("session", damage)
+			return nil
+		}
 		cp.Sessions = append(cp.Sessions, st)
 		return nil
 	}); err != nil {
 		return cp, err
 	}
-	rows, err := tx.QueryContext(ctx, "SELECT kind, key, value FROM state ORDER BY kind, key")
+	rows, err := tx.QueryContext(ctx, "SELECT kind, key, value, sum FROM state ORDER BY kind, key")
 	if err != nil {
 		return cp, err
 	}
 	return cp, each(rows, func(rows *sql.Rows) error {
 		var st acct.State
-		if err := rows.Scan(&st.Kind, &st.Key, &st.Value); err != nil {
+		var sum sql.NullInt64
+		if err := rows.Scan(&st.Kind, &st.Key, &st.Value, &sum); err != nil {
 			return err
 		}
 		st.Value = notNil(st.Value)
+		if sum.Valid && sum.Int64 != stateSum(&st) {
+			err := fmt.Errorf("state %s %s, %d octets: %w", st.Kind, st.Key, len(st.Value), ErrDamaged)
+			if st.Kind == acct.StatePipeline {
+				return err // nothing can be resumed without it
+			}
+			s.lost("state", err)
+			return nil
+		}
 		cp.State = append(cp.State, st)
 		return nil
 	})
@@ -270,8 +313,15 @@ func (s *Spool) snapshot(ctx context.Context, f func(*sql.Tx) error) error {
 	return f(tx)
 }
 
-// eachSession visits the sessions in order of ID.
-func eachSession(ctx context.Context, tx *sql.Tx, f func(acct.SessionState) error) error {
+// lost says that part of the state is damaged and passed over. The row stays
+// where it is, and the books do not balance for what it held.
+func (s *Spool) lost(what string, damage error) {
+	s.log.Error("part of the state is damaged and left out", "what", what, "error", damage)
+}
+
+// eachSession visits the sessions in order of ID. Of a damaged one only the ID
+// is known.
+func eachSession(ctx context.Context, tx *sql.Tx, f func(st acct.SessionState, damage error) error) error {
 	rows, err := tx.QueryContext(ctx, "SELECT id, data FROM session ORDER BY id")
 	if err != nil {
 		return err
@@ -282,11 +332,7 @@ func eachSession(ctx context.Context, tx *sql.Tx, f func(acct.SessionState) erro
 		if err := rows.Scan(&id, &data); err != nil {
 			return err
 		}
-		st, err := parseSession(uint64(id), data)
-		if err != nil {
-			return err
-		}
-		return f(st)
+		return f(parseSession(uint64(id), data))
 	})
 }
 
@@ -295,7 +341,11 @@ func eachSession(ctx context.Context, tx *sql.Tx, f func(acct.SessionState) erro
 func (s *Spool) EachSuspended(ctx context.Context, after uint64, f func(acct.Suspended) error) error {
 	state, _ := s.files()
 	var visited error
-	err := eachSuspended(ctx, s.r, after, func(r acct.Suspended) error {
+	err := eachSuspended(ctx, s.r, after, func(r acct.Suspended, damage error) error {
+		if damage != nil {
+			s.lost("suspended flow", damage)
+			return nil
+		}
 		visited = f(r)
 		return visited
 	})
@@ -305,20 +355,24 @@ func (s *Spool) EachSuspended(ctx context.Context, after uint64, f func(acct.Sus
 	return explain(state, err)
 }
 
-func eachSuspended(ctx context.Context, q rowsQuerier, after uint64, f func(acct.Suspended) error) error {
+func eachSuspended(ctx context.Context, q rowsQuerier, after uint64, f func(r acct.Suspended, damage error) error) error {
 	rows, err := q.QueryContext(ctx, `SELECT id, exporter, domain, interval, records, octets, packets, reason, since,
-		flow_end, source, position, flow FROM suspended WHERE id > ? ORDER BY id`, integer(after))
+		flow_end, source, position, flow, sum FROM suspended WHERE id > ? ORDER BY id`, integer(after))
 	if err != nil {
 		return err
 	}
 	return each(rows, func(rows *sql.Rows) error {
 		var r acct.Suspended
+		var sum sql.NullInt64
 		err := rows.Scan(&r.ID, &r.Key.Exporter, &r.Key.Domain, &r.Key.Interval, &r.Count.Records, &r.Count.Octets,
-			&r.Count.Packets, &r.Reason, &r.Since, &r.FlowEnd, &r.Source, &r.Position, &r.Flow)
+			&r.Count.Packets, &r.Reason, &r.Since, &r.FlowEnd, &r.Source, &r.Position, &r.Flow, &sum)
 		if err != nil {
 			return err
 		}
-		return f(r)
+		if sum.Valid && sum.Int64 != suspendedSum(&r) {
+			return f(r, fmt.Errorf("suspended flow %d, %s of exporter %q: %w", r.ID, r.Source, r.Key.Exporter, ErrDamaged))
+		}
+		return f(r, nil)
 	})
 }
 
@@ -334,6 +388,11 @@ func (s *Spool) EachIdentity(ctx context.Context, f func(acct.Identities) error)
 		var i acct.Identities
 		if err := rows.Scan(&i.Exporter, &i.Bucket, &i.Data); err != nil {
 			return explain(state, err)
+		}
+		var err error
+		if i.Data, err = openIdentities(i.Bucket, i.Data); err != nil {
+			s.lost("identities", err)
+			return nil
 		}
 		return f(i)
 	})

@@ -23,7 +23,7 @@ func creditFile(dir string) string { return filepath.Join(dir, "credit.db") }
 // there is none.
 func OpenCredit(dir string) (*Credit, error) {
 	file := creditFile(dir)
-	w, r, err := openBoth(file, creditPage, creditSchema, Config{}.withDefaults())
+	w, r, _, err := openBoth(file, creditPage, creditSchema, Config{}.withDefaults())
 	if err != nil {
 		return nil, err
 	}

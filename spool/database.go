@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -88,6 +89,7 @@ func (c connector) Connect(context.Context) (driver.Conn, error) {
 // never in the middle of one.
 type writer struct {
 	file string
+	log  *slog.Logger
 	mu   sync.Mutex
 	db   *sql.DB
 	conn *sql.Conn
@@ -95,6 +97,11 @@ type writer struct {
 
 	octets atomic.Int64 // of journal groups, or of outbox pages; read without mu
 	grown  int64        // by how much in the transaction that runs
+}
+
+// lost says that part of the database is damaged and left out.
+func (w *writer) lost(what string, damage error) {
+	w.log.Error("part of the state is damaged and left out", "what", what, "error", damage)
 }
 
 // size returns the octets of what the database is for: journal groups, or pages
@@ -120,7 +127,7 @@ func openWriter(file string, pageSize int, schema schema) (*writer, error) {
 		db.Close()
 		return nil, explain(file, err)
 	}
-	w := &writer{file: file, db: db, conn: conn, stmt: make(map[string]*sql.Stmt)}
+	w := &writer{file: file, log: slog.New(slog.DiscardHandler), db: db, conn: conn, stmt: make(map[string]*sql.Stmt)}
 	if err := migrate(w, schema); err != nil {
 		w.close()
 		return nil, err

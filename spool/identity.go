@@ -83,7 +83,7 @@ func (w *writer) addIdentities(have map[identityBucket]identityRows, add []acct.
 		if below(key) || len(i.Data) == 0 {
 			continue
 		}
-		if err := w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, 0, ?)", i.Exporter, i.Bucket, i.Data); err != nil {
+		if err := w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, 0, ?)", i.Exporter, i.Bucket, sealIdentities(i.Bucket, i.Data)); err != nil {
 			return nil, err
 		}
 		n := m[key]
@@ -108,7 +108,12 @@ func (w *writer) mergeIdentities(key identityBucket, level int) error {
 		if err := rows.Scan(&raw); err != nil {
 			return err
 		}
-		all = append(all, raw...)
+		data, err := openIdentities(key.bucket, raw)
+		if err != nil {
+			w.lost("identities", err)
+			return nil
+		}
+		all = append(all, data...)
 		return nil
 	}, key.exporter, key.bucket, level)
 	if err != nil {
@@ -117,5 +122,5 @@ func (w *writer) mergeIdentities(key identityBucket, level int) error {
 	if err := w.exec("DELETE FROM identity"+where, key.exporter, key.bucket, level); err != nil {
 		return err
 	}
-	return w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, ?, ?)", key.exporter, key.bucket, level+1, notNil(all))
+	return w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, ?, ?)", key.exporter, key.bucket, level+1, sealIdentities(key.bucket, all))
 }

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -34,6 +35,7 @@ type Listed struct {
 	Peer     string    // who gave it
 	Reason   string    // Error-Message and Failed-AVP of a refusal
 	At       time.Time // of that answer; zero for none
+	Damage   string    // what of the record can't be read; "" for nothing
 }
 
 // List returns the records that f chooses, in order of ID, as of one moment.
@@ -106,16 +108,19 @@ func (s *Spool) eachListed(ctx context.Context, from uint64, f func(*Listed) (bo
 			if err != nil {
 				return err
 			}
-			for _, it := range p.items {
+			for _, it := range p.all() {
 				if it.id < id {
 					continue
 				}
 				l := &Listed{ID: it.id, EndToEnd: firstEndToEnd(base, it.id)}
-				if err := l.Record.UnmarshalBinary(it.content); err != nil {
-					return fmt.Errorf("record %d: %w: %w", it.id, ErrDamaged, err)
+				if it.damage == nil {
+					it.damage = l.Record.UnmarshalBinary(it.content)
 				}
-				if l.Record.Shares, err = acct.ParseShares(it.shares); err != nil {
-					return fmt.Errorf("record %d: %w: %w", it.id, ErrDamaged, err)
+				if it.unknown == nil {
+					l.Record.Shares, it.unknown = acct.ParseShares(it.shares)
+				}
+				if damage := cmp.Or(it.damage, it.unknown); damage != nil {
+					l.Damage = damage.Error()
 				}
 				about.tell(l)
 				if more, err := f(l); !more || err != nil {
@@ -204,8 +209,8 @@ func (s *Spool) Sessions(ctx context.Context, after uint64, limit int) ([]acct.S
 	state, _ := s.files()
 	var out []acct.SessionState
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
-		return eachSession(ctx, tx, func(st acct.SessionState) error {
-			if st.ID <= after {
+		return eachSession(ctx, tx, func(st acct.SessionState, damage error) error {
+			if st.ID <= after || damage != nil {
 				return nil
 			}
 			out = append(out, st)

@@ -20,6 +20,7 @@ const (
 	metaTime          = "time"            // the pipeline's clock, Unix nanoseconds
 	metaNextRecord    = "next record"     // in the outbox
 	metaNextSuspended = "next suspended"
+	metaSum           = "sum"        // of the checkpoint's numbers
 	metaEndToEnd      = "end-to-end" // counter of requests sent anew after an error answer
 )
 

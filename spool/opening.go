@@ -96,7 +96,11 @@ func (s *Spool) Opening(ctx context.Context) (Opening, error) {
 			return err
 		}
 		o.HashKey = [16]byte{}
-		return eachSuspended(ctx, tx, 0, func(x acct.Suspended) error {
+		return eachSuspended(ctx, tx, 0, func(x acct.Suspended, damage error) error {
+			if damage != nil {
+				s.lost("suspended flow", damage)
+				return nil
+			}
 			o.Suspended = append(o.Suspended, x)
 			return nil
 		})

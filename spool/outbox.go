@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"tollbridge/asm/acct"
 )
@@ -186,7 +187,8 @@ func (o *Outbox) Wake() <-chan struct{} { return o.wake }
 
 // Pending returns up to max records that are not settled and whose ID is above
 // after, in order of ID. Records sent again after an error answer have their
-// new End-to-End Identifier.
+// new End-to-End Identifier. What is damaged among them is quarantined on the
+// way, and reported.
 func (o *Outbox) Pending(ctx context.Context, after uint64, max int) ([]acct.Delivery, error) {
 	list, _, _, err := o.PendingOf(ctx, after, max, nil)
 	return list, err
@@ -200,17 +202,31 @@ const scanned = 1 << 16
 // all. All of those up to ID through were looked at. There may be more: it
 // looks at so many records only, and may return none of many.
 func (o *Outbox) PendingOf(ctx context.Context, after uint64, max int, of func(realm []byte) bool) (list []acct.Delivery, through uint64, more bool, err error) {
-	if err := ctx.Err(); err != nil {
-		return nil, after, true, err
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, after, true, err
+		}
+		var damaged []item
+		list, damaged, through, more, err = o.pending(after, max, of)
+		if err != nil || len(damaged) == 0 {
+			return list, through, more, err
+		}
+		if err := o.setAside(ctx, damaged); err != nil {
+			return nil, after, true, err
+		}
 	}
+}
+
+// pending is PendingOf, and returns what is damaged on the way there.
+func (o *Outbox) pending(after uint64, max int, of func(realm []byte) bool) (out []acct.Delivery, damaged []item, through uint64, more bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	id := o.done.next(after + 1)
 	if id >= o.next || max <= 0 {
-		return nil, after, false, nil
+		return nil, nil, after, false, nil
 	}
 	left := scanned
-	out := make([]acct.Delivery, 0, min(uint64(max), o.next-id))
+	out = make([]acct.Delivery, 0, min(uint64(max), o.next-id))
 	for id < o.next && len(out) < max && left > 0 {
 		p, err := o.pageLocked(id)
 		if errors.Is(err, errNoRecord) {
@@ -218,16 +234,17 @@ func (o *Outbox) PendingOf(ctx context.Context, after uint64, max int, of func(r
 			break
 		}
 		if err != nil {
-			return nil, after, true, err
+			return nil, nil, after, true, err
 		}
 		if p.first > id {
 			o.done.add(id, p.first-1) // requeued or trimmed
 		}
-		i, _ := slices.BinarySearchFunc(p.items, id, func(it item, id uint64) int {
+		items := p.all()
+		i, _ := slices.BinarySearchFunc(items, id, func(it item, id uint64) int {
 			return cmpID(it.id, id)
 		})
-		for ; i < len(p.items) && len(out) < max; i++ {
-			it := &p.items[i]
+		for ; i < len(items) && len(out) < max; i++ {
+			it := &items[i]
 			if it.id < id {
 				continue
 			}
@@ -241,18 +258,22 @@ func (o *Outbox) PendingOf(ctx context.Context, after uint64, max int, of func(r
 				continue
 			}
 			left--
-			if of != nil {
-				realm, err := acct.RealmOf(it.content)
-				if err != nil {
-					return nil, after, true, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
-				}
-				if !of(realm) {
+			damage := it.damage
+			if of != nil && damage == nil {
+				var realm []byte
+				if realm, damage = acct.RealmOf(it.content); damage == nil && !of(realm) {
 					continue
 				}
 			}
 			d := acct.Delivery{ID: it.id}
-			if err := d.Record.UnmarshalBinary(it.content); err != nil {
-				return nil, after, true, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
+			if damage == nil {
+				damage = d.Record.UnmarshalBinary(it.content)
+			}
+			if damage != nil {
+				broken := *it
+				broken.damage = damage
+				damaged = append(damaged, broken)
+				continue
 			}
 			d.EndToEnd, d.MaySent, d.Attempts = o.sendingLocked(it.id)
 			out = append(out, d)
@@ -262,7 +283,39 @@ func (o *Outbox) PendingOf(ctx context.Context, after uint64, max int, of func(r
 		}
 		id = o.done.next(id)
 	}
-	return out, id - 1, id < o.next, nil
+	return out, damaged, id - 1, id < o.next, nil
+}
+
+// setAside quarantines records whose content can't be read, and keeps their
+// pages as they are for people.
+func (o *Outbox) setAside(ctx context.Context, damaged []item) error {
+	now := time.Now()
+	var list []acct.Settlement
+	for _, it := range damaged {
+		amounts := "not known: the books tell by how much they do not balance"
+		if it.unknown == nil {
+			if shares, err := acct.ParseShares(it.shares); err == nil {
+				n := (&acct.Record{Shares: shares}).Increment()
+				amounts = fmt.Sprintf("%d records, %d octets, %d packets", n.Records, n.Octets, n.Packets)
+			}
+		}
+		o.log.Error("outbox record is damaged and set aside", "id", it.id, "amounts", amounts, "error", it.damage)
+		list = append(list, acct.Settlement{ID: it.id, State: acct.Quarantined, Reason: it.damage.Error(), At: now})
+	}
+	err := o.w.transact(func() error {
+		for _, it := range damaged {
+			err := o.w.exec("INSERT OR IGNORE INTO damaged (last, first, found, reason, data) SELECT last, first, ?, ?, data FROM record_page WHERE last >= ? ORDER BY last LIMIT 1",
+				now.Unix(), it.damage.Error(), int64(it.id))
+			if err != nil && !errors.Is(explain(o.file, err), ErrDamaged) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return doing(err, "set aside %d damaged records", len(damaged))
+	}
+	return o.Settle(ctx, list)
 }
 
 func cmpID(a, b uint64) int {
@@ -325,9 +378,14 @@ func readPage(ctx context.Context, q querier, id uint64) (*page, error) {
 		return nil, fmt.Errorf("outbox record %d: %w", id, errNoRecord)
 	}
 	if err != nil {
-		return nil, err
+		// What says where the page is may be whole.
+		if q.QueryRowContext(ctx, "SELECT first, last FROM record_page WHERE last >= ? ORDER BY last LIMIT 1", integer(id)).Scan(&first, &last) != nil ||
+			!errors.Is(explain("", err), ErrDamaged) {
+			return nil, err
+		}
+		data = nil
 	}
-	return parsePage(first, last, data)
+	return parsePage(first, last, data), nil
 }
 
 // itemLocked returns the record with an ID.
@@ -336,11 +394,11 @@ func (o *Outbox) itemLocked(id uint64) (item, error) {
 	if err != nil {
 		return item{}, err
 	}
-	i, ok := slices.BinarySearchFunc(p.items, id, func(it item, id uint64) int { return cmpID(it.id, id) })
+	it, ok := p.find(id)
 	if !ok {
 		return item{}, fmt.Errorf("spool: outbox record %d: %w", id, errNoRecord)
 	}
-	return p.items[i], nil
+	return it, nil
 }
 
 // MarkSent stores, durably before it returns, that a copy of each of the

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -59,7 +60,9 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 		if err := o.w.addPages(pages); err != nil {
 			return err
 		}
-		return o.w.setMeta(metaNextRecord, int64(next))
+		moved := *c
+		moved.nextRecord = next
+		return o.w.putCheckpoint(&moved, o.s.time)
 	})
 	if err != nil {
 		return nil, doing(err, "requeue %d records", len(ids))
@@ -90,5 +93,9 @@ func (o *Outbox) quarantined(id uint64) (item, error) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.itemLocked(id)
+	it, err := o.itemLocked(id)
+	if err = cmp.Or(it.damage, it.unknown, err); err != nil {
+		return item{}, fmt.Errorf("spool: requeue: %w", err)
+	}
+	return it, nil
 }

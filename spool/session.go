@@ -7,13 +7,15 @@ import (
 	"tollbridge/asm/acct"
 )
 
-// sessionVersion is the first octet of an encoded session.
-const sessionVersion = 1
+// sessionVersion is the first octet of an encoded session. Version 1 had no
+// checksum at its end; it is still read.
+const sessionVersion = 2
 
 // appendSession appends the encoding of s as table session holds it: one
 // value, since a checkpoint rewrites every session that moved and the cost of
 // a row is in its columns. ID and Ended are not part of it.
 func appendSession(b []byte, s *acct.SessionState) []byte {
+	begun := len(b)
 	b = append(b, sessionVersion)
 	b = appendString(b, s.SessionID)
 	b = appendString(b, s.User)
@@ -26,7 +28,8 @@ func appendSession(b []byte, s *acct.SessionState) []byte {
 	b = binary.AppendUvarint(b, uint64(s.Number))
 	b = binary.AppendVarint(b, s.Started)
 	b = binary.AppendVarint(b, s.Stopped)
-	return acct.AppendShares(b, s.Open)
+	b = acct.AppendShares(b, s.Open)
+	return binary.BigEndian.AppendUint32(b, sumOf(s.ID, b[begun:]))
 }
 
 func appendString(b []byte, s string) []byte {
@@ -36,11 +39,15 @@ func appendString(b []byte, s string) []byte {
 
 // parseSession reads what appendSession wrote. State is part of b.
 func parseSession(id uint64, b []byte) (acct.SessionState, error) {
-	c := cursor{b: b}
 	s := acct.SessionState{ID: id}
-	if v := c.octets(1); c.ok() && v[0] != sessionVersion {
-		return s, fmt.Errorf("session %d: version %d: %w", id, v[0], ErrDamaged)
+	switch n := len(b) - 4; {
+	case len(b) > 0 && b[0] == 1:
+	case n < 1 || b[0] != sessionVersion || binary.BigEndian.Uint32(b[n:]) != sumOf(id, b[:n]):
+		return s, fmt.Errorf("session %d, %d octets: %w", id, len(b), ErrDamaged)
+	default:
+		b = b[:n]
 	}
+	c := cursor{b: b[1:]}
 	s.SessionID = string(c.octets(c.uvarint()))
 	s.User = string(c.octets(c.uvarint()))
 	s.State = c.octets(c.uvarint())

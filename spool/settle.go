@@ -114,10 +114,12 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 	var seen idSet
 	var memo acct.LedgerKey // the sum of one row is kept out of the map while shares are of that row
 	var sum acct.Count
-	book := func(shares []byte, id uint64) error {
-		list, err := acct.ParseShares(shares)
-		if err != nil {
-			return fmt.Errorf("spool: outbox record %d: %w: %w", id, ErrDamaged, err)
+	book := func(it item) {
+		list, err := acct.ParseShares(it.shares)
+		if err = cmp.Or(it.unknown, err); err != nil {
+			// The books will not balance, and say for which row.
+			o.log.Error("amounts of a settled outbox record are damaged and not booked", "id", it.id, "error", err)
+			return
 		}
 		for _, s := range list {
 			if s.LedgerKey != memo {
@@ -128,7 +130,6 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 			}
 			sum = sum.Plus(s.Count)
 		}
-		return nil
 	}
 	for i := range settlements {
 		s := &settlements[i]
@@ -156,9 +157,7 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 			t.stats.Errors++
 			continue
 		case acct.Acknowledged:
-			if err := book(it.shares, it.id); err != nil {
-				return nil, err
-			}
+			book(it)
 			t.stats.Acknowledged++
 			if len(o.held) > 0 || len(t.hold) > 0 {
 				covered, err := o.coverLocked(t, it)
@@ -170,12 +169,14 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 					if err != nil {
 						return nil, err
 					}
-					if err := book(c.shares, id); err != nil {
-						return nil, err
-					}
+					book(c)
 				}
 			}
 		case acct.Quarantined:
+			if it.damage != nil { // of which session it is can't be told
+				t.stats.Quarantined++
+				break
+			}
 			var r acct.Record
 			if err := r.UnmarshalBinary(it.content); err != nil {
 				return nil, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
@@ -184,9 +185,7 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 				if o.coveredLocked(t, r.SessionID, it.id) {
 					a.state = acct.Covered
 					t.release = append(t.release, it.id)
-					if err := book(it.shares, it.id); err != nil {
-						return nil, err
-					}
+					book(it)
 					t.stats.Covered++
 					break
 				}
@@ -210,6 +209,9 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 // covers, and puts down what that changes.
 func (o *Outbox) coverLocked(t *settling, it item) ([]uint64, error) {
 	var r acct.Record
+	if it.damage != nil {
+		return nil, nil
+	}
 	if err := r.UnmarshalBinary(it.content); err != nil {
 		return nil, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
 	}

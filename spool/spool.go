@@ -26,7 +26,7 @@ type Config struct {
 	MaxDelay  time.Duration // how long an entry waits for company; 0 means 10 ms
 	Memory    int           // octets that may wait to be made durable; 0 means 16 MiB
 	Recent    int           // octets of durable groups kept in memory for readers; 0 means 16 MiB
-	CheckTime time.Duration // the most that looking for damage may take at Open, per file; 0 means 2 s
+	CheckTime time.Duration // the most that looking for damage may take at Open, per file; 0 means 10 s
 	Log       *slog.Logger  // nil discards
 }
 
@@ -35,7 +35,7 @@ func (c Config) withDefaults() Config {
 	c.MaxDelay = orDefault(c.MaxDelay, 10*time.Millisecond)
 	c.Memory = orDefault(c.Memory, 16<<20)
 	c.Recent = orDefault(c.Recent, 16<<20)
-	c.CheckTime = orDefault(c.CheckTime, 2*time.Second)
+	c.CheckTime = orDefault(c.CheckTime, 10*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -65,6 +65,7 @@ type Spool struct {
 	outbox  *Outbox // nil when read only
 
 	checkpoint checkpoint // guarded by w.mu
+	time       int64      // of the checkpoint, Unix nanoseconds; likewise
 }
 
 // Open opens the spool in dir, making the directory if there is none, and
@@ -90,10 +91,10 @@ func (s *Spool) open(cfg Config) error {
 		return err
 	}
 	state, journal := s.files()
-	if s.w, s.r, err = openBoth(state, statePage, stateSchema, cfg); err != nil {
+	if s.w, s.r, _, err = openBoth(state, statePage, stateSchema, cfg); err != nil {
 		return err
 	}
-	if s.jw, s.jr, err = openBoth(journal, journalPage, journalSchema, cfg); err != nil {
+	if s.jw, s.jr, _, err = openBoth(journal, journalPage, journalSchema, cfg); err != nil {
 		return err
 	}
 	if err := initMeta(s.w, time.Now()); err != nil {
@@ -133,16 +134,36 @@ func (s *Spool) files() (state, journal string) {
 }
 
 // openBoth opens a database for writing, looks for damage, and opens it once
-// more for readers.
-func openBoth(file string, pageSize int, schema schema, cfg Config) (*writer, *sql.DB, error) {
+// more for readers. A damaged one is salvaged; salvaged says so.
+func openBoth(file string, pageSize int, schema schema, cfg Config) (w *writer, r *sql.DB, salvaged *Salvage, err error) {
+	w, r, err = openChecked(file, pageSize, schema, cfg)
+	if !errors.Is(err, ErrDamaged) {
+		return w, r, nil, err
+	}
+	if salvaged, err = salvage(file, pageSize, schema, err, cfg.Log); err != nil {
+		return nil, nil, nil, err
+	}
+	w, r, err = openChecked(file, pageSize, schema, cfg)
+	return w, r, salvaged, err
+}
+
+// largeFile is from which size on it is told that a database is looked
+// through, as it takes time.
+const largeFile = 256 << 20
+
+func openChecked(file string, pageSize int, schema schema, cfg Config) (*writer, *sql.DB, error) {
 	w, err := openWriter(file, pageSize, schema)
 	if err != nil {
 		return nil, nil, err
 	}
+	w.log = cfg.Log
 	r, err := openReader(file, schema)
 	if err != nil {
 		w.close()
 		return nil, nil, err
+	}
+	if n := onDisk(file); n > largeFile {
+		cfg.Log.Info("looking for damage", "file", file, "octets", n, "at_most", cfg.CheckTime)
 	}
 	whole, err := quickCheck(r, file, cfg.CheckTime)
 	if err != nil {

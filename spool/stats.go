@@ -109,7 +109,7 @@ func (s *Spool) journalRange(ctx context.Context) (first, last uint64, damaged i
 func oldestPending(ctx context.Context, tx *sql.Tx) (time.Time, error) {
 	var oldest time.Time
 	err := eachUnacknowledged(ctx, tx, func(id uint64, state acct.DeliveryState, it item) error {
-		if state != acct.Pending {
+		if state != acct.Pending || it.damage != nil {
 			return nil
 		}
 		var r acct.Record

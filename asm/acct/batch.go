@@ -95,6 +95,10 @@ type Suspended struct {
 	Flow     []byte // the pipeline's encoding
 }
 
+// StatePipeline is the Kind of the one State that no checkpoint can be resumed
+// without: what was read again would not be known.
+const StatePipeline = "pipeline"
+
 // A State is a named value of the pipeline: templates of a Transport Session,
 // user bindings, settings. A nil Value deletes it.
 type State struct {

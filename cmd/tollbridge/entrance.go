@@ -53,6 +53,9 @@ func (b *bridge) openServer() error {
 		return err
 	}
 	b.closers = append(b.closers, b.cdrs.Close)
+	if s := b.cdrs.Salvaged(); s != nil {
+		b.log.Error("CDRs were damaged and have been salvaged", "file", s.File, "damaged_file", s.Kept, "report", s.Kept+".json", "found", s.Found)
+	}
 	s := b.cfg.Server
 	if len(b.diameterTLS) > 0 {
 		if b.serverCredentials, err = peer.LoadCredentials(s.TLS.Certificate, s.TLS.Key, s.TLS.CA, b.log); err != nil {

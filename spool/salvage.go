@@ -1,0 +1,382 @@
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+
+	"tollbridge/asm/acct"
+)
+
+// A Salvage is what was saved of a damaged database and what was not. It is
+// logged, and lies beside the damaged file, with ".json" added to its name.
+type Salvage struct {
+	File   string          `json:"file"`    // that goes on in its place
+	Kept   string          `json:"damaged"` // the damaged one, kept for people
+	Found  string          `json:"found"`   // what was wrong
+	Tables []SalvagedTable `json:"tables"`
+}
+
+// A SalvagedTable is one table of a damaged database.
+type SalvagedTable struct {
+	Name   string   `json:"name"`
+	Rows   int      `json:"rows"`             // saved
+	Hollow []string `json:"hollow,omitempty"` // keys of rows whose content is lost: it is empty now
+	Lost   []string `json:"lost,omitempty"`   // ranges of keys between which rows may be lost
+}
+
+// whole reports whether all of a table was saved.
+func (t *SalvagedTable) whole() bool { return len(t.Hollow)+len(t.Lost) == 0 }
+
+// salvage moves a damaged database away and saves into a new one all that can
+// be read of it, row by row. Nobody has it open. What is lost is named by its
+// key. The error is damage, or ErrDamaged, where what is left is of no use.
+func salvage(file string, pageSize int, schema schema, damage error, log *slog.Logger) (*Salvage, error) {
+	s := &Salvage{File: file, Found: damage.Error(), Kept: file + ".damaged-" + time.Now().UTC().Format("20060102T150405Z")}
+	log.Error("database is damaged: saving what can be read", "file", file, "error", damage)
+	if err := rename(file, s.Kept); err != nil {
+		return nil, err
+	}
+	err := s.save(pageSize, schema)
+	if err != nil {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if e := os.Remove(file + suffix); e != nil && !errors.Is(e, os.ErrNotExist) {
+				err = errors.Join(err, e)
+			}
+		}
+		return nil, errors.Join(&fileError{file: file, is: ErrDamaged, advice: restore(file), err: err}, rename(s.Kept, file))
+	}
+	report, err := json.MarshalIndent(s, "", "  ")
+	if err == nil {
+		err = os.WriteFile(s.Kept+".json", append(report, '\n'), 0o600)
+	}
+	if err = errors.Join(err, syncDir(filepath.Dir(file))); err != nil {
+		return nil, err
+	}
+	for _, t := range s.Tables {
+		if !t.whole() {
+			log.Error("part of a damaged database is lost", "file", file, "table", t.Name, "saved_rows", t.Rows,
+				"hollow", strings.Join(t.Hollow, ", "), "lost_between", strings.Join(t.Lost, ", "))
+		}
+	}
+	log.Warn("database is salvaged and goes on", "file", file, "damaged_file", s.Kept)
+	return s, nil
+}
+
+// rename renames a database with its write-ahead log.
+func rename(from, to string) error {
+	for _, suffix := range []string{"-wal", "-shm", ""} {
+		if err := os.Rename(from+suffix, to+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// save copies what can be read of s.Kept to s.File.
+func (s *Salvage) save(pageSize int, schema schema) error {
+	src, err := sql.Open("sqlite3", "file:"+s.Kept+"?mode=rw")
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	src.SetMaxOpenConns(1)
+	if v, err := version(src, s.Kept, schema); err != nil {
+		return err
+	} else if v == 0 {
+		return errors.New("it has no tables left")
+	}
+	dst, err := openWriter(s.File, pageSize, schema)
+	if err != nil {
+		return err
+	}
+	defer dst.close()
+	var names []string
+	err = dst.query("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name", func(rows *sql.Rows) error {
+		var name string
+		err := rows.Scan(&name)
+		names = append(names, name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		t, err := newRescue(src, dst, name)
+		if err == nil {
+			err = dst.transact(t.copy)
+		}
+		if err != nil {
+			return fmt.Errorf("table %s: %w", name, err)
+		}
+		s.Tables = append(s.Tables, t.SalvagedTable)
+	}
+	return s.mend(dst, schema)
+}
+
+// mend makes what was saved of state.db fit to go on, or says that it is not.
+func (s *Salvage) mend(dst *writer, schema schema) error {
+	if schema.name != stateSchema.name {
+		return nil
+	}
+	ctx := context.Background()
+	var names, pipelines int
+	var position sql.NullInt64
+	err := dst.conn.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM meta WHERE name IN (?, ?, ?, ?, ?, ?)), (SELECT value FROM meta WHERE name = ?),
+		(SELECT count(*) FROM state WHERE kind = ? AND length(value) > 0)`,
+		metaCreated, metaEpoch, metaHashKey, metaOriginStateID, metaNextRecord, metaNextSuspended, metaPosition, acct.StatePipeline).Scan(&names, &position, &pipelines)
+	switch {
+	case err != nil:
+		return err
+	case names < 6:
+		return errors.New("what the spool is can't be read any more")
+	case position.Int64 > 0 && pipelines == 0:
+		return errors.New("where the pipeline stands can't be read any more")
+	}
+	for _, t := range s.Tables {
+		if t.whole() {
+			continue
+		}
+		// Sessions may be lost that have used the next Session-Ids.
+		now := time.Now().Unix()
+		return dst.transact(func() error {
+			return errors.Join(dst.setMeta(metaEpoch, int64(uint32(now))), dst.setMeta(metaOriginStateID, int64(uint32(now))))
+		})
+	}
+	return nil
+}
+
+// A rescue copies a table as far as it can be read.
+type rescue struct {
+	SalvagedTable
+	src    *sql.DB
+	dst    *writer
+	key    []string // columns of the primary key
+	number bool     // it is one integer
+	reads  string   // columns as they are read
+	hollow string   // the same, with blobs replaced by empty ones
+	insert string
+	last   []any // key of the row copied last; nil before the first
+}
+
+func newRescue(src *sql.DB, dst *writer, name string) (*rescue, error) {
+	r := &rescue{SalvagedTable: SalvagedTable{Name: name}, src: src, dst: dst}
+	var have []string // columns of the damaged table, which may be of an earlier version
+	rows, err := src.Query("SELECT name FROM pragma_table_info(?)", name)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var column string
+			err := rows.Scan(&column)
+			have = append(have, column)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	var columns, hollow []string
+	err = dst.query("SELECT name, type, pk FROM pragma_table_info(?)", func(rows *sql.Rows) error {
+		var column, kind string
+		var pk int
+		if err := rows.Scan(&column, &kind, &pk); err != nil {
+			return err
+		}
+		if !strings.Contains("\n"+strings.Join(have, "\n")+"\n", "\n"+column+"\n") {
+			return nil
+		}
+		columns = append(columns, column)
+		if kind == "BLOB" && pk == 0 {
+			column = "x''"
+		}
+		hollow = append(hollow, column)
+		if pk > 0 {
+			r.key = append(r.key, columns[len(columns)-1])
+			r.number = kind == "INTEGER"
+		}
+		return nil
+	}, name)
+	if err != nil {
+		return nil, err
+	}
+	r.number = r.number && len(r.key) == 1
+	keys := strings.Join(r.key, ", ")
+	r.reads = keys + ", " + strings.Join(columns, ", ")
+	r.hollow = keys + ", " + strings.Join(hollow, ", ")
+	r.insert = fmt.Sprintf("INSERT OR REPLACE INTO %s (%s) VALUES (?%s)", name, strings.Join(columns, ", "), strings.Repeat(", ?", len(columns)-1))
+	return r, nil
+}
+
+// copy copies what can be read, within a transaction of the new database.
+// Damage is no error.
+func (r *rescue) copy() error {
+	if len(r.key) == 0 {
+		return nil // has no rows of ours
+	}
+	for {
+		n, err := r.read(r.reads, r.last, false, -1)
+		if n == 0 && err == nil {
+			return nil
+		}
+		if err == nil {
+			continue
+		}
+		var failed *writeError
+		if errors.As(err, &failed) {
+			return failed.err
+		}
+		// The next row can't be read: perhaps all but its blobs can.
+		before := r.last
+		if n, err := r.read(r.hollow, r.last, false, 1); n == 1 && err == nil {
+			r.Hollow = append(r.Hollow, keyText(r.last))
+			continue
+		}
+		if !r.number {
+			return r.fromBehind(before)
+		}
+		from, ok := r.beyond(before)
+		if !ok || len(r.Lost) > lostMost {
+			r.Lost = append(r.Lost, keyText(before)+" and the end")
+			return nil
+		}
+		if before != nil && before[0] == from-1 { // can be read, but is nothing that a table takes
+			from++
+		}
+		r.last = []any{from - 1}
+		r.Lost = append(r.Lost, keyText(before)+" and "+fmt.Sprint(from))
+	}
+}
+
+// beyond returns the first number behind a damaged place from which on rows
+// can be read, and false if there is none.
+func (r *rescue) beyond(last []any) (int64, bool) {
+	after := int64(0)
+	if last != nil {
+		after = last[0].(int64)
+	}
+	readable := func(from int64) bool {
+		rows, err := r.src.Query(fmt.Sprintf("SELECT %s FROM %s WHERE %s >= ? ORDER BY %s LIMIT 1", r.hollow, r.Name, r.key[0], r.key[0]), from)
+		if err != nil {
+			return false
+		}
+		n := 0
+		err = each(rows, func(*sql.Rows) error { n++; return nil })
+		return n == 1 && err == nil
+	}
+	step := int64(1)
+	for ; ; step *= 2 {
+		if after+step < after || step > 1<<40 {
+			return 0, false
+		}
+		if readable(after + step) {
+			break
+		}
+	}
+	bad, good := after+step/2, after+step
+	for bad+1 < good {
+		mid := bad + (good-bad)/2
+		if readable(mid) {
+			good = mid
+		} else {
+			bad = mid
+		}
+	}
+	return good, true
+}
+
+// fromBehind copies the rows from the last one down to a damaged place.
+func (r *rescue) fromBehind(before []any) error {
+	high := []any(nil)
+	r.last = nil
+	for {
+		n, err := r.read(r.reads, r.last, true, -1)
+		var failed *writeError
+		if errors.As(err, &failed) {
+			return failed.err
+		}
+		if r.last != nil {
+			high = r.last
+		}
+		if n == 0 || err != nil {
+			break
+		}
+	}
+	end := "the end"
+	if high != nil {
+		end = keyText(high)
+	}
+	r.Lost = append(r.Lost, keyText(before)+" and "+end)
+	return nil
+}
+
+// A writeError is a failure of the new database.
+type writeError struct{ err error }
+
+func (e *writeError) Error() string { return e.err.Error() }
+
+// read copies rows behind a key, or before it, in their order, and returns how
+// many, also with an error.
+func (r *rescue) read(columns string, last []any, down bool, limit int) (n int, err error) {
+	order, than := "", ">"
+	if down {
+		order, than = " DESC", "<"
+	}
+	keys := strings.Join(r.key, ", ")
+	query := fmt.Sprintf("SELECT %s FROM %s", columns, r.Name)
+	if last != nil {
+		query += fmt.Sprintf(" WHERE (%s) %s (?%s)", keys, than, strings.Repeat(", ?", len(last)-1))
+	}
+	query += " ORDER BY " + strings.Join(r.key, order+", ") + order + fmt.Sprintf(" LIMIT %d", limit)
+	rows, err := r.src.Query(query, last...)
+	if err != nil {
+		return 0, err
+	}
+	err = each(rows, func(rows *sql.Rows) error {
+		names, err := rows.Columns()
+		if err != nil {
+			return err
+		}
+		values, to := make([]any, len(names)), make([]any, len(names))
+		for i := range values {
+			to[i] = &values[i]
+		}
+		if err := rows.Scan(to...); err != nil {
+			return err
+		}
+		if err := r.dst.exec(r.insert, values[len(r.key):]...); err != nil {
+			var refused sqlite3.Error
+			if errors.As(err, &refused) && (refused.Code == sqlite3.ErrConstraint || refused.Code == sqlite3.ErrMismatch) {
+				return err // damage made it a row that there can't be
+			}
+			return &writeError{err}
+		}
+		r.last = values[:len(r.key)]
+		n++
+		r.Rows++
+		return nil
+	})
+	return n, err
+}
+
+// keyText names a row for people.
+func keyText(key []any) string {
+	if key == nil {
+		return "the beginning"
+	}
+	var parts []string
+	for _, k := range key {
+		if b, ok := k.([]byte); ok {
+			k = string(b)
+		}
+		parts = append(parts, fmt.Sprint(k))
+	}
+	return strings.Join(parts, "/")
+}
