@@ -52,7 +52,9 @@ type Column struct {
 // of variable length and those in records shorter than eight octets. It is
 // never changed, so it may be used by many goroutines at once.
 type Plan struct {
-	loads  []planLoad // most of them
+	pairs  []pair     // most of them
+	loads  int        // in pairs
+	reach  int        // octets of a record that they read
 	shifts []planLoad // those that need a shift
 	rest   bool       // there are any of the following
 
@@ -161,7 +163,9 @@ func (p *Plan) add(t *Template, field int, c Column) {
 func (p *Plan) load(l load, slot uint16, or uint64) {
 	pl := planLoad{l.mask, or, l.offset, slot, l.shift}
 	if l.base == 0 && l.shift == 0 {
-		p.loads = append(p.loads, pl)
+		p.pairs = appendPair(p.pairs, p.loads%2 == 1, pl)
+		p.loads++
+		p.reach = max(p.reach, int(l.offset)+8)
 		return
 	}
 	if l.base == 0 {
@@ -193,23 +197,15 @@ func (p *Plan) Width() int { return p.width }
 // high half of an IPv4 address, so clear a row before it is used with another
 // Plan. It allocates nothing.
 func (p *Plan) Read(r Record, row []uint64) {
-	readLoads(p.loads, r.octets, row)
+	if p.loads > 0 {
+		_, _ = r.octets[p.reach-1], row[p.width-1] // or it panics
+		readPairs(p.pairs, &r.octets[0], &row[0])
+	}
 	for i := range p.shifts {
 		row[p.shifts[i].slot] = p.shifts[i].read(r.octets, 0)
 	}
 	if p.rest {
 		p.readRest(r, row)
-	}
-}
-
-// readLoads is not inlined because it would then spill its registers.
-//
-//go:noinline
-func readLoads(loads []planLoad, b []byte, row []uint64) {
-	for i := range loads {
-		l := &loads[i]
-		at := int(l.offset)
-		row[l.slot] = binary.BigEndian.Uint64(b[at:at+8])&l.mask | l.or
 	}
 }
 
