@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"tollbridge/cmd/tollbridge/demodata"
 	"tollbridge/internal/certtest"
+	"tollbridge/ipfix/sctp"
 )
 
 // captureFile writes the bundled capture.
@@ -79,6 +82,56 @@ func TestWhatAMeterExportedIsDurable(t *testing.T) {
 	got := waitBooks(t, s.data, func(s sums) bool { return s.Received.Records >= records })
 	if got.Received.Octets != octets || got.Received.Records != records {
 		t.Errorf("received %+v, want %d octets in %d records", got.Received, octets, records)
+	}
+	d.stop()
+}
+
+// A meter exports over SCTP and its streams to the daemon, which is killed once
+// it has that in its books: all is received and billed, and nothing seems lost.
+func TestSCTP(t *testing.T) {
+	ln, err := sctp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sctp.Config{})
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("this kernel has no SCTP: run make test-sctp")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	capture := captureFile(t)
+	_, users := files(t, t.TempDir())
+	s := setup{
+		data: filepath.Join(t.TempDir(), "bridge"), users: users, server: "127.0.0.1:0",
+		collect: ", sctpCollectors: ['127.0.0.1:0', '[::1]:0']",
+	}
+	var octets, records uint64
+	received := func(b sums) bool { return b.Received.Records >= records }
+	for i, x := range []struct{ address, streams string }{{`127\S+`, "1"}, {`127\S+`, "4"}, {`\[::1\]\S+`, "15"}} {
+		d := start(t, s)
+		to := d.waitLog(`what=collectingProcess.sctpCollectors address=(` + x.address + `)`)[1]
+		out, err := runMeter(t, "-r", capture, "--to", to, "--transport", "sctp", "--streams", x.streams, "--domain", fmt.Sprint(i+1))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		o, r := metered(t, out)
+		octets, records = octets+o, records+r
+		if !until(t, func() bool { return received(audit(t, s.data)) }) {
+			t.Fatalf("received %+v, want %d records", audit(t, s.data).Received, records)
+		}
+		d.kill()
+		audit(t, s.data)
+	}
+	d := start(t, s)
+	b := waitBooks(t, s.data, received)
+	if b.Received.Octets != octets || b.Received.Records != records || b.Acknowledged != b.Accounted || b.Accounted.Octets == 0 {
+		t.Errorf("the books are %+v, want %d octets in %d records", b, octets, records)
+	}
+	var books struct {
+		Total struct {
+			Lost struct{ Records, Restarts uint64 }
+		}
+	}
+	show(t, &books, "audit", "--data", s.data)
+	if books.Total.Lost.Records != 0 || books.Total.Lost.Restarts != 0 {
+		t.Errorf("lost %+v", books.Total.Lost)
 	}
 	d.stop()
 }

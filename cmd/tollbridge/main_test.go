@@ -38,9 +38,28 @@ var (
 // The command as the tests run it: as make build makes it, but with the race
 // detector where the tests have it, and with crash points.
 var (
-	plainProgram = sync.OnceValues(func() (string, error) { return build("tollbridge", raceFlags...) })
+	plainProgram = sync.OnceValues(func() (string, error) {
+		if os.Getenv("SCTP_VM") != "" {
+			return itself()
+		}
+		return build("tollbridge", raceFlags...)
+	})
 	crashProgram = sync.OnceValues(func() (string, error) { return build("tollbridge-crashpoints", "-tags", "crashpoints") })
 )
+
+// itself is the test as the command, where nothing can be built: it is that by
+// its name.
+func itself() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	if builds, err = os.MkdirTemp("", "tollbridge-test-"); err != nil {
+		return "", err
+	}
+	name := filepath.Join(builds, "tollbridge")
+	return name, os.Symlink(self, name)
+}
 
 func build(name string, flags ...string) (string, error) {
 	building.Lock()

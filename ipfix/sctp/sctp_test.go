@@ -166,6 +166,9 @@ func TestCloseWakesReadAndAccept(t *testing.T) {
 	if err := <-woken; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("read: %v", err)
 	}
+	if err := errors.Join(ln.Close(), ours.Close()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed twice: %v", err)
+	}
 }
 
 func TestDialFails(t *testing.T) {

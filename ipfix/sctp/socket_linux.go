@@ -95,7 +95,9 @@ func (s *socket) control(f func(fd int) error) error {
 }
 
 func (s *socket) close() error {
-	s.closed.Store(true)
+	if s.closed.Swap(true) {
+		return net.ErrClosed
+	}
 	return s.file.Close()
 }
 
