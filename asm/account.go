@@ -35,20 +35,20 @@ func (m *Module) account(f *flow, source, destination *users.Holder, key acct.Le
 // accountHolder adds f to the session of h, who held its source, or its
 // destination, when it ended.
 func (m *Module) accountHolder(f *flow, h *users.Holder, to bool, key acct.LedgerKey, n acct.Count) {
-	if m.settings.Split != SplitProportional || f.start == f.end || h.Ports != "" {
-		m.accountSide(f, m.sessionOf(h), to, key, n)
-		return
-	}
 	a := f.source
 	if to {
 		a = f.destination
+	}
+	if m.settings.Split != SplitProportional || f.start == f.end || h.Ports != "" || !h.Prefix().Contains(a) {
+		m.accountSide(f, m.sessionOf(h), to, key, n)
+		return
 	}
 	m.divide(f, a, h, to, key, n)
 }
 
 // mapped is account for whoever held the addresses of f.
 func (m *Module) mapped(f *flow, key acct.LedgerKey) (accounted, mirrored acct.Count) {
-	return m.account(f, m.users.Lookup(f.source, f.end), m.users.Lookup(f.destination, f.end), key)
+	return m.account(f, m.holder(f, false), m.holder(f, true), key)
 }
 
 // usage returns what went out from a user as input and what came in as
@@ -155,13 +155,11 @@ func (m *Module) applyEvent(e acct.Entry) {
 		return
 	}
 	m.stats.Events++
-	if m.now/sweepEvery != m.swept/sweepEvery {
-		m.users.TrimSessions(m.millis() - m.settings.Late.Milliseconds())
-		m.swept = m.now
-	}
+	m.sweep()
 	changed := m.users.Apply(event)
 	for _, c := range changed {
 		if s := m.sessions.byKey[sessionKey(c)]; s != nil {
+			m.contradict(s, c)
 			m.follow(s, c)
 			m.renew(s)
 		}
@@ -171,6 +169,28 @@ func (m *Module) applyEvent(e acct.Entry) {
 		return
 	}
 	m.retryLater()
+}
+
+// contradict counts, and tells of, a session whose user turns out to have held
+// nothing any more at a time of which usage has been cut into records: some of
+// it may be another's. An operator decides (tollbridge spool adjust).
+func (m *Module) contradict(s *session, c *users.Claim) {
+	until := c.Until()
+	if until == 0 || s.until != 0 && s.until <= until || s.sessionID == "" || until >= s.last || until >= s.cut {
+		return
+	}
+	m.stats.Contradictions++
+	m.logs.warn(m.log, "a binding ended before usage that has been accounted to it", acct.LedgerKey{}, 0,
+		"session_id", s.sessionID, "prefix", s.framed, "ended", milliTime(until), "accounted_until", milliTime(min(s.last, s.cut)))
+	m.log.Debug("whose binding ended early", "session_id", s.sessionID, "user", s.key.user)
+}
+
+// sweep drops the user sessions that are over, every now and then.
+func (m *Module) sweep() {
+	if m.now/sweepEvery != m.swept/sweepEvery {
+		m.users.TrimSessions(m.millis() - m.settings.Late.Milliseconds())
+		m.swept = m.now
+	}
 }
 
 // rebind tells the session of h, if it has one, that its binding has changed.

@@ -23,6 +23,8 @@ type flow struct {
 	forward, reverse            volume // from the source and to it (RFC 5103)
 
 	layer     layers // of the octets
+	vrf       string // address space of the source; "" is the global one
+	vrfTo     string // of the destination
 	internal  bool   // both sides are users; known once it is mapped
 	estimated bool   // the volumes are scaled from sampled packets
 	user      string // who the record itself says it belongs to; "" for nobody
@@ -68,7 +70,9 @@ func (f *flow) appendBinary(b []byte) []byte {
 	b = appendBool(b, f.estimated)
 	b = appendString(b, f.user)
 	b = appendBool(b, f.userTo)
-	return append(b, byte(f.layer))
+	b = append(b, byte(f.layer))
+	b = appendString(b, f.vrf)
+	return appendString(b, f.vrfTo)
 }
 
 func parseFlow(data []byte) (f flow, err error) {
@@ -91,7 +95,7 @@ func parseFlow(data []byte) (f flow, err error) {
 		f.estimated, f.user, f.userTo = r.bool(), r.string(), r.bool()
 	}
 	if version > 2 {
-		f.layer = layers(r.octet())
+		f.layer, f.vrf, f.vrfTo = layers(r.octet()), r.string(), r.string()
 	}
 	return f, r.close()
 }
@@ -148,6 +152,7 @@ const (
 type plan struct {
 	template *ipfix.Template
 	read     *ipfix.Plan
+	nat      *natReader // of NAT event records; nil for others
 	useless  reason     // why no record of the Template is usage
 	timed    bool       // records have an identity: their Template has a flow time
 	prefix   dedup.Hash // of the identities
@@ -195,14 +200,22 @@ func newPlan(t *ipfix.Template, prefix dedup.Hash, link bool) *plan {
 	for i, c := range columns {
 		_, p.has[c.Slot] = p.read.Field(i)
 	}
+	if !p.counts() {
+		p.nat = newNATReader(t)
+	}
 	switch {
 	case !p.has[slotSource4] && !p.has[slotSource6] && !p.has[slotDestination4] && !p.has[slotDestination6]:
 		p.useless = noAddress
-	case !p.has[slotOctets] && !p.has[slotPackets] && !p.has[slotReverseOctets] && !p.has[slotReversePackets]:
+	case !p.counts():
 		p.useless = noCounter
 	}
 	p.refiner.compile(p)
 	return p
+}
+
+// counts reports whether the Template has any counter.
+func (p *plan) counts() bool {
+	return p.has[slotOctets] || p.has[slotPackets] || p.has[slotReverseOctets] || p.has[slotReversePackets]
 }
 
 // identity returns the identity of a record of a timed plan.
@@ -227,7 +240,7 @@ func (p *plan) flow(r ipfix.Record, row *row, exported uint32, f *flow) reason {
 	if p.counters.alternatives {
 		p.counters.choose(row, f)
 	}
-	f.estimated, f.user, f.userTo = false, "", false
+	f.estimated, f.user, f.userTo, f.vrf, f.vrfTo = false, "", false, "", ""
 	if p.counters.totals == 0 && !f.fits() {
 		return tooLarge
 	}

@@ -146,6 +146,10 @@ func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow,
 		return
 	}
 	p := d.plan(set.Template, m.linkLayer)
+	if p.nat != nil {
+		m.natEvents(set, p.nat, key)
+		return
+	}
 	switch p.useless {
 	case noAddress:
 		m.stats.NotUsage += uint64(set.Records)
@@ -238,7 +242,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	}
 	row.Received = row.Received.Plus(received)
 	if m.settings.Mode == ModeASM {
-		m.lookup(n)
+		m.lookup(n, p)
 	}
 	for i := range n {
 		f := &c.flows[i]
@@ -301,7 +305,7 @@ func (m *Module) repeated() bool {
 // lookup finds the holders of the addresses of the first n flows. Their
 // tallies are touched one after another before any is used, so that the waits
 // for memory overlap.
-func (m *Module) lookup(n int) {
+func (m *Module) lookup(n int, p *plan) {
 	c := &m.decoder
 	for i := range n {
 		f := &c.flows[i]
@@ -313,6 +317,9 @@ func (m *Module) lookup(n int) {
 		c.moments[2*i], c.moments[2*i+1] = f.end, f.end
 	}
 	m.users.LookupBatch(c.addrs[:2*n], c.moments[:2*n], c.holders[:2*n])
+	if p.refiner.vrf.reader != nil || m.users.Shared() {
+		m.lookupEach(n)
+	}
 	for _, h := range c.holders[:2*n] {
 		if h == nil {
 			continue
@@ -321,6 +328,31 @@ func (m *Module) lookup(n int) {
 			c.sink += y.last
 		}
 	}
+}
+
+// lookupEach finds the holders of the first n flows where more than an address
+// tells them.
+func (m *Module) lookupEach(n int) {
+	c := &m.decoder
+	for i := range n {
+		if c.verdicts[i] == dedup.New {
+			c.holders[2*i], c.holders[2*i+1] = m.holder(&c.flows[i], false), m.holder(&c.flows[i], true)
+		}
+	}
+}
+
+// holder returns who held the source of f, or its destination, when it ended.
+func (m *Module) holder(f *flow, to bool) *users.Holder {
+	a, port, vrf, remote := f.source, f.sourcePort, f.vrf, netip.AddrPortFrom(f.destination, f.destinationPort)
+	if to {
+		a, port, vrf, remote = f.destination, f.destinationPort, f.vrfTo, netip.AddrPortFrom(f.source, f.sourcePort)
+	}
+	if m.users.Shared() {
+		if h := m.users.LookupPort(vrf, a, port, f.protocol, remote, f.end); h != nil {
+			return h
+		}
+	}
+	return m.users.LookupVRF(vrf, a, f.end)
 }
 
 // undecodable books a Message that can't be decoded, now or later.

@@ -98,9 +98,10 @@ type Module struct {
 	ledger   ledger
 	suspense suspense
 
-	generation    uint64            // rises with all that refiners go by
-	sampling      map[string]uint32 // rates that the settings give, by exporter
-	inBand        []ipfix.Element   // that name a record's user
+	generation    uint64                // rises with all that refiners go by
+	sampling      map[string]uint32     // rates that the settings give, by exporter
+	vrfs          map[string]*vrfReader // of exporters whose addresses are of several spaces
+	inBand        []ipfix.Element       // that name a record's user
 	samplers      map[samplerKey]*samplers
 	samplersDirty []samplerKey
 	sampled       map[string]int     // samplers by exporter
@@ -375,7 +376,11 @@ func (m *Module) adopt(s Settings) {
 	m.settings = s
 	m.generation++
 	m.sampling = make(map[string]uint32)
+	m.vrfs = make(map[string]*vrfReader)
 	for _, e := range s.Exporters {
+		if e.VRF != nil {
+			m.vrfs[e.Name] = newVRFReader(e.VRF)
+		}
 		if e.Sampling != 0 {
 			m.sampling[e.Name] = e.Sampling
 		}

@@ -30,6 +30,7 @@ type refiner struct {
 	init     int64 // of the Observation Domain, as options records say; Unix milliseconds
 	user     ipfix.Accessor
 	hasUser  bool
+	vrf      vrfPlan
 
 	// Of the Template.
 
@@ -102,7 +103,8 @@ func (m *Module) resolve(p *plan, key acct.LedgerKey, id uint16) {
 		r.source, r.fixed = s.choose(r, uint64(id))
 	}
 	r.user, r.hasUser = inBandOf(p.template, m.inBand)
-	r.active = r.hasUser || r.source != rateFixed || !r.fixed.one() || p.counters.totals != 0
+	r.vrf = newVRFPlan(m.vrfs[key.Exporter], p.template)
+	r.active = r.vrf.reader != nil || r.hasUser || r.source != rateFixed || !r.fixed.one() || p.counters.totals != 0
 }
 
 // choose says where records that r reads, of a Template ID, have their rate
@@ -184,6 +186,9 @@ func (m *Module) refine(p *plan, d ipfix.Record, f *flow, n int, key acct.Ledger
 	r := &p.refiner
 	if r.hasUser {
 		m.nameUser(r, d, f)
+	}
+	if r.vrf.reader != nil {
+		r.vrf.read(d, f)
 	}
 	v, known := r.rate(d)
 	if !known {

@@ -65,8 +65,9 @@ type Settings struct {
 
 // ExporterSettings are those of one exporter.
 type ExporterSettings struct {
-	Name     string `json:"name"`
-	Sampling uint32 `json:"sampling,omitempty"` // each packet seen stands for so many, whatever the exporter says; 0 leaves it to the exporter
+	Name     string       `json:"name"`
+	Sampling uint32       `json:"sampling,omitempty"` // each packet seen stands for so many, whatever the exporter says; 0 leaves it to the exporter
+	VRF      *VRFSettings `json:"vrf,omitempty"`      // nil if all addresses are of one space
 }
 
 // Values of Settings.Layer.
@@ -185,6 +186,14 @@ func (s Settings) Validate() error {
 	}
 	if s.Layer != "" && s.Layer != LayerNetwork && s.Layer != LayerLink {
 		return bad("layer %q: want %q or %q", s.Layer, LayerNetwork, LayerLink)
+	}
+	for i, e := range s.Exporters {
+		if e.VRF == nil {
+			continue
+		}
+		if _, err := ParseElement(e.VRF.Element); err != nil {
+			return bad("exporters[%d] %s: vrf: %w", i, e.Name, err)
+		}
 	}
 	if err := s.validateBilling(); err != nil {
 		return bad("%w", err)

@@ -23,6 +23,7 @@ const (
 	stateSettings  = "settings"  // as in an acct.EntryConfig; no key
 	stateUsers     = "users"     // bindings of lists, by source
 	stateClaim     = "claim"     // user sessions that events told of, by the key that package users gives them
+	statePorts     = "ports"     // what NATs told of shared addresses, by the key that package users gives it
 	stateTransport = "transport" // a Transport Session, by number
 	stateMessages  = "messages"  // identities of Messages, by generation and position
 	stateSampling  = "sampling"  // what options records say, by Observation Domain and exporter
@@ -95,6 +96,8 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			m.configured = true
 		case stateUsers:
 			err = m.users.RestoreSource(s.Value)
+		case statePorts:
+			err = m.users.RestorePorts(s.Value)
 		case stateClaim:
 			err = m.users.RestoreClaim(s.Value)
 		case stateTransport:
@@ -294,6 +297,7 @@ func (m *Module) batch() (acct.Batch, error) {
 		put(stateUsers, source, value)
 	}
 	m.users.Delta(func(key string, value []byte) { put(stateClaim, key, value) })
+	m.users.DeltaPorts(func(key string, value []byte) { put(statePorts, key, value) })
 	m.putSamplers(put)
 	m.putTotals(put)
 	m.putPositions(put)

@@ -29,9 +29,15 @@ type Stats struct {
 	InBandConflicts uint64 // records that name another user than the one that their address is bound to
 	InBandRefused   uint64 // records suspended as Settings.MaxInBand was reached
 
-	Events     uint64 // of user sessions, applied
-	EventsIdle uint64 // of these, changed nothing: they came again, or too late
-	Overlaps   uint64 // a session began to hold a prefix that another of its source still held
+	Events          uint64 // of user sessions, applied
+	EventsIdle      uint64 // of these, changed nothing: they came again, or too late
+	Contradictions  uint64 // of these, said that a session had ended before usage that is accounted to it
+	NATEvents       uint64 // records of a NAT
+	NATOther        uint64 // of these, thresholds and quotas
+	NATInvalid      uint64 // of these, without address or ports
+	Mappings        int    // of ports, that are remembered
+	MappingsRefused uint64 // beyond users.MaxMappings
+	Overlaps        uint64 // a session began to hold a prefix that another of its source still held
 
 	ResentMessages     uint64 // known again by their position in the exporter's spool
 	PositionConflicts  uint64 // Messages whose position another one had
@@ -78,6 +84,7 @@ func (m *Module) Stats() Stats {
 	}
 	s.InBand = m.sessions.named
 	s.Overlaps = m.users.Overlaps()
+	s.Mappings, s.MappingsRefused = m.users.Mappings()
 	s.Position, s.Clock = m.position, m.now
 	return s
 }

@@ -250,7 +250,7 @@ func (t *Table) taken(h *Holder, from int64) bool {
 // rivals reports whether g and h are of sessions of one source: only one of
 // them can hold their prefix.
 func (h *Holder) rivals(g *Holder) bool {
-	return h.origin.source == g.origin.source && h.ID() != "" && g.ID() != "" && h.Ports == g.Ports
+	return h.origin.source == g.origin.source && h.ID() != "" && g.ID() != "" && h.ports() == g.ports()
 }
 
 // update applies an Update, or another Begin, that is newer than what is known
@@ -259,7 +259,7 @@ func (a *applying) update(c *Claim) {
 	a.touch(c)
 	c.seen, c.until = momentOf(a.at), momentOf(a.deadline())
 	if a.e.Options != (Options{}) && a.e.Options != *c.Options {
-		c.Options = a.t.intern(a.e.Options)
+		a.change(c)
 	}
 	if len(a.e.Prefixes) > 0 {
 		held := make(map[netip.Prefix]bool)
@@ -284,6 +284,22 @@ func (a *applying) update(c *Claim) {
 		if h.flags&holderGiven == 0 {
 			h.Until = c.until.ms()
 			a.bound(h)
+		}
+	}
+}
+
+// change gives c the Options of the Event. Other ports are in other places.
+func (a *applying) change(c *Claim) {
+	moved := a.e.Ports != c.Ports
+	for h := range c.Holders() {
+		if moved {
+			a.t.unlink(h)
+		}
+	}
+	c.Options = a.t.intern(a.e.Options)
+	for h := range c.Holders() {
+		if moved {
+			a.link(h)
 		}
 	}
 }
@@ -332,7 +348,7 @@ func (a *applying) bound(h *Holder) {
 
 // rival returns who took the prefix of h over, nil if nobody did.
 func (t *Table) rival(h *Holder) (next *Holder) {
-	for g := t.in(h.VRF()).chain(h.Prefix()); g != h; g = g.next {
+	for g := t.in(h.VRF()).chain(h.Prefix(), h.ports()); g != h; g = g.next {
 		if g.rivals(h) {
 			next = g
 		}
@@ -344,13 +360,14 @@ func (t *Table) rival(h *Holder) (next *Holder) {
 // of the same source still held it.
 func (t *Table) Overlaps() uint64 { return t.overlaps }
 
-// TrimSessions drops what user sessions held until a moment in Unix
-// milliseconds or earlier.
+// TrimSessions drops what user sessions held, and Mappings were for, until a
+// moment in Unix milliseconds or earlier.
 func (t *Table) TrimSessions(before int64) {
 	for _, s := range slices.Clone(t.sources) {
 		t.trimSessions(s, before)
 		t.dropIfEmpty(s)
 	}
+	t.trimMappings(before)
 }
 
 func (t *Table) trimSessions(s *source, before int64) {

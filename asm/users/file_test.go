@@ -119,7 +119,7 @@ fe80::1%eth0,f,,
 		}},
 		{"unknown and missing columns", "u.csv", "# c\nprefix,name,prefix\n10.0.0.1,a,b\n", []string{
 			`u.csv:2: column "user" is missing: the first line must name prefix and user`,
-			`u.csv:2:8: column "name" is unknown: the first line may name prefix, user, from, until, realm, class and multiSession`,
+			`u.csv:2:8: column "name" is unknown: the first line may name prefix, user, from, until, realm, class, multiSession, vrf, ports and timeZone`,
 			`u.csv:2:13: column "prefix" is named twice`,
 		}},
 		{"no header", "u.csv", "# nothing\n", []string{
@@ -159,7 +159,7 @@ fe80::1%eth0,f,,
 - from: 2026
 `, []string{
 			`u.yaml:1:11: prefix "10.0.0.1/24" has host bits set: write 10.0.0.0/24 for the prefix or 10.0.0.1 for the address`,
-			`u.yaml:4:3: name is unknown: the keys are prefix, user, from, until, realm, class and multiSession`,
+			`u.yaml:4:3: name is unknown: the keys are prefix, user, from, until, realm, class, multiSession, vrf, ports and timeZone`,
 			`u.yaml:5:11: prefix must be a plain value on one line`,
 			`u.yaml:7:3: must be keys and values, such as {prefix: 192.0.2.1, user: alice}`,
 			`u.yaml:8:11: prefix must be a plain value on one line`,

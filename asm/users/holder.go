@@ -49,6 +49,15 @@ func (h *Holder) setPrefix(p netip.Prefix) {
 	}
 }
 
+// ports returns those of a shared address that h has, "" for all: the
+// addresses of a session beside its IPv4 address are not shared.
+func (h *Holder) ports() Ports {
+	if h.flags&holderIPv4 == 0 || h.bits != 128 {
+		return ""
+	}
+	return h.Ports
+}
+
 // Holds reports whether h holds its prefix at a moment in Unix milliseconds.
 func (h *Holder) Holds(at int64) bool {
 	return at >= h.From && (h.Until == 0 || at < h.Until)

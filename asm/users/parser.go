@@ -11,7 +11,7 @@ import (
 )
 
 // keys are the columns of a CSV file and the keys of a YAML file.
-var keys = [...]string{"prefix", "user", "from", "until", "realm", "class", "multiSession"}
+var keys = [...]string{"prefix", "user", "from", "until", "realm", "class", "multiSession", "vrf", "ports", "timeZone"}
 
 const (
 	keyPrefix = iota
@@ -21,6 +21,9 @@ const (
 	keyRealm
 	keyClass
 	keyMultiSession
+	keyVRF
+	keyPorts
+	keyTimeZone
 )
 
 // knownKeys returns the keys for people.
@@ -88,7 +91,9 @@ func (p *fileParser) add(r *row) {
 			Realm:        p.name(r.fields[keyRealm].value),
 			MultiSession: p.name(r.fields[keyMultiSession].value),
 			Class:        p.name(r.fields[keyClass].value),
+			TimeZone:     p.name(r.fields[keyTimeZone].value),
 		},
+		VRF: p.name(r.fields[keyVRF].value),
 	}
 	var err error
 	if b.Prefix, err = parsePrefix(r.fields[keyPrefix].value); err != nil {
@@ -102,6 +107,11 @@ func (p *fileParser) add(r *row) {
 	}
 	if b.Until, err = parseTime(r.fields[keyUntil].value); err != nil {
 		wrong(keyUntil, err.Error())
+	}
+	if ports := r.fields[keyPorts].value; ports != "" {
+		if b.Ports, err = ParsePorts(ports); err != nil {
+			wrong(keyPorts, err.Error())
+		}
 	}
 	if !ok {
 		return
@@ -185,12 +195,12 @@ func (p *fileParser) overlaps() {
 	}
 	slices.SortFunc(order, func(i, j int) int {
 		a, b := &p.bindings[i], &p.bindings[j]
-		return cmp.Or(a.Prefix.Compare(b.Prefix), a.From.Compare(b.From), cmp.Compare(i, j))
+		return cmp.Or(cmp.Compare(a.VRF, b.VRF), a.Prefix.Compare(b.Prefix), cmp.Compare(a.Ports, b.Ports), a.From.Compare(b.From), cmp.Compare(i, j))
 	})
 	reach := -1 // the one before that holds the prefix for longest
 	for at, i := range order {
 		b := &p.bindings[i]
-		if reach < 0 || p.bindings[reach].Prefix != b.Prefix {
+		if r := max(reach, 0); reach < 0 || p.bindings[r].Prefix != b.Prefix || p.bindings[r].VRF != b.VRF || p.bindings[r].Ports != b.Ports {
 			reach = i
 			continue
 		}

@@ -25,6 +25,11 @@ type Table struct {
 	overlaps uint64
 
 	tolerance int64 // milliseconds
+
+	shared     int // Holders and Mappings that have some ports of an address
+	mappings   int // of these
+	refused    uint64
+	dirtyPorts map[pageKey]bool
 }
 
 // Tolerate sets by how many milliseconds the clocks of sources and exporters
@@ -39,6 +44,10 @@ func (t *Table) Tolerate(milliseconds int64) { t.tolerance = milliseconds }
 type space struct {
 	hosts    hosts
 	prefixes bart.Table[*Holder] // chains of the prefixes that are no hosts
+
+	// Of addresses that are shared by ports.
+	pools    map[netip.Addr]*pool
+	partners map[netip.Addr]*Holder // chains of the Holders that pools have
 }
 
 // A source is where bindings come from.
@@ -291,16 +300,19 @@ func (t *Table) holder(s *source, b Binding) *Holder {
 	if space == nil {
 		return nil
 	}
-	for h := space.chain(b.Prefix); h != nil; h = h.next {
-		if h.origin.source == s && h.From == from && h.ID() == "" && h.User() == b.User && h.Ports == b.Ports {
+	for h := space.chain(b.Prefix, b.Ports); h != nil; h = h.next {
+		if h.origin.source == s && h.From == from && h.ID() == "" && h.User() == b.User && h.ports() == b.Ports {
 			return h
 		}
 	}
 	return nil
 }
 
-// chain returns the Holders of exactly p.
-func (t *space) chain(p netip.Prefix) *Holder {
+// chain returns the Holders of exactly p, or of ports of it.
+func (t *space) chain(p netip.Prefix, ports Ports) *Holder {
+	if ports != "" {
+		return t.partners[p.Addr()]
+	}
 	if p.IsSingleIP() {
 		return t.hosts.get(hostOf(p.Addr()))
 	}
@@ -310,16 +322,31 @@ func (t *space) chain(p netip.Prefix) *Holder {
 
 func (t *Table) link(h *Holder) {
 	s, p := t.open(h.VRF()), h.Prefix()
-	s.setChain(p, insert(s.chain(p), h))
+	s.setChain(p, h.ports(), insert(s.chain(p, h.ports()), h))
+	if h.ports() != "" {
+		s.linkPorts(h)
+		t.shared++
+	}
 }
 
 func (t *Table) unlink(h *Holder) {
 	s, p := t.open(h.VRF()), h.Prefix()
-	s.setChain(p, without(s.chain(p), h))
+	s.setChain(p, h.ports(), without(s.chain(p, h.ports()), h))
+	if h.ports() != "" {
+		s.unlinkPorts(h)
+		t.shared--
+	}
 }
 
-func (t *space) setChain(p netip.Prefix, head *Holder) {
+func (t *space) setChain(p netip.Prefix, ports Ports, head *Holder) {
 	switch {
+	case ports != "" && head == nil:
+		delete(t.partners, p.Addr())
+	case ports != "":
+		if t.partners == nil {
+			t.partners = map[netip.Addr]*Holder{}
+		}
+		t.partners[p.Addr()] = head
 	case p.IsSingleIP():
 		t.hosts.set(hostOf(p.Addr()), head)
 	case head == nil:

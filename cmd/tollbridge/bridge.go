@@ -413,14 +413,25 @@ func settings(c config.Config) asm.Settings {
 		MaxTotals:        a.MaxTotals,
 		InBand:           c.Users.InBand,
 		InBandIdle:       c.Users.InBandIdle,
+		Split:            asm.Split(c.Users.Split),
+		UserTolerance:    c.Users.Tolerance,
+		Layer:            a.Layer,
+		TimeZone:         a.TimeZone,
+		BillingDay:       a.BillingDay,
 	}
 	for _, e := range c.CollectingProcess.Exporters {
-		if e.Sampling != 0 {
-			s.Exporters = append(s.Exporters, asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling)})
+		if e.Sampling != 0 || e.VRF.Element != "" {
+			s.Exporters = append(s.Exporters, asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling), VRF: vrf(e.VRF)})
 		}
 	}
+	for _, r := range a.Realms {
+		s.Realms = append(s.Realms, asm.RealmSettings(r))
+	}
 	for _, class := range a.Classes {
-		out := asm.Class{Name: class.Name, Prefixes: prefixes(class.Prefixes)}
+		out := asm.Class{
+			Name: class.Name, Prefixes: prefixes(class.Prefixes),
+			Direction: class.Direction, Multicast: class.Multicast, Internal: class.Internal, ZeroRated: class.ZeroRated,
+		}
 		for _, n := range class.DSCP {
 			out.DSCP = append(out.DSCP, uint8(n))
 		}
@@ -431,6 +442,18 @@ func settings(c config.Config) asm.Settings {
 			out.Ports = append(out.Ports, asm.PortRange(p))
 		}
 		s.Classes = append(s.Classes, out)
+	}
+	return s
+}
+
+// vrf is how an exporter's records tell address spaces apart, nil for not.
+func vrf(v config.VRF) *asm.VRFSettings {
+	if v.Element == "" {
+		return nil
+	}
+	s := &asm.VRFSettings{Element: v.Element, Names: make(map[string]string)}
+	for _, n := range v.Names {
+		s.Names[n.Value] = n.Name
 	}
 	return s
 }

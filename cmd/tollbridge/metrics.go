@@ -124,6 +124,15 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	for what, n := range map[string]uint64{"invalid": p.InBandInvalid, "conflict": p.InBandConflicts, "refused": p.InBandRefused} {
 		counter("pipeline_named_users_total", "Records whose named user was no name, not who their address is bound to, or one too many.", n, "outcome", what)
 	}
+	counter("users_events_total", "Events of user sessions applied since the start.", p.Events-p.EventsIdle, "outcome", "applied")
+	counter("users_events_total", "Events of user sessions applied since the start.", p.EventsIdle, "outcome", "nothing new")
+	counter("users_overlaps_total", "A session began to hold a prefix that another of its source still held.", p.Overlaps)
+	counter("users_contradictions_total", "Sessions that turned out to have ended before usage that is accounted to them.", p.Contradictions)
+	for what, n := range map[string]uint64{"mapping": p.NATEvents - p.NATOther - p.NATInvalid, "threshold or quota": p.NATOther, "invalid": p.NATInvalid} {
+		counter("users_nat_events_total", "NAT event records (RFC 8158).", n, "what", what)
+	}
+	gauge("users_mappings", "Shares of ports that NATs told of and that are remembered.", float64(p.Mappings))
+	counter("users_mappings_refused_total", "Shares of ports beyond those that can be remembered.", p.MappingsRefused)
 	for _, c := range p.Clocks {
 		gauge("exporter_clock_offset_seconds", "How far the exporter's clock is behind arrival, at the least of a minute.", c.Offset.Seconds(), "exporter", c.Exporter)
 	}

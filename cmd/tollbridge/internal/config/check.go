@@ -65,6 +65,8 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 		report("users.inBand", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
 	}
 	atLeast("users.inBandIdle", c.Users.InBandIdle, time.Second)
+	atLeast("users.tolerance", c.Users.Tolerance, 0)
+	c.checkBilling(report)
 	atLeast("users.reload", c.Users.Reload, 100*time.Millisecond)
 	atLeast("users.wait", c.Users.Wait, time.Second)
 	atLeast("accounting.linger", c.Accounting.Linger, time.Second)
@@ -102,6 +104,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	if c.Accounting.InterimInterval%time.Second != 0 {
 		report("accounting.interimInterval", "%s is not of whole seconds", c.Accounting.InterimInterval)
 	}
+	within("accounting.billingDay", c.Accounting.BillingDay, 0, 31)
 	within("accounting.maxRecord", c.Accounting.MaxRecord, 2048, 1<<24-4096)
 	within("delivery.window", c.Delivery.Window, 1, 65536)
 	within("delivery.vendorId", c.Delivery.VendorID, 1, 1<<32-1)

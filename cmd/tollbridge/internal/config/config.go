@@ -77,6 +77,7 @@ type Exporter struct {
 	Prefixes         []Prefix `yaml:"prefixes"`         // over UDP, TCP and SCTP
 	CertificateNames []string `yaml:"certificateNames"` // over TLS and DTLS
 	Sampling         int      `yaml:"sampling"`         // 0 leaves it to what the exporter says
+	VRF              VRF      `yaml:"vrf"`
 }
 
 // Users says whose addresses are whose.
@@ -85,6 +86,9 @@ type Users struct {
 	Reload   time.Duration `yaml:"reload"`
 	Fallback string        `yaml:"fallback"`
 	Wait     time.Duration `yaml:"wait"`
+
+	Split     string        `yaml:"split"`
+	Tolerance time.Duration `yaml:"tolerance"`
 
 	InBand     []string      `yaml:"inBand"`
 	InBandIdle time.Duration `yaml:"inBandIdle"`
@@ -104,7 +108,31 @@ type Accounting struct {
 	MaxTotals       int           `yaml:"maxTotals"`
 	ClockTolerance  time.Duration `yaml:"clockTolerance"`
 	MaxRecord       int           `yaml:"maxRecord"`
+	Layer           string        `yaml:"layer"`
+	TimeZone        string        `yaml:"timeZone"`
+	BillingDay      int           `yaml:"billingDay"`
+	Realms          []UserRealm   `yaml:"realms"`
 	Classes         []Class       `yaml:"classes"`
+}
+
+// A UserRealm is what is particular to the records of one realm's users.
+type UserRealm struct {
+	Realm        string `yaml:"realm"`
+	TimeZone     string `yaml:"timeZone"`
+	OperatorName string `yaml:"operatorName"`
+	Agreement    string `yaml:"agreement"`
+}
+
+// A VRF says which element of an exporter's records tells address spaces apart.
+type VRF struct {
+	Element string    `yaml:"element"`
+	Names   []VRFName `yaml:"names"`
+}
+
+// A VRFName is what users files call the address space of one value.
+type VRFName struct {
+	Value string `yaml:"value"`
+	Name  string `yaml:"name"`
 }
 
 // A Class is a kind of traffic that is accounted by itself. A flow belongs to
@@ -115,6 +143,10 @@ type Class struct {
 	DSCP      []int    `yaml:"dscp"`
 	Protocols []int    `yaml:"protocols"`
 	Ports     []Ports  `yaml:"ports"`
+	Direction string   `yaml:"direction"`
+	Multicast bool     `yaml:"multicast"`
+	Internal  bool     `yaml:"internal"`
+	ZeroRated bool     `yaml:"zeroRated"`
 }
 
 // Server is the Diameter entrance with the accounting application behind it.
@@ -174,6 +206,7 @@ func Default() Config {
 		},
 		Users: Users{
 			Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour,
+			Split: "end", Tolerance: 2 * time.Second,
 			RADIUS: RADIUS{
 				Listen:         []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1813")},
 				ClockTolerance: 5 * time.Minute, MaxDelay: 24 * time.Hour,
@@ -189,6 +222,7 @@ func Default() Config {
 			MaxTotals:       262_144,
 			ClockTolerance:  5 * time.Minute,
 			MaxRecord:       16384,
+			Layer:           "network",
 		},
 		Delivery: Delivery{
 			DestinationRealm: "tollbridge.example",

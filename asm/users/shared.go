@@ -1,0 +1,354 @@
+package users
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// MaxMappings bounds the Mappings that a Table remembers. Beyond it new ones
+// are refused and counted: an exporter that never tells of their end must not
+// fill the memory.
+const MaxMappings = 4 << 20
+
+// A Mapping says that a NAT lets ports of a public address stand for a private
+// address: what NAT event records tell (RFC 8158).
+type Mapping struct {
+	Public      netip.Addr // IPv4
+	First, Last uint16     // ports
+	Protocol    uint8      // 0 is any
+	Private     netip.Addr
+	Remote      netip.AddrPort // only towards this host and port; the zero AddrPort is any
+	PublicVRF   string         // the address space of Public; "" is the global one
+	PrivateVRF  string         // likewise of Private
+}
+
+// A share is some ports of an IPv4 address that several users have: those of a
+// Holder, or those of a Mapping from one moment until another.
+type share struct {
+	holder      *Holder // nil for a Mapping
+	from, until int64   // of a Mapping, Unix milliseconds; until 0 is for ever
+	Mapping             // of a Holder's only the ports are set
+}
+
+// begins returns since when s holds its ports.
+func (s *share) begins() int64 {
+	if s.holder != nil {
+		return s.holder.From
+	}
+	return s.from
+}
+
+// covers reports whether s holds a port, towards a remote one, at a moment.
+func (s *share) covers(port uint16, protocol uint8, remote netip.AddrPort, at int64) bool {
+	if port < s.First || port > s.Last || s.Protocol != 0 && s.Protocol != protocol ||
+		s.Remote.Addr().IsValid() && s.Remote != remote {
+		return false
+	}
+	if s.holder != nil {
+		return s.holder.Holds(at)
+	}
+	return at >= s.from && (s.until == 0 || at < s.until)
+}
+
+// compare orders shares by precedence: of two that hold a port it is of the
+// narrower, then of the one that holds it from later on. The rest makes the
+// order total.
+func (s *share) compare(o *share) int {
+	c := cmp.Or(
+		cmp.Compare(int(s.Last)-int(s.First), int(o.Last)-int(o.First)),
+		cmp.Compare(o.begins(), s.begins()),
+		cmp.Compare(o.Protocol, s.Protocol),
+		o.Remote.Compare(s.Remote),
+		cmp.Compare(s.First, o.First),
+	)
+	switch {
+	case c != 0:
+		return c
+	case s.holder != nil && o.holder != nil:
+		if s.holder == o.holder {
+			return 0
+		} else if s.holder.precedes(o.holder) {
+			return -1
+		}
+		return 1
+	case s.holder != nil:
+		return -1
+	case o.holder != nil:
+		return 1
+	}
+	return cmp.Or(s.Private.Compare(o.Private), cmp.Compare(s.PrivateVRF, o.PrivateVRF))
+}
+
+// pages is how many parts the ports of an address come in: a search looks at
+// the shares of one alone.
+const pages = 64
+
+func pageOf(port uint16) int { return int(port) / (1 << 16 / pages) }
+
+// A pool is a shared address: of each page of ports those who have some, in
+// order of precedence.
+type pool [pages][]*share
+
+func (p *pool) add(s *share) {
+	for i := pageOf(s.First); i <= pageOf(s.Last); i++ {
+		at, _ := slices.BinarySearchFunc(p[i], s, (*share).compare)
+		p[i] = slices.Insert(p[i], at, s)
+	}
+}
+
+func (p *pool) remove(gone func(*share) bool) {
+	for i := range p {
+		p[i] = slices.DeleteFunc(p[i], gone)
+	}
+}
+
+func (p *pool) empty() bool {
+	return !slices.ContainsFunc(p[:], func(page []*share) bool { return len(page) > 0 })
+}
+
+// pool returns that of an address, a new one if there is none.
+func (t *space) pool(a netip.Addr) *pool {
+	p := t.pools[a]
+	if p == nil {
+		if t.pools == nil {
+			t.pools = map[netip.Addr]*pool{}
+		}
+		p = new(pool)
+		t.pools[a] = p
+	}
+	return p
+}
+
+// linkPorts puts the ports of h into the pool of its address.
+func (t *space) linkPorts(h *Holder) {
+	p := t.pool(h.Prefix().Addr())
+	for _, r := range h.ports().Ranges() {
+		p.add(&share{holder: h, Mapping: Mapping{First: r.First, Last: r.Last}})
+	}
+}
+
+func (t *space) unlinkPorts(h *Holder) {
+	a := h.Prefix().Addr()
+	p := t.pools[a]
+	p.remove(func(s *share) bool { return s.holder == h })
+	if p.empty() {
+		delete(t.pools, a)
+	}
+}
+
+// Shared reports whether any address of the Table is shared by ports.
+func (t *Table) Shared() bool { return t.shared > 0 }
+
+// LookupPort returns who holds a port of a at a moment: who has this share of
+// a shared address, or held the private address that a NAT let it stand for;
+// nil if nobody is known.
+func (t *Table) LookupPort(vrf string, a netip.Addr, port uint16, protocol uint8, remote netip.AddrPort, at int64) *Holder {
+	s := t.in(vrf)
+	if s == nil || len(s.pools) == 0 {
+		return nil
+	}
+	p := s.pools[a.Unmap()]
+	if p == nil {
+		return nil
+	}
+	for _, x := range p[pageOf(port)] {
+		switch {
+		case !x.covers(port, protocol, remote, at):
+		case x.holder != nil:
+			return x.holder
+		default:
+			return t.LookupVRF(x.PrivateVRF, x.Private, at)
+		}
+	}
+	return nil
+}
+
+// Map applies that m began at a moment, Unix milliseconds. It ends what other
+// private addresses had of exactly these ports. A Mapping that goes on, or that
+// was applied before, changes nothing.
+func (t *Table) Map(m Mapping, at int64) (changed bool) {
+	m.Public, m.Private = m.Public.Unmap(), m.Private.Unmap()
+	if !m.Public.Is4() || !m.Private.IsValid() || m.First > m.Last {
+		return false
+	}
+	p := t.open(m.PublicVRF).pool(m.Public)
+	fresh := &share{from: at, Mapping: m}
+	for _, s := range p[pageOf(m.First)] {
+		switch {
+		case !s.sameShare(&m):
+		case s.Mapping == m && s.from <= at && (s.until == 0 || at < s.until), s.Mapping == m && s.from == at:
+			return false
+		case s.from > at:
+			if fresh.until == 0 || s.from < fresh.until {
+				fresh.until = s.from
+			}
+		case s.until == 0 || s.until > at:
+			s.until = at
+		}
+	}
+	if t.mappings >= MaxMappings {
+		t.refused++
+		return false
+	}
+	p.add(fresh)
+	t.mappings++
+	t.shared++
+	t.touchPorts(m)
+	return true
+}
+
+// sameShare reports whether s is a Mapping of the same ports as m.
+func (s *share) sameShare(m *Mapping) bool {
+	return s.holder == nil && s.First == m.First && s.Last == m.Last && s.Protocol == m.Protocol && s.Remote == m.Remote
+}
+
+// Unmap applies that m ended at a moment, Unix milliseconds. A NAT need not say
+// which private address had the ports.
+func (t *Table) Unmap(m Mapping, at int64) (changed bool) {
+	m.Public, m.Private = m.Public.Unmap(), m.Private.Unmap()
+	space := t.in(m.PublicVRF)
+	if space == nil || space.pools[m.Public] == nil {
+		return false
+	}
+	for _, s := range space.pools[m.Public][pageOf(m.First)] {
+		if s.sameShare(&m) && (!m.Private.IsValid() || s.Mapping == m) && s.from <= at && (s.until == 0 || s.until > at) {
+			s.until, changed = at, true
+		}
+	}
+	if changed {
+		t.touchPorts(m)
+	}
+	return changed
+}
+
+// Mappings returns how many Mappings the Table remembers, and how many it has
+// refused.
+func (t *Table) Mappings() (n int, refused uint64) { return t.mappings, t.refused }
+
+// trimMappings drops the Mappings that ended at or before a moment.
+func (t *Table) trimMappings(before int64) {
+	trim := func(vrf string, s *space) {
+		for a, p := range s.pools {
+			p.remove(func(x *share) bool {
+				if x.holder != nil || x.until == 0 || x.until > before {
+					return false
+				}
+				if x.from >= 0 { // once, though it may be in several pages
+					x.from = -1
+					t.mappings--
+					t.shared--
+					t.touchPorts(x.Mapping)
+				}
+				return true
+			})
+			if p.empty() {
+				delete(s.pools, a)
+			}
+		}
+	}
+	trim("", &t.space)
+	for vrf, s := range t.vrfs {
+		trim(vrf, s)
+	}
+}
+
+// A pageKey names the Mappings of an address that begin in one page of ports:
+// they are one state.
+type pageKey struct {
+	vrf  string
+	addr netip.Addr
+	page int
+}
+
+func (k pageKey) String() string { return fmt.Sprintf("%q %s %d", k.vrf, k.addr, k.page) }
+
+func (t *Table) touchPorts(m Mapping) {
+	if t.dirtyPorts == nil {
+		t.dirtyPorts = map[pageKey]bool{}
+	}
+	t.dirtyPorts[pageKey{m.PublicVRF, m.Public, pageOf(m.First)}] = true
+}
+
+// mappingsVersion is the first octet of encoded Mappings.
+const mappingsVersion = 1
+
+// DeltaPorts calls put for each part of the Mappings that changed since the
+// last call, in no order: with a key of its own and an encoding that
+// RestorePorts reads, nil if nothing is left of it.
+func (t *Table) DeltaPorts(put func(key string, value []byte)) {
+	for k := range t.dirtyPorts {
+		put(k.String(), t.appendPage(k))
+	}
+	clear(t.dirtyPorts)
+}
+
+func (t *Table) appendPage(k pageKey) []byte {
+	var p *pool
+	if s := t.in(k.vrf); s != nil {
+		p = s.pools[k.addr]
+	}
+	if p == nil {
+		return nil
+	}
+	b := appendString([]byte{mappingsVersion}, k.vrf)
+	b = appendPrefix(b, netip.PrefixFrom(k.addr, 32))
+	empty := true
+	for _, s := range p[k.page] {
+		if s.holder != nil || pageOf(s.First) != k.page {
+			continue
+		}
+		empty = false
+		for _, v := range [...]uint64{uint64(s.First), uint64(s.Last), uint64(s.Protocol), uint64(s.from), uint64(s.until)} {
+			b = binary.AppendUvarint(b, v)
+		}
+		b = appendPrefix(b, netip.PrefixFrom(s.Private, s.Private.BitLen()))
+		b = appendString(b, s.PrivateVRF)
+		remote := s.Remote.Addr()
+		b = appendString(b, string(remote.AsSlice()))
+		b = binary.AppendUvarint(b, uint64(s.Remote.Port()))
+	}
+	if empty {
+		return nil
+	}
+	return b
+}
+
+// RestorePorts brings back what DeltaPorts told of. Errors match ErrCorrupt,
+// and change nothing.
+func (t *Table) RestorePorts(data []byte) error {
+	d := decoder{rest: string(data)}
+	if d.octet() != mappingsVersion {
+		d.fail()
+	}
+	m := Mapping{PublicVRF: d.string()}
+	m.Public = d.prefix().Addr()
+	var shares []*share
+	for d.rest != "" {
+		first, last, protocol := d.uvarint(), d.uvarint(), d.uvarint()
+		s := &share{Mapping: m, from: d.milli(), until: d.milli()}
+		s.First, s.Last, s.Protocol = uint16(first), uint16(last), uint8(protocol)
+		s.Private, s.PrivateVRF = d.prefix().Addr(), d.string()
+		remote, _ := netip.AddrFromSlice([]byte(d.string()))
+		port := d.uvarint()
+		if s.Remote = netip.AddrPortFrom(remote, uint16(port)); port > 1<<16-1 || !remote.IsValid() && port != 0 {
+			d.fail()
+		}
+		if first > last || last > 1<<16-1 || protocol > 1<<8-1 || !s.Private.IsValid() {
+			d.fail()
+		}
+		shares = append(shares, s)
+	}
+	if d.failed || !m.Public.Is4() {
+		return fmt.Errorf("users: decode mappings: %w", ErrCorrupt)
+	}
+	p := t.open(m.PublicVRF).pool(m.Public)
+	for _, s := range shares {
+		p.add(s)
+		t.mappings++
+		t.shared++
+	}
+	return nil
+}
