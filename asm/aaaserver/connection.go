@@ -234,6 +234,8 @@ func (c *connection) take(ctx context.Context, b *batch, taken []acct.Request) {
 		case result != avp.ResultSuccess:
 		case r.task == acct.RequestForward:
 			c.server.count.forwarded.Add(1)
+		case r.task == acct.RequestBinding:
+			c.server.count.bindings.Add(1)
 		default:
 			c.server.count.flows.Add(1)
 		}

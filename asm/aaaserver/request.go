@@ -76,6 +76,9 @@ func (s *Server) read(r *request) {
 		return
 	}
 	switch {
+	case r.speaker != nil && r.speaker.Access:
+		r.task = acct.RequestBinding // what else it carries is of no use here
+		return
 	case containsIdentity(s.cfg.Forward, record.Realm):
 		r.task = acct.RequestForward // whatever it carries is its server's to know
 		return

@@ -2,6 +2,7 @@
 // clients, relays and partners' servers, and answers each once what it says is
 // durable (RFC 6733, Section 9). What a request says decides where it goes:
 //
+//	an access server's        ──► Pipeline: who holds which addresses
 //	a flow without a user     ──► Pipeline: users are mapped here
 //	a realm that we forward   ──► Pipeline: stored, then delivered to that realm
 //	anything else             ──► Store: the accounting application's CDRs
@@ -56,7 +57,7 @@ type Config struct {
 	Applications []uint32         // accounting applications served; none means base accounting, 3
 	Realms       []string         // Destination-Realms served, beside those of Forward; none means any
 
-	Pipeline Pipeline // required with Flows or Forward
+	Pipeline Pipeline // required with Flows, Forward, or access servers among Peers
 	Flows    bool     // requests with a flow and without a user go there
 	Forward  []string // Destination-Realms whose requests go there
 	Aliases  []string // other DiameterIdentities of this node, for the detection of loops
@@ -108,8 +109,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Store == nil {
 		return nil, errors.New("aaaserver: Config.Store is required")
 	}
-	if cfg.Pipeline == nil && (cfg.Flows || len(cfg.Forward) > 0) {
-		return nil, errors.New("aaaserver: Config.Pipeline is required with Flows and Forward")
+	access := slices.ContainsFunc(cfg.Peers, func(p Peer) bool { return p.Access })
+	if cfg.Pipeline == nil && (cfg.Flows || len(cfg.Forward) > 0 || access) {
+		return nil, errors.New("aaaserver: Config.Pipeline is required with Flows, Forward and access servers")
 	}
 	if err := s.node().Check(); err != nil {
 		return nil, fmt.Errorf("aaaserver: Config: %w", err)

@@ -19,6 +19,10 @@ type Peer struct {
 	// itself alone, that is for its own Origin-Host, in a realm that this name
 	// lies in.
 	Realms []string
+
+	// Access says that it is an access server: its requests say who holds
+	// which addresses (RFC 7155), and what they count is not asked.
+	Access bool
 }
 
 // maySpeak reports whether p, whose Origin-Host is as configured or whatever

@@ -9,6 +9,7 @@ type RequestTask uint8
 const (
 	RequestFlows   RequestTask = 1 // account the flow record that it carries
 	RequestForward RequestTask = 2 // deliver it to its Destination-Realm as it is
+	RequestBinding RequestTask = 3 // note who holds which addresses: it is journaled as an EntryBinding, not as a request
 )
 
 // A Request is the data of an EntryRequest: an Accounting-Request that was

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -10,18 +11,24 @@ import (
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/aaaserver"
 	"tollbridge/asm/acct"
+	"tollbridge/asm/users/nasreq"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict"
+	"tollbridge/dict/avp"
 	"tollbridge/spool"
 )
 
 // An entrance takes the Accounting-Requests that become accounting records
-// here into the journal: those that carry flows, and those for other realms.
+// here into the journal: those that carry flows, those for other realms, and those of access
+// servers.
 // It is open while data is collected, so that a stopping daemon works off what
 // it has taken.
 type entrance struct {
 	journal journal
+	log     *slog.Logger
 	open    atomic.Bool
+
+	empty, unreadable atomic.Uint64 // requests of access servers that told of nothing, or could not be used
 }
 
 // Take implements aaaserver.Pipeline.
@@ -30,16 +37,37 @@ func (e *entrance) Take(ctx context.Context, requests []acct.Request) error {
 		return fmt.Errorf("the daemon starts or stops: %w", aaaserver.ErrBusy)
 	}
 	var last uint64
+	now := time.Now()
 	for _, r := range requests {
-		data, err := r.AppendBinary(nil)
-		if err != nil {
-			return err
+		kind, data, err := entryOf(r, now)
+		switch {
+		case err != nil:
+			e.unreadable.Add(1)
+			e.log.Debug("request of an access server can't be used", "origin_host", r.Peer, "error", err)
+			continue
+		case data == nil:
+			e.empty.Add(1)
+			continue
 		}
-		if last, err = e.journal.Append(acct.EntryRequest, time.Now().UnixNano(), 0, data); err != nil {
+		if last, err = e.journal.Append(kind, now.UnixNano(), 0, data); err != nil {
 			return err
 		}
 	}
 	return e.journal.Wait(ctx, last)
+}
+
+// entryOf returns a request as the journal has it, no data where it says
+// nothing.
+func entryOf(r acct.Request, arrived time.Time) (acct.EntryKind, []byte, error) {
+	if r.Task != acct.RequestBinding {
+		data, err := r.AppendBinary(nil)
+		return acct.EntryRequest, data, err
+	}
+	event, ok, err := nasreq.Read(r.AVPs, arrived)
+	if err != nil || !ok {
+		return 0, nil, err
+	}
+	return acct.EntryBinding, event.AppendBinary(nil), nil
 }
 
 // openServer opens the Diameter entrance with the accounting application
@@ -62,7 +90,7 @@ func (b *bridge) openServer() error {
 			return fmt.Errorf("server.tls: %w", err)
 		}
 	}
-	b.entrance.journal = b.journal
+	b.entrance.journal, b.entrance.log = b.journal, b.log
 	cfg := aaaserver.Config{
 		OriginHost:  s.OriginHost,
 		OriginRealm: b.cfg.Identity.OriginRealm,
@@ -79,6 +107,9 @@ func (b *bridge) openServer() error {
 		Watchdog:    b.cfg.Delivery.Watchdog,
 		Log:         b.log,
 	}
+	if len(s.AccessServers) > 0 {
+		cfg.Applications = []uint32{avp.ApplicationAccounting, avp.ApplicationNASREQ} // RFC 7155, Section 1.6
+	}
 	if s.Plaintext {
 		cfg.Allow = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	}
@@ -93,6 +124,9 @@ func (b *bridge) clients() []aaaserver.Peer {
 	var peers []aaaserver.Peer
 	for _, host := range s.Clients {
 		peers = append(peers, aaaserver.Peer{Host: host})
+	}
+	for _, host := range s.AccessServers {
+		peers = append(peers, aaaserver.Peer{Host: host, Access: true})
 	}
 	for _, r := range s.Relays {
 		peers = append(peers, aaaserver.Peer{Host: r.Host, Realms: r.Realms})

@@ -168,9 +168,11 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	if m.b.server != nil {
 		s := m.b.server.Stats()
 		counter("server_requests_total", "Accounting-Requests taken.", s.Requests)
-		for what, n := range map[string]uint64{"stored": s.Stored, "flow": s.Flows, "forwarded": s.Forwarded, "duplicate": s.Duplicates, "conflict": s.Conflicts, "invalid": s.Invalid, "failed": s.Failed} {
+		for what, n := range map[string]uint64{"stored": s.Stored, "flow": s.Flows, "forwarded": s.Forwarded, "binding": s.Bindings, "duplicate": s.Duplicates, "conflict": s.Conflicts, "invalid": s.Invalid, "failed": s.Failed} {
 			counter("server_outcomes_total", "What became of them.", n, "outcome", what)
 		}
+		counter("server_access_empty_total", "Requests of access servers that named no user or no address.", m.b.entrance.empty.Load())
+		counter("server_access_unusable_total", "Requests of access servers that could not be used.", m.b.entrance.unreadable.Load())
 		gauge("server_connections", "Diameter connections.", float64(s.Open))
 	}
 }

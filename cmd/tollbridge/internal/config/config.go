@@ -157,10 +157,13 @@ type Server struct {
 	OriginHost string           `yaml:"originHost"`
 	Clients    []string         `yaml:"clients"`
 	Relays     []Relay          `yaml:"relays"`
-	Realms     []string         `yaml:"realms"`
-	Forward    []string         `yaml:"forward"`
-	Flows      Flows            `yaml:"flows"`
-	Plaintext  bool             `yaml:"plaintext"`
+
+	AccessServers []string `yaml:"accessServers"`
+
+	Realms    []string `yaml:"realms"`
+	Forward   []string `yaml:"forward"`
+	Flows     Flows    `yaml:"flows"`
+	Plaintext bool     `yaml:"plaintext"`
 }
 
 // A Relay hands over the requests of other nodes: an agent, or a partner's

@@ -93,7 +93,7 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 		{"a record too small", "accounting:\n  maxRecord: 2047\n", "x.yaml:2: accounting.maxRecord: 2047 is out of range: 2048 to"},
 		{"an address that YAML reads as a mapping", "collectingProcess: {udpCollectors: [127.0.0.1:1]}\n", "is mapping: a single value is expected; quote it if it holds a colon"},
 		{"server on TLS without a certificate", "server:\n  tlsListen: ['127.0.0.1:5868']\n", "x.yaml:1: server.tls.certificate: is missing: name the PEM file of what clients and relays know us by, as the addresses of tlsListen need it"},
-		{"server on TLS open to the world", "server:\n  tlsListen: ['0.0.0.0:5868']\n", "x.yaml:2: server.tlsListen[0]: 0.0.0.0:5868 can be reached from other hosts, but server.clients and server.relays name none"},
+		{"server on TLS open to the world", "server:\n  tlsListen: ['0.0.0.0:5868']\n", "x.yaml:2: server.tlsListen[0]: 0.0.0.0:5868 can be reached from other hosts, but server.clients, relays and accessServers name none"},
 		{"relay without realms", "server:\n  relays:\n    - {host: r.example}\n", "x.yaml:3: server.relays[0].realms: is missing"},
 		{"relay that is a client", "server:\n  clients: [r.example]\n  relays:\n    - {host: r.example, realms: [p.example]}\n", `server.relays[0].host: "r.example" is one of server.clients too`},
 		{"forwarded to itself", "server:\n  forward: [far.example]\n", "x.yaml:2: server.forward: has nowhere to go"},

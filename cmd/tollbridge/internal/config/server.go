@@ -18,7 +18,7 @@ func checkIdentity(report func(key, format string, args ...any), key, s string) 
 // who should not, and requests that would go in a circle.
 func (c *Config) checkServer(report func(key, format string, args ...any)) {
 	s := &c.Server
-	nobody := len(s.Clients)+len(s.Relays) == 0
+	nobody := len(s.Clients)+len(s.Relays)+len(s.AccessServers) == 0
 	for i, a := range s.Listen {
 		key := fmt.Sprintf("server.listen[%d]", i)
 		if !a.Addr().IsLoopback() && !s.Plaintext {
@@ -34,6 +34,13 @@ func (c *Config) checkServer(report func(key, format string, args ...any)) {
 	}
 	for i, host := range s.Clients {
 		checkIdentity(report, fmt.Sprintf("server.clients[%d]", i), host)
+	}
+	for i, host := range s.AccessServers {
+		key := fmt.Sprintf("server.accessServers[%d]", i)
+		checkIdentity(report, key, host)
+		if slices.Contains(s.Clients, host) {
+			report(key, "%q is one of server.clients too: its requests tell either of users or of usage, so remove one of the two", host)
+		}
 	}
 	for i, r := range s.Relays {
 		key := fmt.Sprintf("server.relays[%d]", i)
@@ -64,6 +71,6 @@ func (c *Config) checkServer(report func(key, format string, args ...any)) {
 
 func (c *Config) checkReach(report func(key, format string, args ...any), key string, a netip.AddrPort, nobody bool) {
 	if !a.Addr().IsLoopback() && nobody {
-		report(key, "%s can be reached from other hosts, but server.clients and server.relays name none that may connect", a)
+		report(key, "%s can be reached from other hosts, but server.clients, relays and accessServers name none that may connect", a)
 	}
 }

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tollbridge/aaaclient/peer"
+	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/dict/avp"
+)
+
+// answered counts the answers of a connection by Result-Code.
+type answered chan uint32
+
+func (a answered) Receive(m peer.Message) bool {
+	code, _ := avp.Find(m.AVPs(), avp.ResultCodeAVP, 0)
+	v, _ := code.Uint32()
+	a <- v
+	return true
+}
+
+func (a answered) Flush()   {}
+func (a answered) Changed() {}
+
+// TestAccessServer has a BNG tell over Diameter who holds which addresses,
+// by INTERIM_RECORDs of sessions whose START_RECORD was lost, each sent twice.
+// The daemon is killed after the answers; each user is billed what tshark
+// counted, and what the BNG counts is no CDR.
+func TestAccessServer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	capture, _ := files(t, dir)
+	e := example(t, "asm.yaml", dir)
+	e.replace("  files: [examples/users.csv]", "  files: []")
+	e.replace("'0.0.0.0:4739', '[::]:4739'", "'127.0.0.1:0'")
+	e.replace("198.51.100.1,", "127.0.0.1,")
+	e.set("server.listen", "['127.0.0.1:0']")
+	e.set("server.accessServers", "[bng.isp.example]")
+	d := start(t, e.setup(dir))
+
+	answers := bng(t, d.server())
+	d.kill()
+	for _, code := range answers {
+		if code != avp.ResultSuccess {
+			t.Errorf("the BNG got %d", code)
+		}
+	}
+	d = start(t, e.setup(dir))
+	meterCapture(t, capture, d.tcp())
+	octets, nobodys := captureOctets(t)
+	s := waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets >= octets && s.Acknowledged == s.Accounted })
+	if s.Suspended.Octets != nobodys {
+		t.Errorf("the books are %+v", s)
+	}
+	d.stop()
+	checkBill(t, bill(charges(t, d.data)))
+	for _, c := range charges(t, d.data) {
+		if strings.HasPrefix(c.SessionID, "bng.isp.example;") {
+			t.Errorf("%s is a CDR", c.SessionID)
+		}
+	}
+}
+
+// bng sends the bindings of the bundled users file as those of an access
+// server, and returns the answers.
+func bng(t *testing.T, address string) []uint32 {
+	t.Helper()
+	lines := slices.DeleteFunc(strings.SplitAfter(string(demodata.Users), "\n"), func(l string) bool { return strings.HasPrefix(l, "#") })
+	rows, err := csv.NewReader(strings.NewReader(strings.Join(lines, ""))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := make(answered, 2*len(rows))
+	conn, err := peer.Connect(t.Context(), nc, peer.Config{
+		Node:    peer.Node{OriginHost: "bng.isp.example", OriginRealm: "isp.example", Accounting: []uint32{avp.ApplicationNASREQ, avp.ApplicationAccounting}},
+		Handler: answers,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- conn.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	for i, row := range rows[1:] {
+		b := accessRequest(t, uint32(i), row[1], netip.MustParsePrefix(row[0]))
+		if err := conn.Send(append(slices.Clone(b), b...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var codes []uint32
+	for range 2 * (len(rows) - 1) {
+		select {
+		case code := <-answers:
+			codes = append(codes, code)
+		case <-time.After(patience):
+			t.Fatalf("%d answers of %d", len(codes), 2*(len(rows)-1))
+		}
+	}
+	return codes
+}
+
+// accessRequest is an INTERIM_RECORD of a session that began before the
+// bundled capture was taken, whenever the test runs.
+func accessRequest(t *testing.T, i uint32, user string, p netip.Prefix) []byte {
+	t.Helper()
+	const m = avp.FlagMandatory
+	lasted := max(time.Since(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)), 0)
+	b := avp.AppendHeader(nil, avp.Header{Flags: avp.FlagRequest | avp.FlagProxiable, Command: avp.CommandAccounting, Application: avp.ApplicationNASREQ, HopByHop: i, EndToEnd: i})
+	b = avp.AppendString(b, avp.SessionID, 0, m, "bng.isp.example;1;"+p.String())
+	b = avp.AppendString(b, avp.OriginHost, 0, m, "bng.isp.example")
+	b = avp.AppendString(b, avp.OriginRealm, 0, m, "isp.example")
+	b = avp.AppendString(b, avp.DestinationRealm, 0, m, "isp.example")
+	b = avp.AppendUint32(b, avp.AccountingRecordType, 0, m, avp.InterimRecord)
+	b = avp.AppendUint32(b, avp.AccountingRecordNumber, 0, m, 1)
+	b = avp.AppendUint32(b, avp.AcctApplicationID, 0, m, avp.ApplicationNASREQ)
+	b = avp.AppendString(b, avp.UserName, 0, m, user)
+	b = avp.AppendUint32(b, avp.AcctSessionTime, 0, m, uint32(lasted/time.Second))
+	b = avp.AppendUint64(b, avp.AccountingInputOctets, 0, m, 12345)
+	if p.Addr().Is4() {
+		b = avp.Append(b, avp.FramedIPAddress, 0, m, p.Addr().AsSlice())
+	} else {
+		b = avp.Append(b, avp.FramedIPv6Prefix, 0, m, append([]byte{0, byte(p.Bits())}, p.Addr().AsSlice()...))
+	}
+	avp.SetLength(b)
+	return b
+}
