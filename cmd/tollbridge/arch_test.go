@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"meter/pcap":       {},
 	"asm/users":        {},
 	"asm/users/nasreq": {"asm/users", "dict/avp"},
+	"asm/users/dhcp":   {"asm/users"},
 	"asm/users/radius": {"asm/users", "internal/crashpoint"},
 	"asm/users/sql":    {"asm/users"},
 	"asm":              {"ipfix", "ipfix/ack", "dict", "dedup", "asm/acct", "asm/users"},

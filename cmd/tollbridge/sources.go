@@ -12,6 +12,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
+	"tollbridge/asm/users/dhcp"
 	"tollbridge/asm/users/radius"
 	"tollbridge/asm/users/sql"
 	"tollbridge/cmd/tollbridge/internal/config"
@@ -24,6 +25,7 @@ type sources struct {
 	radius      *radius.Server // nil without clients
 	radiusConns []*net.UDPConn
 	databases   []*sql.Source
+	leases      []*dhcp.Source
 }
 
 // openSources opens what the configuration names.
@@ -39,7 +41,32 @@ func (b *bridge) openSources() error {
 		}
 		b.sources.databases = append(b.sources.databases, s)
 	}
+	for i, c := range b.cfg.Users.Leases {
+		cfg, err := leasesConfig(i, c)
+		if err != nil {
+			return err
+		}
+		cfg.Journal, cfg.Poll, cfg.Log = eventJournal{b.spool.Journal()}, b.cfg.Users.Reload, b.log
+		s, err := dhcp.New(cfg)
+		if err != nil {
+			return err
+		}
+		b.sources.leases = append(b.sources.leases, s)
+	}
 	return nil
+}
+
+// leasesConfig returns what the configuration says of lease file i.
+func leasesConfig(i int, c config.Leases) (dhcp.Config, error) {
+	cfg := dhcp.Config{File: c.File}
+	for j, name := range c.User {
+		identity, err := dhcp.ParseIdentity(name)
+		if err != nil {
+			return cfg, fmt.Errorf("users.leases[%d].user[%d]: %w", i, j, err)
+		}
+		cfg.User = append(cfg.User, identity)
+	}
+	return cfg, nil
 }
 
 // openRADIUS opens the RADIUS server and its sockets, if it has a client.
@@ -102,6 +129,9 @@ func (s *sources) run(ctx context.Context) error {
 			})
 		})
 	}
+	for _, l := range s.leases {
+		g.Go(func() error { return l.Run(ctx) })
+	}
 	return g.Wait()
 }
 
@@ -113,6 +143,14 @@ func (s *sources) collect(counter func(name, help string, value uint64, labels .
 		counter("sql_failures_total", "Attempts that gave none.", stats.Failures, "database", db.Name())
 		gauge("sql_bindings", "Bindings of the latest answer.", float64(stats.Bindings), "database", db.Name())
 		gauge("sql_failing", "1 while the latest attempt failed.", truth(stats.Failing), "database", db.Name())
+	}
+	for _, l := range s.leases {
+		stats := l.Stats()
+		gauge("dhcp_leases", "Leases that the file has as active.", float64(stats.Leases), "file", l.File())
+		gauge("dhcp_failing", "1 while the file can't be read.", truth(stats.Failing), "file", l.File())
+		counter("dhcp_events_total", "Beginnings, renewals and ends of leases that were journaled.", stats.Events, "file", l.File())
+		counter("dhcp_malformed_total", "Lines or declarations that could not be read.", stats.Malformed, "file", l.File())
+		counter("dhcp_nameless_total", "Leases that have none of the identities that name the user.", stats.Nameless, "file", l.File())
 	}
 	if s.radius == nil {
 		return
@@ -144,6 +182,10 @@ func checkSources(c config.Config) error {
 	errs := []error{err}
 	for i, s := range c.Users.SQL {
 		_, err := newDatabase(i, s, nil)
+		errs = append(errs, err)
+	}
+	for i, l := range c.Users.Leases {
+		_, err := leasesConfig(i, l)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -180,7 +222,7 @@ func radiusConfig(r config.RADIUS) (radius.Config, error) {
 // An eventJournal takes the events of sources.
 type eventJournal struct{ *spool.Journal }
 
-// Append implements radius.Journal.
+// Append implements the Journals of radius and dhcp.
 func (j eventJournal) Append(e users.Event) (uint64, error) {
 	return j.Journal.Append(acct.EntryBinding, time.Now().UnixNano(), 0, e.AppendBinary(nil))
 }

@@ -44,6 +44,10 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 
 	c.Users.RADIUS.check(report)
 	c.Users.checkSQL(report)
+	c.Users.checkLeases(report)
+	if c.Accounting.Mode == "aaa-client" && len(c.Users.Leases) > 0 {
+		report("users.leases", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
+	}
 	if c.Accounting.Mode == "aaa-client" && len(c.Users.SQL) > 0 {
 		report("users.sql", "is of no use with accounting.mode aaa-client, which leaves the users to the AAA server: remove one of the two")
 	}

@@ -93,8 +93,9 @@ type Users struct {
 	InBand     []string      `yaml:"inBand"`
 	InBandIdle time.Duration `yaml:"inBandIdle"`
 
-	RADIUS RADIUS `yaml:"radius"`
-	SQL    []SQL  `yaml:"sql"`
+	RADIUS RADIUS   `yaml:"radius"`
+	SQL    []SQL    `yaml:"sql"`
+	Leases []Leases `yaml:"leases"`
 }
 
 // Accounting turns flow records into accounting records.
