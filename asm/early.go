@@ -33,7 +33,7 @@ func (m *Module) keepEarly(set ipfix.DataSet, row *acct.LedgerRow) {
 	a.sets++
 	a.octets += n
 	c.transport.early = append(early, earlySet{
-		position: c.position, time: c.time, interval: row.Interval, offset: set.Offset,
+		position: c.position, time: c.time, interval: row.Interval, inner: c.inner, offset: set.Offset,
 		domain: set.Header.Domain, template: set.ID, octets: n,
 		duplicate: m.repeated(), partial: m.dropped == c.position,
 	})
@@ -75,7 +75,7 @@ func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipf
 		m.transports.account(t).release(e)
 		var set ipfix.DataSet
 		if err == nil {
-			set, err = t.decoder.DataSetAt(entry.Data, e.offset)
+			set, err = t.decoder.DataSetAt(message(entry.Data, e.inner), e.offset)
 		}
 		if err != nil || set.Template == nil {
 			// It is lost, or the Template does not fit it. It stays undecoded.

@@ -9,6 +9,7 @@ import (
 	"tollbridge/asm/users"
 	"tollbridge/dedup"
 	"tollbridge/ipfix"
+	"tollbridge/ipfix/ack"
 )
 
 // chunk is how many records are decoded before they are looked up: enough to
@@ -50,6 +51,11 @@ type decoder struct {
 	duplicate bool
 
 	identified identified // by acknowledged export; zero for other Messages
+
+	// Of a Message that another collector passes on.
+	passing   ack.Instance    // of the latest Message with an Identity
+	forwarded []ack.Forwarded // what the Message at hand brings of that collector's journal
+	inner     int             // where in the entry the Message at hand begins, if it was passed on
 }
 
 // message applies an EntryMessage.
@@ -71,6 +77,7 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	m.decoder.domain, m.decoder.message = d, e.Data
 	m.decoder.compared, m.decoder.duplicate, m.decoder.early = false, false, false
 	m.decoder.identified = identified{}
+	m.decoder.forwarded = m.decoder.forwarded[:0]
 
 	m.transports.touch(t)
 	result, err := t.decoder.DecodeStream(e.Data, stream, m.visit)
@@ -94,6 +101,11 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 		m.identifiedDone(d)
 	}
 	m.decoder.identified = identified{}
+	if len(m.decoder.forwarded) > 0 {
+		if err := m.passedOn(ctx, e, t.info.Exporter); err != nil {
+			return err
+		}
+	}
 	if !result.TemplatesChanged {
 		return nil
 	}

@@ -108,6 +108,7 @@ type Module struct {
 	totals        map[string]*totals // by exporter
 	clocks        map[string]*exporterClock
 	spools        spools
+	forwards      map[string]bool // exporters that are collectors which pass on
 
 	records   []acct.Record // cut since the last checkpoint
 	decisions []acct.Decision
@@ -167,10 +168,10 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 			m.broken(e, err)
 			return nil
 		}
-		m.transports.openSession(e.Position, info)
+		m.transports.openSession(e.Position, info, origin{})
 	case acct.EntryClose:
 		if e.Session == 0 {
-			m.transports.closeReliable()
+			m.transports.closeReliable("")
 		} else if t := m.transports.open[e.Session]; t != nil {
 			m.transports.close(t)
 		}
@@ -377,10 +378,12 @@ func (m *Module) adopt(s Settings) {
 	m.generation++
 	m.sampling = make(map[string]uint32)
 	m.vrfs = make(map[string]*vrfReader)
+	m.forwards = make(map[string]bool)
 	for _, e := range s.Exporters {
 		if e.VRF != nil {
 			m.vrfs[e.Name] = newVRFReader(e.VRF)
 		}
+		m.forwards[e.Name] = e.Forwards
 		if e.Sampling != 0 {
 			m.sampling[e.Name] = e.Sampling
 		}

@@ -166,6 +166,8 @@ func (m *Module) acknowledgement(l *ack.Layout, set *ipfix.DataSet, d *domain) {
 		switch {
 		case l.Kind == ack.KindIdentity && n == 0 && set.Offset == ipfix.HeaderLength:
 			m.identify(l.Identity(r), d)
+		case l.Kind == ack.KindForwarded:
+			m.forwarded(l.Forwarded(r), d)
 		case l.Kind == ack.KindGivenUp && m.decoder.identified.novelty == fresh:
 			m.giveUp(l.GivenUp(r), d)
 		}
@@ -177,6 +179,7 @@ func (m *Module) identify(id ack.Identity, d *domain) {
 	c := &m.decoder
 	i := m.spools.of(instanceKey{d.key.Exporter, id.Instance})
 	i.used, i.dirty = c.position, true
+	c.passing = id.Instance
 	c.scratch = d.messages.Sum(ack.Body(c.message)).Append(c.scratch[:0])
 	c.identified = identified{instance: i, position: id.Position, records: c.identified.records, digest: max(binary.LittleEndian.Uint64(c.scratch)&^givenUp, 2)}
 	if id.Position < i.floor {

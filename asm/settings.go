@@ -68,6 +68,7 @@ type ExporterSettings struct {
 	Name     string       `json:"name"`
 	Sampling uint32       `json:"sampling,omitempty"` // each packet seen stands for so many, whatever the exporter says; 0 leaves it to the exporter
 	VRF      *VRFSettings `json:"vrf,omitempty"`      // nil if all addresses are of one space
+	Forwards bool         `json:"forwards,omitempty"` // it is a collector that passes on what others exported, and is believed about whom
 }
 
 // Values of Settings.Layer.

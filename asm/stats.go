@@ -42,6 +42,8 @@ type Stats struct {
 	ResentMessages     uint64 // known again by their position in the exporter's spool
 	PositionConflicts  uint64 // Messages whose position another one had
 	ForgottenPositions uint64 // Messages whose position is too old to be known again
+	ForwardedMessages  uint64 // that another collector passed on
+	ForwardsRefused    uint64 // records that say so, of exporters that are none
 	GivenUpRecords     uint64 // that exporters told to have had no room for
 
 	Clocks []ClockStats // by exporter; not to be changed

@@ -68,6 +68,7 @@ type transport struct {
 	last    *domain           // the latest used
 	losses  map[uint32][]loss // by Observation Domain
 	clock   *exporterClock
+	origin  origin // of one that another collector has
 }
 
 // A domain is one Observation Domain of a Transport Session, with what its
@@ -134,13 +135,14 @@ func (d *domain) plan(t *ipfix.Template, link bool) *plan {
 // transports are the Transport Sessions that are open.
 type transports struct {
 	open  map[uint64]*transport
+	far   map[origin]*transport // of open, those that other collectors have
 	dirty []*transport
 	gone  []uint64                 // closed since the last checkpoint
 	early map[string]*earlyAccount // by exporter
 }
 
 func newTransports() transports {
-	return transports{open: make(map[uint64]*transport), early: make(map[string]*earlyAccount)}
+	return transports{open: make(map[uint64]*transport), far: make(map[origin]*transport), early: make(map[string]*earlyAccount)}
 }
 
 func (t *transports) touch(s *transport) {
@@ -154,10 +156,10 @@ func (t *transports) touch(s *transport) {
 // decoding state, and the Data Sets that wait for Templates, of an open one
 // that equals it: exporters over UDP don't know that we stopped (RFC 7011,
 // Section 8.4). Over other transports an equal one can't be open any more.
-func (t *transports) openSession(number uint64, info SessionInfo) {
-	s := &transport{number: number, info: info, domains: make(map[uint32]*domain)}
+func (t *transports) openSession(number uint64, info SessionInfo, from origin) {
+	s := &transport{number: number, info: info, origin: from, domains: make(map[uint32]*domain)}
 	for _, old := range t.open {
-		if old.info != info {
+		if old.info != info || old.origin.collector != from.collector {
 			continue
 		}
 		if info.Transport == ipfix.UDP {
@@ -171,6 +173,9 @@ func (t *transports) openSession(number uint64, info SessionInfo) {
 		s.decoder = ipfix.NewSession(info.Transport)
 	}
 	t.open[number] = s
+	if from != (origin{}) {
+		t.far[from] = s
+	}
 	t.touch(s)
 }
 
@@ -181,13 +186,17 @@ func (t *transports) close(s *transport) {
 	}
 	s.early = nil
 	delete(t.open, s.number)
+	if t.far[s.origin] == s {
+		delete(t.far, s.origin)
+	}
 	t.gone = append(t.gone, s.number)
 }
 
-// closeReliable closes all sessions but those over UDP.
-func (t *transports) closeReliable() {
+// closeReliable closes all sessions of a collector, "" for this one, but those
+// over UDP.
+func (t *transports) closeReliable(collector string) {
 	for _, s := range t.sorted() {
-		if s.info.Transport != ipfix.UDP {
+		if s.info.Transport != ipfix.UDP && s.origin.collector == collector {
 			t.close(s)
 		}
 	}
@@ -204,6 +213,7 @@ type earlySet struct {
 	position  uint64 // of its Message
 	time      int64  // arrival, Unix nanoseconds
 	interval  int64  // of its ledger row, Unix seconds
+	inner     int    // where in the entry the Message begins, which another collector had
 	offset    int    // of the Set Header in the Message
 	domain    uint32
 	template  uint16
@@ -241,7 +251,7 @@ func (t *transports) oldest(otherwise uint64) uint64 {
 }
 
 // transportVersion is the first octet of an encoded transport.
-const transportVersion = 2
+const transportVersion = 3
 
 // appendState appends what a restart needs of s.
 func (s *transport) appendState(b []byte) ([]byte, error) {
@@ -256,6 +266,7 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 		b = binary.AppendUvarint(b, e.position)
 		b = binary.AppendVarint(b, e.time)
 		b = binary.AppendVarint(b, e.interval)
+		b = binary.AppendUvarint(b, uint64(e.inner))
 		b = binary.AppendUvarint(b, uint64(e.offset))
 		b = binary.AppendUvarint(b, uint64(e.domain))
 		b = binary.AppendUvarint(b, uint64(e.template))
@@ -264,6 +275,7 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 		b = appendBool(b, e.partial)
 	}
 	b = s.appendLosses(b)
+	b = s.origin.append(b)
 	return s.decoder.AppendBinary(b)
 }
 
@@ -271,20 +283,26 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 func (t *transports) restore(number uint64, state []byte) error {
 	r := reader{b: state}
 	version := r.octet()
-	if version != 1 && version != transportVersion {
+	if version < 1 || version > transportVersion {
 		r.fail()
 	}
 	info := reader{b: r.bytes()}
 	s := &transport{number: number, info: info.sessionInfo(), domains: make(map[uint32]*domain)}
 	s.early = make([]earlySet, r.count())
 	for i := range s.early {
-		s.early[i] = earlySet{
-			r.uvarint(), r.varint(), r.varint(), int(r.uvarint()), uint32(r.uvarint()), uint16(r.uvarint()), int(r.uvarint()),
-			r.bool(), r.bool(),
+		e := earlySet{position: r.uvarint(), time: r.varint(), interval: r.varint()}
+		if version > 2 {
+			e.inner = int(r.uvarint())
 		}
+		e.offset, e.domain, e.template, e.octets = int(r.uvarint()), uint32(r.uvarint()), uint16(r.uvarint()), int(r.uvarint())
+		e.duplicate, e.partial = r.bool(), r.bool()
+		s.early[i] = e
 	}
 	if version > 1 {
 		s.restoreLosses(&r)
+	}
+	if version > 2 {
+		s.origin = r.origin()
 	}
 	if r.err != nil {
 		return r.err
@@ -302,5 +320,8 @@ func (t *transports) restore(number uint64, state []byte) error {
 		a.octets += e.octets
 	}
 	t.open[number] = s
+	if s.origin != (origin{}) {
+		t.far[s.origin] = s
+	}
 	return nil
 }

@@ -41,6 +41,11 @@ const (
 	PullResult             = 11 // unsigned8, identifier
 	PullTime               = 12 // unsigned64, Unix milliseconds
 	LastMessagePosition    = 13 // unsigned64, identifier
+	ForwardedKind          = 14 // unsigned8, identifier
+	ForwardedSession       = 15 // unsigned64, identifier
+	ForwardedStream        = 16 // unsigned16, identifier
+	ForwardedTime          = 17 // unsigned64, Unix nanoseconds
+	ForwardedOctets        = 18 // octetArray of variable length
 )
 
 // Template IDs of our Processes. Others may choose their own: a record is
@@ -49,6 +54,7 @@ const (
 	IdentityID        = 65535 // exporter to collector, at the front of each Message
 	GivenUpID         = 65534 // exporter to collector
 	PullAnswerID      = 65533 // exporter to collector
+	ForwardedID       = 65499 // forwarding collector to collector
 	AcknowledgementID = 65535 // collector to exporter
 	HeldUpID          = 65534 // collector to exporter
 	PullID            = 65533 // collector to exporter

@@ -17,6 +17,7 @@ const (
 	KindAcknowledgement
 	KindHeldUp
 	KindPull
+	KindForwarded
 )
 
 // kinds has the elements that make a Template one of a kind, and their octets:
@@ -24,22 +25,23 @@ const (
 // 7011, Section 6.2). Others may stand between them, in any order.
 var kinds = []struct {
 	kind     Kind
-	elements [4]uint16
-	lengths  [4]uint16
-	exact    [4]bool
+	elements [5]uint16
+	lengths  [5]uint16
+	exact    [5]bool
 }{
-	{KindIdentity, [4]uint16{ExporterInstance, MessagePosition, AcknowledgementVersion, AcknowledgementWants}, [4]uint16{16, 8, 1, 1}, [4]bool{true}},
-	{KindGivenUp, [4]uint16{MessagePosition, LastMessagePosition, GivenUpRecords}, [4]uint16{8, 8, 8}, [4]bool{}},
-	{KindPullAnswer, [4]uint16{PullRequest, PullResult, PullTime}, [4]uint16{8, 1, 8}, [4]bool{}},
-	{KindAcknowledgement, [4]uint16{ExporterInstance, DurablePosition, AcknowledgementVersion}, [4]uint16{16, 8, 1}, [4]bool{true}},
-	{KindHeldUp, [4]uint16{ExporterInstance, HoldReason}, [4]uint16{16, 1}, [4]bool{true}},
-	{KindPull, [4]uint16{PullRequest, PullAddress, PullPrefixLength}, [4]uint16{8, 16, 1}, [4]bool{1: true}},
+	{KindIdentity, [5]uint16{ExporterInstance, MessagePosition, AcknowledgementVersion, AcknowledgementWants}, [5]uint16{16, 8, 1, 1}, [5]bool{true}},
+	{KindGivenUp, [5]uint16{MessagePosition, LastMessagePosition, GivenUpRecords}, [5]uint16{8, 8, 8}, [5]bool{}},
+	{KindPullAnswer, [5]uint16{PullRequest, PullResult, PullTime}, [5]uint16{8, 1, 8}, [5]bool{}},
+	{KindAcknowledgement, [5]uint16{ExporterInstance, DurablePosition, AcknowledgementVersion}, [5]uint16{16, 8, 1}, [5]bool{true}},
+	{KindHeldUp, [5]uint16{ExporterInstance, HoldReason}, [5]uint16{16, 1}, [5]bool{true}},
+	{KindPull, [5]uint16{PullRequest, PullAddress, PullPrefixLength}, [5]uint16{8, 16, 1}, [5]bool{1: true}},
+	{KindForwarded, [5]uint16{ForwardedKind, ForwardedSession, ForwardedStream, ForwardedTime, ForwardedOctets}, [5]uint16{1, 8, 2, 8, ipfix.VariableLength}, [5]bool{4: true}},
 }
 
 // A Layout reads the records of one Template. It is never changed.
 type Layout struct {
 	Kind   Kind
-	fields [4]ipfix.Accessor // of the elements that make the kind, in their order
+	fields [5]ipfix.Accessor // of the elements that make the kind, in their order
 }
 
 // NewLayout returns nil for a Template that is not of this vocabulary, as an

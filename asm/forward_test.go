@@ -1,0 +1,96 @@
+package asm
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"tollbridge/asm/acct"
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/ack"
+)
+
+// What another collector passes on is what its exporters sent it: their
+// sessions, Templates, duplicates and losses, each Message once however often
+// it is passed on, and whatever is restarted in between.
+func TestForwarded(t *testing.T) {
+	settings := testSettings
+	settings.Exporters = []ExporterSettings{{Name: "collector-2", Forwards: true}}
+	b := mapped(t, settings)
+	position := uint64(0)
+	wrap := func(f ack.Forwarded) []byte {
+		position++
+		e := ipfix.NewEncoder(1, 0)
+		f.Time = b.clock.UnixNano()
+		id := ack.Identity{Instance: ack.Instance{7}, Position: position, Version: 1, Wants: ack.Acknowledgements}
+		for _, x := range []struct {
+			t *ipfix.Template
+			r []byte
+		}{{ack.IdentityTemplate(ack.Enterprise), id.Append(nil)}, {ack.ForwardedTemplate(ack.Enterprise), f.Append(nil)}} {
+			if err := e.AppendRecord(x.t, x.r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return bytes.Clone(e.Flush(1))
+	}
+	open := func(exporter string) uint64 {
+		s := b.open(ipfix.TCP, exporter, "198.51.100.77:1")
+		e := ipfix.NewEncoder(1, 0)
+		for _, tmpl := range []*ipfix.Template{ack.IdentityTemplate(ack.Enterprise), ack.ForwardedTemplate(ack.Enterprise)} {
+			if err := e.AddTemplate(tmpl); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.add(acct.EntryMessage, s, bytes.Clone(e.Flush(1)))
+		return s
+	}
+	info, err := SessionInfo{Transport: ipfix.TCP, Exporter: "router", Remote: netip.MustParseAddrPort("192.0.2.99:5"), Local: netip.MustParseAddrPort("192.0.2.98:4739")}.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := b.message(false, b.flow("192.0.2.1", outside)) // its Template comes later
+	withTemplate := b.message(true, b.flow("192.0.2.1", "203.0.113.8"))
+	other := b.message(false, b.flow("192.0.2.1", "203.0.113.7"))
+	inner := [][]byte{
+		wrap(ack.Forwarded{Kind: ack.Began}),
+		wrap(ack.Forwarded{Kind: ack.Opened, Session: 3, Octets: info}),
+		wrap(ack.Forwarded{Kind: ack.Received, Session: 3, Octets: data}),
+		wrap(ack.Forwarded{Kind: ack.Received, Session: 3, Octets: withTemplate}),
+		wrap(ack.Forwarded{Kind: ack.Received, Session: 3, Octets: other}),
+	}
+	one := open("collector-2")
+	for i, m := range inner {
+		b.add(acct.EntryMessage, one, m)
+		b.checkpoint()
+		b.restart()
+		b.add(acct.EntryClose, 0, nil) // the owner began anew; the other collector's sessions go on
+		one = open("collector-2")
+		for _, again := range inner[:i+1] {
+			b.add(acct.EntryMessage, one, again)
+		}
+	}
+	// The same exporter duplicated its records to us.
+	direct := b.open(ipfix.TCP, "router", "192.0.2.99:6")
+	b.add(acct.EntryMessage, direct, withTemplate)
+	// Whoever is not configured to pass on is not believed.
+	b.add(acct.EntryMessage, open("impostor"), inner[3])
+	sum := b.checkpoint()
+	if sum.Received != count(4, 400, 8) || sum.Accounted != count(3, 300, 6) || sum.Duplicate != count(1, 100, 2) {
+		t.Errorf("received %+v, accounted %+v, duplicate %+v", sum.Received, sum.Accounted, sum.Duplicate)
+	}
+	if sum.Lost != 0 {
+		t.Errorf("%d lost", sum.Lost)
+	}
+	for key := range b.s.ledger {
+		if key.Exporter != "router" && !b.s.ledger[key].Received.IsZero() {
+			t.Errorf("%+v has received records", key)
+		}
+	}
+	if s := b.m.Stats(); s.ForwardsRefused != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	b.add(acct.EntryMessage, one, wrap(ack.Forwarded{Kind: ack.Began}))
+	if n := len(b.m.transports.far); n != 0 {
+		t.Errorf("%d sessions of a collector that began anew are open", n)
+	}
+}
