@@ -171,7 +171,7 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 		m.transports.openSession(e.Position, info, origin{})
 	case acct.EntryClose:
 		if e.Session == 0 {
-			m.transports.closeReliable("")
+			m.transports.closeReliable(origin{})
 		} else if t := m.transports.open[e.Session]; t != nil {
 			m.transports.close(t)
 		}

@@ -192,11 +192,11 @@ func (t *transports) close(s *transport) {
 	t.gone = append(t.gone, s.number)
 }
 
-// closeReliable closes all sessions of a collector, "" for this one, but those
+// closeReliable closes all sessions of a collector, zero for this one, but those
 // over UDP.
-func (t *transports) closeReliable(collector string) {
+func (t *transports) closeReliable(of origin) {
 	for _, s := range t.sorted() {
-		if s.info.Transport != ipfix.UDP && s.origin.collector == collector {
+		if s.info.Transport != ipfix.UDP && s.origin.collector == of.collector && s.origin.instance == of.instance {
 			t.close(s)
 		}
 	}

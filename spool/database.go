@@ -95,6 +95,8 @@ type writer struct {
 	conn *sql.Conn
 	stmt map[string]*sql.Stmt
 
+	fence *fence // what every transaction checks; nil without a lease
+
 	octets atomic.Int64 // of journal groups, or of outbox pages; read without mu
 	grown  int64        // by how much in the transaction that runs
 }
@@ -213,7 +215,13 @@ func (w *writer) transactLocked(f func() error) error {
 		return explain(w.file, err)
 	}
 	w.grown = 0
-	err := f()
+	var err error
+	if w.fence != nil {
+		err = w.fence.check(w)
+	}
+	if err == nil {
+		err = f()
+	}
 	if err == nil {
 		if err = w.exec("COMMIT"); err == nil {
 			w.octets.Add(w.grown)

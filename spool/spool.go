@@ -26,6 +26,7 @@ type Config struct {
 	MaxDelay  time.Duration // how long an entry waits for company; 0 means 10 ms
 	Memory    int           // octets that may wait to be made durable; 0 means 16 MiB
 	Recent    int           // octets of durable groups kept in memory for readers; 0 means 16 MiB
+	Lease     bool          // take the lease over (see Await), from a holder that still has the spool open too
 	CheckTime time.Duration // the most that looking for damage may take at Open, per file; 0 means 10 s
 	Log       *slog.Logger  // nil discards
 }
@@ -61,6 +62,7 @@ type Spool struct {
 	jw      *writer  // of journal.db; nil when read only
 	jr      *sql.DB
 	meta    Meta
+	fence   *fence // nil without a lease
 	journal *Journal
 	outbox  *Outbox // nil when read only
 
@@ -87,8 +89,8 @@ func Open(dir string, cfg Config) (*Spool, error) {
 
 func (s *Spool) open(cfg Config) error {
 	var err error
-	if s.lock, err = lock(s.dir); err != nil {
-		return err
+	if s.lock, err = lock(s.dir); err != nil && !(cfg.Lease && errors.Is(err, ErrInUse)) {
+		return err // with a lease it is the fence that counts, not the lock
 	}
 	state, journal := s.files()
 	if s.w, s.r, _, err = openBoth(state, statePage, stateSchema, cfg); err != nil {
@@ -98,6 +100,9 @@ func (s *Spool) open(cfg Config) error {
 		return err
 	}
 	if err := initMeta(s.w, time.Now()); err != nil {
+		return err
+	}
+	if err := s.acquire(); err != nil {
 		return err
 	}
 	if s.meta, err = loadMeta(context.Background(), s.r, state); err != nil {

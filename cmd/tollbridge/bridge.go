@@ -91,7 +91,7 @@ func (b *bridge) open() error {
 		b.files = append(b.files, f)
 	}
 	var err error
-	if b.spool, err = spool.Open(b.cfg.Data, spool.Config{Log: b.log}); err != nil {
+	if b.spool, err = spool.Open(b.cfg.Data, spool.Config{Lease: b.cfg.Spool.Lease != 0, Log: b.log}); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.spool.Close)
@@ -262,6 +262,7 @@ func (b *bridge) Run(ctx context.Context) error {
 		stage{"bookkeeping", b.keepBooks},
 		stage{"credit control", b.controlCredit},
 		stage{"clock", b.watchClock},
+		stage{"lease", b.holdLease},
 		stage{"status", b.serveStatus},
 		stage{"control", b.serveControl},
 	)
@@ -287,6 +288,14 @@ func (b *bridge) collect(ctx context.Context) error {
 			Journal: int64(b.cfg.Spool.MaxJournal), Outbox: int64(b.cfg.Spool.MaxOutbox), Free: int64(b.cfg.Spool.MinFree),
 		})
 	})
+	b.serveCollectors(ctx, g)
+	g.Go(func() error { return b.sources.run(ctx) })
+	return g.Wait()
+}
+
+// serveCollectors has g serve all that is listened on for IPFIX until ctx
+// ends.
+func (b *bridge) serveCollectors(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return b.credentials.watch(ctx) })
 	for _, conn := range b.udp {
 		g.Go(func() error { return b.collector.ServeUDP(ctx, conn) })
@@ -303,9 +312,7 @@ func (b *bridge) collect(ctx context.Context) error {
 	for _, conn := range b.dtls {
 		g.Go(func() error { return b.collector.ServeDTLS(ctx, conn) })
 	}
-	g.Go(func() error { return b.sources.run(ctx) })
 	g.Go(func() error { <-ctx.Done(); return nil }) // a server alone collects nothing
-	return g.Wait()
 }
 
 // pipeline runs until what was appended to the journal when ctx ended is in a
@@ -420,8 +427,8 @@ func settings(c config.Config) asm.Settings {
 		BillingDay:       a.BillingDay,
 	}
 	for _, e := range c.CollectingProcess.Exporters {
-		if e.Sampling != 0 || e.VRF.Element != "" {
-			s.Exporters = append(s.Exporters, asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling), VRF: vrf(e.VRF)})
+		if e.Sampling != 0 || e.VRF.Element != "" || e.Forwards {
+			s.Exporters = append(s.Exporters, asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling), VRF: vrf(e.VRF), Forwards: e.Forwards})
 		}
 	}
 	for _, r := range a.Realms {

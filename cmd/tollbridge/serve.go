@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/spool"
 )
 
 func newServe() *cobra.Command {
@@ -18,6 +19,9 @@ func newServe() *cobra.Command {
 until it is told to stop by SIGTERM or SIGINT: it then works off what it has
 read, makes a last checkpoint, and exits with status 0. A second signal ends
 it at once; like a crash, that loses nothing.
+
+With forward.to in the configuration it does not account but passes on what it
+collects to a daemon that does (docs/adr/0006-several-collectors.md).
 
 Without a configuration it collects on 127.0.0.1:4739, UDP and TCP, into
 ./tollbridge-data, and delivers to the embedded accounting application.`,
@@ -42,6 +46,14 @@ Without a configuration it collects on 127.0.0.1:4739, UDP and TCP, into
 			return err
 		}
 		log := newLog(cmd, c.Log)
+		if len(c.Forward.To) > 0 {
+			return forward(cmd.Context(), c, log)
+		}
+		if c.Spool.Lease != 0 {
+			if err := spool.Await(cmd.Context(), c.Data, c.Spool.Lease, log); err != nil {
+				return nil // told to stop while it stood by
+			}
+		}
 		b, err := newBridge(c, log)
 		if err != nil {
 			return err

@@ -282,3 +282,42 @@ func (p *Process) syncLocked(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Keep exports a record as a Message of its own, and returns its position in
+// the Backlog: it was written there, and what else is known of it Acknowledged
+// and Config.Acknowledged.Backlog say. It needs Config.Acknowledged. Errors
+// are those of Export.
+func (p *Process) Keep(ctx context.Context, t *ipfix.Template, record []byte) (position uint64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.keeping
+	if k == nil {
+		panic("export: internal error: Keep without Config.Acknowledged")
+	}
+	p.storeLocked()
+	if err := p.keepLocked(ctx, t, record); err != nil {
+		return 0, err
+	}
+	position = k.backlog.Next()
+	for p.storeLocked(); k.unkept != nil; {
+		if k.failed != nil {
+			return 0, k.failed
+		}
+		if err := p.waitKeptLocked(ctx); err != nil {
+			return 0, fmt.Errorf("export: the spool is full: %w", err)
+		}
+	}
+	return position, nil
+}
+
+// Acknowledged returns when a Collecting Process has acknowledged a position.
+func (p *Process) Acknowledged(ctx context.Context, position uint64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.keeping.backlog.Acknowledged() < position {
+		if err := p.waitLocked(ctx); err != nil {
+			return fmt.Errorf("export: position %d is not acknowledged: %w", position, err)
+		}
+	}
+	return nil
+}

@@ -27,6 +27,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	}
 
 	c.CollectingProcess.check(report)
+	c.Forward.check(report, c.CollectingProcess.TLS)
 	if c.CollectingProcess.listeners() == 0 && len(c.Server.Listen)+len(c.Server.TLSListen) == 0 {
 		report("collectingProcess", "has no udpCollectors, tcpCollectors, tlsCollectors, dtlsCollectors or sctpCollectors, and server.listen is empty: nothing could ever come in")
 	}
@@ -82,6 +83,9 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	atLeast("delivery.reconnect", c.Delivery.Reconnect, 100*time.Millisecond)
 	atLeast("delivery.watchdog", c.Delivery.Watchdog, 6*time.Second) // RFC 3539, Section 3.4.1
 	atLeast("spool.checkpoint", c.Spool.Checkpoint, 10*time.Millisecond)
+	if c.Spool.Lease != 0 {
+		atLeast("spool.lease", c.Spool.Lease, time.Second)
+	}
 
 	atLeast("spool.audit", c.Spool.Audit, time.Second)
 	mark := func(key string, n Octets) {

@@ -22,6 +22,7 @@ type Config struct {
 	Delivery          Delivery          `yaml:"delivery"`
 	CreditControl     CreditControl     `yaml:"creditControl"`
 	Server            Server            `yaml:"server"`
+	Forward           Forward           `yaml:"forward"`
 	Spool             Spool             `yaml:"spool"`
 	Status            Status            `yaml:"status"`
 	Log               Log               `yaml:"log"`
@@ -76,6 +77,7 @@ type Exporter struct {
 	Name             string   `yaml:"name"`
 	Prefixes         []Prefix `yaml:"prefixes"`         // over UDP, TCP and SCTP
 	CertificateNames []string `yaml:"certificateNames"` // over TLS and DTLS
+	Forwards         bool     `yaml:"forwards"`         // it is a collector that passes on what others exported
 	Sampling         int      `yaml:"sampling"`         // 0 leaves it to what the exporter says
 	VRF              VRF      `yaml:"vrf"`
 }
@@ -174,9 +176,19 @@ type Relay struct {
 	Realms []string `yaml:"realms"`
 }
 
+// Forward makes the daemon pass on what it collects to one that accounts.
+type Forward struct {
+	To          []string      `yaml:"to"` // host and port, the preferred first; none accounts here
+	Acknowledge Acknowledge   `yaml:"acknowledge"`
+	MaxSpool    Octets        `yaml:"maxSpool"`
+	Plaintext   bool          `yaml:"plaintext"`
+	Reconnect   time.Duration `yaml:"reconnect"`
+}
+
 // Spool is what is kept on disk, and when it is written.
 type Spool struct {
 	Checkpoint  time.Duration `yaml:"checkpoint"`
+	Lease       time.Duration `yaml:"lease"` // 0: no standby
 	KeepSettled time.Duration `yaml:"keepSettled"`
 	Audit       time.Duration `yaml:"audit"`
 	MaxJournal  Octets        `yaml:"maxJournal"`
@@ -242,6 +254,7 @@ func Default() Config {
 			OriginHost: "aaa.tollbridge.example",
 			Flows:      FlowsStore,
 		},
+		Forward: Forward{Acknowledge: "owner", MaxSpool: 4 << 30, Reconnect: 5 * time.Second},
 		Spool: Spool{
 			Checkpoint: 2 * time.Second, KeepSettled: 24 * time.Hour, Audit: time.Minute,
 			MaxJournal: 50 << 30, MaxOutbox: 50 << 30, MinFree: 64 << 20,

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tollbridge/asm"
+	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/ack"
+	"tollbridge/ipfix/collect"
+	"tollbridge/ipfix/export"
+	"tollbridge/ipfix/export/backlog"
+)
+
+// forward collects, and passes on all of it, until ctx ends.
+//
+//	exporters ──► collect ──► backlog ──► export ──► the collector that accounts
+//	    ▲                                   │
+//	    └────────── acknowledgements ◄──────┘
+func forward(ctx context.Context, c config.Config, log *slog.Logger) (err error) {
+	kept, err := backlog.Open(filepath.Join(c.Data, "forward"), backlog.Config{MaxOctets: int64(c.Forward.MaxSpool), Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kept.Close()) }()
+	b := &bridge{cfg: c, log: log, start: time.Now()}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	j, err := newForwardJournal(c, kept, log)
+	if err != nil {
+		return err
+	}
+	if err := b.listen(); err != nil {
+		return err
+	}
+	secure, err := b.collectTLS()
+	if err != nil {
+		return err
+	}
+	collecting := collect.Config{
+		Journal: j, Exporters: exporters(c), TLS: secure, Enterprise: uint32(c.Delivery.VendorID), Log: log,
+	}
+	if c.CollectingProcess.Acknowledge {
+		collecting.Acknowledge = j
+	}
+	if b.collector, err = collect.New(collecting); err != nil {
+		return err
+	}
+	log.Info("started", "version", version, "data", c.Data, "forward", c.Forward.To)
+	context.AfterFunc(ctx, func() { log.Info("stopping") })
+	err = runStages(ctx,
+		stage{"collecting", func(ctx context.Context) error {
+			if err := j.put(ack.Forwarded{Kind: ack.Began, Time: b.start.UnixNano()}); err != nil {
+				return err
+			}
+			g, ctx := errgroup.WithContext(ctx)
+			b.serveCollectors(ctx, g)
+			return g.Wait()
+		}},
+		stage{"forwarding", j.run},
+	)
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// A forwardJournal is the journal of a collector that passes on: the backlog
+// of its own Exporting Process.
+type forwardJournal struct {
+	process  *export.Process
+	backlog  *backlog.Backlog
+	template *ipfix.Template
+	owner    bool // an exporter is told only of what the collector that accounts has
+	log      *slog.Logger
+	sessions atomic.Uint64
+	last     atomic.Uint64 // the latest position
+	tooLong  atomic.Uint64
+}
+
+var (
+	_ collect.Journal        = &forwardJournal{}
+	_ collect.StreamJournal  = &forwardJournal{}
+	_ collect.DurableJournal = &forwardJournal{}
+	_ collect.Durability     = &forwardJournal{}
+)
+
+func newForwardJournal(c config.Config, kept *backlog.Backlog, log *slog.Logger) (*forwardJournal, error) {
+	enterprise := uint32(c.Delivery.VendorID)
+	cfg := export.Config{
+		Transport: ipfix.TLS, Address: c.Forward.To[0], Backups: c.Forward.To[1:], Domain: 1, MaxMessage: ipfix.MaxMessage,
+		Reconnect: c.Forward.Reconnect, Linger: 200 * time.Millisecond, Log: log,
+		Acknowledged: &export.Acknowledged{Backlog: kept, Enterprise: enterprise},
+	}
+	if c.Forward.Plaintext {
+		cfg.Transport = ipfix.TCP
+	} else {
+		certificate, ca, err := c.CollectingProcess.TLS.Load()
+		if err != nil {
+			return nil, err
+		}
+		cfg.TLS = &export.TLS{Certificate: certificate, RootCAs: ca}
+	}
+	p, err := export.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	j := &forwardJournal{
+		process: p, backlog: kept, template: ack.ForwardedTemplate(enterprise), owner: c.Forward.Acknowledge == "owner", log: log,
+	}
+	// No two lives of this collector name two sessions alike.
+	j.sessions.Store(uint64(time.Now().UnixNano()))
+	return j, nil
+}
+
+// run passes on until ctx ends, and then what is left, for a while.
+func (j *forwardJournal) run(ctx context.Context) error {
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- j.process.Run(running) }()
+	<-ctx.Done()
+	closing, cancelClosing := context.WithTimeout(running, closeTimeout)
+	defer cancelClosing()
+	if err := j.process.Close(closing); err != nil {
+		j.log.Warn("stopping before all is passed on; the rest follows at the next start", "error", err)
+	}
+	cancel()
+	<-ended
+	return nil
+}
+
+func (j *forwardJournal) put(f ack.Forwarded) error {
+	_, err := j.keep(f)
+	return err
+}
+
+func (j *forwardJournal) keep(f ack.Forwarded) (uint64, error) {
+	position, err := j.process.Keep(context.Background(), j.template, f.Append(nil))
+	if err == nil {
+		j.last.Store(position)
+	}
+	return position, err
+}
+
+// Open implements collect.Journal.
+func (j *forwardJournal) Open(at time.Time, s collect.Session) (uint64, error) {
+	info, err := asm.SessionInfo(s).AppendBinary(nil)
+	if err != nil {
+		return 0, err
+	}
+	number := j.sessions.Add(1)
+	return number, j.put(ack.Forwarded{Kind: ack.Opened, Session: number, Time: at.UnixNano(), Octets: info})
+}
+
+// Message implements collect.Journal.
+func (j *forwardJournal) Message(at time.Time, session uint64, data []byte) (uint64, error) {
+	return j.StreamMessage(at, session, 0, data)
+}
+
+// StreamMessage implements collect.StreamJournal.
+func (j *forwardJournal) StreamMessage(at time.Time, session uint64, stream uint16, data []byte) (uint64, error) {
+	if len(data) > ack.MaxForwarded {
+		if n := j.tooLong.Add(1); n&(n-1) == 0 {
+			j.log.Error("a message is too long to be passed on, and lost", "octets", len(data), "most", ack.MaxForwarded, "times", n)
+		}
+		return j.last.Load(), nil
+	}
+	return j.keep(ack.Forwarded{Kind: ack.Received, Session: session, Stream: stream, Time: at.UnixNano(), Octets: data})
+}
+
+// Close implements collect.Journal.
+func (j *forwardJournal) Close(at time.Time, session uint64) error {
+	return j.put(ack.Forwarded{Kind: ack.Closed, Session: session, Time: at.UnixNano()})
+}
+
+// Sync implements collect.DurableJournal.
+func (j *forwardJournal) Sync(ctx context.Context) error { return j.Wait(ctx, j.last.Load()) }
+
+// Wait implements collect.Durability.
+func (j *forwardJournal) Wait(ctx context.Context, position uint64) error {
+	if !j.owner {
+		return j.backlog.Sync()
+	}
+	err := j.process.Acknowledged(ctx, position)
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// HeldUp implements collect.Durability.
+func (j *forwardJournal) HeldUp() ack.Reason {
+	if j.owner {
+		return ack.Standby
+	}
+	return ack.DiskFull
+}

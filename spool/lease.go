@@ -1,0 +1,197 @@
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Fencing argument.
+//
+// The one who writes has a lease: an epoch, in table meta of state.db and of
+// journal.db, that is its own. Every transaction looks at the epoch of its
+// database first, in the transaction itself, under SQLite's write lock. Who
+// takes the lease over writes a higher epoch into state.db, then into
+// journal.db, and reads checkpoint and journal only after that. So a holder
+// that was stopped, or cut off, for however long, commits nothing from then
+// on: a transaction of it is either before the new epoch, and seen by the new
+// holder, or refused. What it had told exporters to be durable was committed
+// before, and what it had marked as maybe sent carries the T flag.
+//
+// No clock is compared with another: a holder counts up a beat, and who waits
+// takes over when the beat has stood still for the term, by its own clock. A
+// holder that is only slow is fenced as well, which costs time and nothing
+// else.
+
+// ErrFenced says that another process has taken the lease over.
+var ErrFenced = errors.New("another process has taken over: this one may write no more")
+
+// Names of rows in table meta, of both databases or of state.db.
+const (
+	metaLeaseEpoch = "lease epoch"
+	metaLeaseBeat  = "lease beat"
+)
+
+// beats is how often in its term a holder shows that it is alive.
+const beats = 4
+
+// A fence is what the writers of a spool check.
+type fence struct {
+	epoch  int64
+	once   sync.Once
+	fenced chan struct{} // closed when a higher epoch was found
+}
+
+// check returns ErrFenced where the epoch of w's database is not that of f. It
+// wants to be called within a transaction.
+func (f *fence) check(w *writer) error {
+	s, err := w.prepare("SELECT value FROM meta WHERE name = ?")
+	if err != nil {
+		return err
+	}
+	var epoch int64
+	if err := s.QueryRowContext(context.Background(), metaLeaseEpoch).Scan(&epoch); err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if epoch == f.epoch {
+		return nil
+	}
+	f.once.Do(func() { close(f.fenced) })
+	return ErrFenced
+}
+
+// acquire takes the lease: from now on only this spool's transactions count.
+func (s *Spool) acquire() error {
+	epoch, err := metaNumber(context.Background(), s.w.conn, metaLeaseEpoch)
+	if err != nil {
+		return explain(s.w.file, err)
+	}
+	f := &fence{epoch: epoch + 1, fenced: make(chan struct{})}
+	for _, w := range []*writer{s.w, s.jw} {
+		err := w.transact(func() error {
+			// Somebody else may have been first; then both would have the same.
+			now, err := metaNumber(context.Background(), w.conn, metaLeaseEpoch)
+			if err != nil {
+				return err
+			}
+			if now >= f.epoch {
+				return ErrFenced
+			}
+			return w.setMeta(metaLeaseEpoch, f.epoch)
+		})
+		if err != nil {
+			return fmt.Errorf("spool: take the lease over: %w", err)
+		}
+		w.fence = f
+	}
+	s.fence = f
+	return nil
+}
+
+// Epoch returns the fencing epoch of the lease; 0 of a spool that is read only.
+func (s *Spool) Epoch() uint64 {
+	if s.fence == nil {
+		return 0
+	}
+	return uint64(s.fence.epoch)
+}
+
+// Hold shows, until ctx ends, that the holder of the lease is alive, for those
+// who Await with that term; 0 is for nobody. It returns ErrFenced as soon as any
+// transaction found that this spool is not the holder any more.
+func (s *Spool) Hold(ctx context.Context, term time.Duration) error {
+	if term <= 0 {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.fence.fenced:
+			return fmt.Errorf("spool: %w", ErrFenced)
+		}
+	}
+	beat := time.NewTicker(term / beats)
+	defer beat.Stop()
+	for n := int64(1); ; n++ {
+		err := s.w.transact(func() error { return s.w.setMeta(metaLeaseBeat, n) })
+		if errors.Is(err, ErrFenced) {
+			return err
+		} else if err != nil {
+			s.log.Warn("the lease can't be renewed: a standby may take over", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.fence.fenced:
+			return fmt.Errorf("spool: %w", ErrFenced)
+		case <-beat.C:
+		}
+	}
+}
+
+// Await returns when nobody alive holds the lease of the spool in dir: no
+// process of this machine has it open, or its holder's beat has stood still
+// for term. Open then takes it over.
+func Await(ctx context.Context, dir string, term time.Duration, log *slog.Logger) error {
+	look := time.NewTicker(term / beats)
+	defer look.Stop()
+	var last [2]int64
+	since, told := time.Now(), false
+	for {
+		if free(dir) {
+			return nil
+		}
+		now, err := lease(ctx, dir)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			log.Warn("the lease can't be read", "error", err)
+			since = time.Now() // nothing is known of the holder
+		case now != last:
+			last, since = now, time.Now()
+		case time.Since(since) >= term:
+			log.Warn("the holder of the lease shows no life: taking over", "epoch", now[0], "for", time.Since(since).Round(time.Millisecond))
+			return nil
+		}
+		if !told {
+			told = true
+			log.Info("standing by: another process has the state directory", "data", dir, "epoch", now[0], "term", term)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+		}
+	}
+}
+
+// free reports whether no process of this machine has the spool open.
+func free(dir string) bool {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR, 0)
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
+// lease reads epoch and beat.
+func lease(ctx context.Context, dir string) (now [2]int64, err error) {
+	file := filepath.Join(dir, "state.db")
+	r, err := openReader(file, stateSchema)
+	if err != nil {
+		return now, err
+	}
+	defer r.Close()
+	for i, name := range []string{metaLeaseEpoch, metaLeaseBeat} {
+		if now[i], err = metaNumber(ctx, r, name); err != nil {
+			return now, explain(file, err)
+		}
+	}
+	return now, nil
+}

@@ -1,0 +1,117 @@
+package spool_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"tollbridge/asm/acct"
+	"tollbridge/spool"
+)
+
+// A holder that was replaced commits nothing more, to either database, and
+// learns of it at once; what it committed before is the new holder's.
+func TestFencedHolder(t *testing.T) {
+	dir := t.TempDir()
+	old, err := spool.Open(dir, spool.Config{Lease: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	running, stop := context.WithCancel(t.Context())
+	defer stop()
+	oldRun := make(chan error, 1)
+	go func() { oldRun <- old.Journal().Run(running) }()
+	position, err := old.Journal().Append(acct.EntryTick, 1, 0, []byte("before"))
+	if err == nil {
+		err = old.Journal().Wait(t.Context(), position)
+	}
+	if err == nil {
+		err = old.Commit(t.Context(), acct.Batch{Position: 1, Needed: 1})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan error, 1)
+	go func() { held <- old.Hold(running, time.Hour) }()
+
+	if _, err := spool.Open(dir, spool.Config{}); !errors.Is(err, spool.ErrInUse) {
+		t.Errorf("without a lease a second process: %v", err)
+	}
+	next, err := spool.Open(dir, spool.Config{Lease: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if next.Epoch() <= old.Epoch() {
+		t.Errorf("epoch %d after %d", next.Epoch(), old.Epoch())
+	}
+
+	if err := old.Commit(t.Context(), acct.Batch{Position: 2, Needed: 1}); !errors.Is(err, spool.ErrFenced) {
+		t.Errorf("a checkpoint of the old holder: %v", err)
+	}
+	if err := <-held; !errors.Is(err, spool.ErrFenced) {
+		t.Errorf("the old holder learns %v", err)
+	}
+	// It may be appended to memory; it never becomes durable.
+	if position, err = old.Journal().Append(acct.EntryTick, 2, 0, []byte("after")); err == nil {
+		err = old.Journal().Wait(t.Context(), position)
+	}
+	if !errors.Is(err, spool.ErrFenced) {
+		t.Errorf("an entry of the old holder: %v", err)
+	}
+	if err := <-oldRun; !errors.Is(err, spool.ErrFenced) {
+		t.Errorf("the old holder's journal ends with %v", err)
+	}
+
+	cp, err := next.Load(t.Context())
+	if err != nil || cp.Position != 1 {
+		t.Errorf("the new holder begins at %d (%v), want 1", cp.Position, err)
+	}
+	entries, err := next.Journal().Reader(0).Next(t.Context())
+	if err != nil || len(entries) != 1 || string(entries[0].Data) != "before" {
+		t.Errorf("the new holder reads %v (%v)", entries, err)
+	}
+	if err := next.Commit(t.Context(), acct.Batch{Position: 1, Needed: 1}); err != nil {
+		t.Errorf("a checkpoint of the new holder: %v", err)
+	}
+}
+
+// Who stands by waits for as long as the holder shows life, and no longer.
+func TestAwait(t *testing.T) {
+	const term = 200 * time.Millisecond
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	await := func(ctx context.Context) error { return spool.Await(ctx, dir, term, log) }
+	if err := await(t.Context()); err != nil {
+		t.Fatalf("nobody has it: %v", err)
+	}
+	s, err := spool.Open(dir, spool.Config{Lease: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holding, stop := context.WithCancel(t.Context())
+	held := make(chan error, 1)
+	go func() { held <- s.Hold(holding, term) }()
+	short, cancel := context.WithTimeout(t.Context(), 5*term)
+	defer cancel()
+	if err := await(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the holder is alive: %v", err)
+	}
+	stop() // it hangs: it has the spool open still
+	if err := <-held; err != nil {
+		t.Error(err)
+	}
+	begun := time.Now()
+	if err := await(t.Context()); err != nil || time.Since(begun) < term {
+		t.Errorf("it was replaced after %v (%v), the term is %v", time.Since(begun), err, term)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := await(t.Context()); err != nil {
+		t.Errorf("it has ended: %v", err)
+	}
+}
