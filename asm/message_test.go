@@ -224,6 +224,22 @@ func TestTemplatesSurvive(t *testing.T) {
 	}
 }
 
+// What an exporter told of its own elements (RFC 5610) is known after a
+// restart of the pipeline.
+func TestTypeInformationSurvives(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	b.sendRecords(s, must(ipfix.NewOptionsTemplate(400, 2,
+		field(ipfix.PrivateEnterpriseNumber, 4), field(ipfix.InformationElementId, 2),
+		field(ipfix.InformationElementDataType, 1), field(ipfix.InformationElementName, ipfix.VariableLength),
+	)), []any{32473, 7, int(ipfix.TypeUnsigned64), "billedOctets"})
+	b.checkpoint()
+	b.restart()
+	if e, ok := b.m.transports.open[s].decoder.Lookup(32473, 7); !ok || e.Name != "billedOctets" || e.Type != ipfix.TypeUnsigned64 {
+		t.Errorf("after a restart: %+v", e)
+	}
+}
+
 // Entries that can't be applied are counted, and the pipeline goes on.
 func TestBrokenEntries(t *testing.T) {
 	b := mapped(t, testSettings)

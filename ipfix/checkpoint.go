@@ -8,14 +8,18 @@ import (
 	"slices"
 )
 
-// checkpointVersion is the first octet of an encoded Session.
-const checkpointVersion = 2
+// checkpointVersion is the first octet of an encoded Session. Version 2 had no
+// type information.
+const (
+	checkpointVersion    = 3
+	checkpointOldVersion = 2
+)
 
 // ErrCorrupt says that an encoded Session can't be read.
 var ErrCorrupt = errors.New("corrupt encoding")
 
-// AppendBinary appends the state of the Session: its Templates and sequence
-// accounting, but not its Limits. Equal states have equal encodings. It never
+// AppendBinary appends the state of the Session: its Templates, sequence
+// accounting and type information, but not its Limits. Equal states have equal encodings. It never
 // fails.
 func (s *Session) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, checkpointVersion, byte(s.transport))
@@ -34,6 +38,10 @@ func (s *Session) AppendBinary(b []byte) ([]byte, error) {
 			b = d.streams[stream].append(b)
 		}
 		b = d.appendTemplates(b)
+	}
+	b = binary.AppendUvarint(b, uint64(len(s.elements)))
+	for _, e := range slices.SortedFunc(maps.Keys(s.elements), Element.compare) {
+		b = s.elements[e].append(b)
 	}
 	return b, nil
 }
@@ -74,7 +82,7 @@ func (d *domain) appendTemplates(b []byte) []byte {
 // A Template whose definition had no time, as there was no TemplateLifetime,
 // holds until it is defined again.
 func (s *Session) UnmarshalBinary(b []byte) error {
-	if len(b) < 2 || b[0] != checkpointVersion {
+	if len(b) < 2 || b[0] != checkpointVersion && b[0] != checkpointOldVersion {
 		return fmt.Errorf("ipfix: session of an unknown version: %w", ErrCorrupt)
 	}
 	out := NewSession(Transport(b[1]))
@@ -105,6 +113,9 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 		}
 		c.templates(out, d)
 	}
+	if b[0] == checkpointVersion {
+		c.elements(out)
+	}
 	if c.err == nil && len(c.b) != 0 {
 		c.fail()
 	}
@@ -114,6 +125,7 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 	s.latest = nil
 	s.transport, s.domains, s.shared = out.transport, out.domains, out.shared
 	s.templates, s.fields, s.streams = out.templates, out.fields, out.streams
+	s.elements = out.elements
 	return nil
 }
 
@@ -219,14 +231,35 @@ func (c *checkpoint) uint32() uint32 {
 	return v
 }
 
-// uvarint reads a count, in its one shortest form, of things that take at
-// least an octet each.
-func (c *checkpoint) uvarint() uint64 {
+// number reads a number in its one shortest form.
+func (c *checkpoint) number() uint64 {
 	v, n := binary.Uvarint(c.b)
-	if n <= 0 || n > 1 && c.b[n-1] == 0 || v > uint64(len(c.b)) {
+	if n <= 0 || n > 1 && c.b[n-1] == 0 {
 		c.fail()
 		return 0
 	}
+	c.b = c.b[n:]
+	return v
+}
+
+// uvarint reads a count of things that take at least an octet each.
+func (c *checkpoint) uvarint() uint64 {
+	v := c.number()
+	if v > uint64(len(c.b)) {
+		c.fail()
+		return 0
+	}
+	return v
+}
+
+// text reads a string of at most so many octets.
+func (c *checkpoint) text(most uint64) string {
+	n := c.uvarint()
+	if n > most {
+		c.fail()
+		return ""
+	}
+	v := string(c.b[:n])
 	c.b = c.b[n:]
 	return v
 }
@@ -317,5 +350,38 @@ func (c *checkpoint) templates(s *Session, d *domain) {
 			}
 			d.defined[def.id] = c.uint32()
 		}
+	}
+}
+
+// append appends what elements reads.
+func (i TypeInformation) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, i.Enterprise)
+	b = binary.BigEndian.AppendUint16(b, i.ID)
+	b = append(b, byte(i.Type), byte(i.Semantics), byte(slices.Index(elementUnits[:], i.Units)))
+	b = binary.AppendUvarint(b, i.RangeBegin)
+	b = binary.AppendUvarint(b, i.RangeEnd)
+	for _, text := range [...]string{i.Name, i.Description} {
+		b = append(binary.AppendUvarint(b, uint64(len(text))), text...)
+	}
+	return b
+}
+
+func (c *checkpoint) elements(s *Session) {
+	var last Element
+	for range c.uvarint() {
+		var i TypeInformation
+		i.Enterprise, i.ID = c.uint32(), c.uint16()
+		i.Type = Type(c.flags(byte(len(typeNames))))
+		i.Semantics = Semantics(c.flags(byte(len(semanticsNames))))
+		i.Units = elementUnits[c.flags(byte(len(elementUnits)))]
+		i.RangeBegin, i.RangeEnd = c.number(), c.number()
+		i.Name, i.Description = c.text(maxElementName), c.text(maxElementDescription)
+		e := Element{i.Enterprise, i.ID}
+		if c.err != nil || e.compare(last) <= 0 || !e.told() {
+			c.fail()
+			return
+		}
+		last = e
+		s.tell(i)
 	}
 }

@@ -144,9 +144,13 @@ func FuzzUnmarshalBinary(f *testing.F) {
 		b, _ := s.AppendBinary(nil)
 		f.Add(b)
 	}
+	s := NewSession(UDP)
+	s.tell(TypeInformation{InformationElement{32473, 7, "billedOctets", TypeUnsigned64, SemanticsDeltaCounter, "octets", StatusCurrent, false}, "what was billed", 1, 1000})
+	b, _ := s.AppendBinary(nil)
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := NewSession(UDP)
-		if s.UnmarshalBinary(b) != nil {
+		if s.UnmarshalBinary(b) != nil || b[0] != checkpointVersion {
 			return
 		}
 		if again, _ := s.AppendBinary(nil); !bytes.Equal(b, again) {

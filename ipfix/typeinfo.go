@@ -1,6 +1,9 @@
 package ipfix
 
-import "strings"
+import (
+	"cmp"
+	"strings"
+)
 
 // Octets of the longest strings that are kept of type information.
 const (
@@ -57,13 +60,13 @@ func (s *Session) learn(set DataSet) {
 	}
 	for r, ok := set.Next(); ok; r, ok = set.Next() {
 		e := Element{uint32(number(r, PrivateEnterpriseNumber)), uint16(number(r, InformationElementId)) &^ enterpriseBit}
-		if e.Enterprise == 0 || e.Enterprise == ReversePEN {
+		if !e.told() {
 			continue
 		}
 		if _, known := s.elements[e]; !known && len(s.elements) >= s.Limits.withDefaults().Elements {
 			continue
 		}
-		i := TypeInformation{
+		s.tell(TypeInformation{
 			InformationElement: InformationElement{
 				Enterprise: e.Enterprise, ID: e.ID,
 				Name:      text(r, InformationElementName, maxElementName),
@@ -74,12 +77,22 @@ func (s *Session) learn(set DataSet) {
 			Description: text(r, InformationElementDescription, maxElementDescription),
 			RangeBegin:  number(r, InformationElementRangeBegin),
 			RangeEnd:    number(r, InformationElementRangeEnd),
-		}
-		if s.elements == nil {
-			s.elements = make(map[Element]TypeInformation)
-		}
-		s.elements[e] = i
+		})
 	}
+}
+
+// told reports whether an exporter may tell of e: it is no element of IANA's.
+func (e Element) told() bool { return e.Enterprise != 0 && e.Enterprise != ReversePEN }
+
+func (e Element) compare(to Element) int {
+	return cmp.Or(cmp.Compare(e.Enterprise, to.Enterprise), cmp.Compare(e.ID, to.ID))
+}
+
+func (s *Session) tell(i TypeInformation) {
+	if s.elements == nil {
+		s.elements = make(map[Element]TypeInformation)
+	}
+	s.elements[Element{i.Enterprise, i.ID}] = i
 }
 
 // atMost returns v, or 0, which is always the default, where it is not below n.
@@ -91,8 +104,7 @@ func atMost(v uint64, n int) uint8 {
 }
 
 // Lookup returns an element of the registry, as the function Lookup does, or
-// one of an enterprise that the exporter told of (RFC 5610). What it told is
-// no part of the encoded Session.
+// one of an enterprise that the exporter told of (RFC 5610).
 func (s *Session) Lookup(enterprise uint32, id uint16) (InformationElement, bool) {
 	if e, ok := Lookup(enterprise, id); ok {
 		return e, true

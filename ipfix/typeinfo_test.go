@@ -1,6 +1,8 @@
 package ipfix
 
 import (
+	"bytes"
+	"errors"
 	"testing"
 )
 
@@ -72,6 +74,34 @@ func TestTypeInformation(t *testing.T) {
 	}
 	if got, ok := s.Lookup(32473, 9); ok || got.String() != "0" {
 		t.Errorf("%+v", got)
+	}
+
+	// A checkpoint keeps all of it; one of version 2 had none.
+	b, err := s.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := NewSession(TCP)
+	if err := again.UnmarshalBinary(b); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := again.TypeInformation(Element{32473, 7}); !ok || got != want || len(again.elements) != 2 {
+		t.Errorf("after a checkpoint %+v", again.elements)
+	}
+	if b2, _ := again.AppendBinary(nil); !bytes.Equal(b, b2) {
+		t.Errorf("%x, then %x", b, b2)
+	}
+	for n := range b {
+		if err := again.UnmarshalBinary(b[:n]); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("%d octets of %d: %v", n, len(b), err)
+		}
+	}
+	clear(s.elements)
+	old, _ := s.AppendBinary(nil)
+	old = old[:len(old)-1]
+	old[0] = checkpointOldVersion
+	if err := again.UnmarshalBinary(old); err != nil || len(again.elements) != 0 || len(again.Templates()) != 1 {
+		t.Errorf("version 2: %v, %+v", err, again.elements)
 	}
 }
 
