@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tollbridge/aaaclient"
+	"tollbridge/aaaclient/cdrfile"
 	"tollbridge/aaaclient/credit"
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm"
@@ -48,7 +49,9 @@ type bridge struct {
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise
 
-	sources           sources           // of user bindings, files apart
+	sources  sources             // of user bindings, files apart
+	cdrFiles []*cdrfile.Exporter // for partners who take files
+
 	entrance          entrance          // of requests into the journal
 	serverCredentials *peer.Credentials // nil without TLS
 
@@ -107,6 +110,9 @@ func (b *bridge) open() error {
 		return err
 	}
 	if err := b.openServer(); err != nil {
+		return err
+	}
+	if err := b.openFiles(); err != nil {
 		return err
 	}
 
@@ -256,7 +262,7 @@ func (b *bridge) Run(ctx context.Context) error {
 		stage{"collecting", b.collect},
 		stage{"pipeline", b.pipeline},
 		stage{"journal", b.spool.Journal().Run},
-		stage{"delivery", b.client.Run},
+		stage{"delivery", b.deliver},
 		stage{"server", b.serve},
 		stage{"housekeeping", b.keepHouse},
 		stage{"bookkeeping", b.keepBooks},

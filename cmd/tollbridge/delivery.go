@@ -35,7 +35,7 @@ func (b *bridge) delivery() (*aaaclient.Client, error) {
 		Peers:            peers,
 		Routes:           routes(b.cfg.Delivery),
 		Fates:            fates(b.cfg.Delivery),
-		Outbox:           b.spool.Outbox(),
+		Outbox:           b.online(),
 		Dictionary:       dict.For(uint32(b.cfg.Delivery.VendorID)),
 		Window:           b.cfg.Delivery.Window,
 		Timeout:          b.cfg.Delivery.Timeout,

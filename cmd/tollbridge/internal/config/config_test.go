@@ -102,6 +102,8 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 		{"forwarded to itself", "server:\n  forward: [far.example]\n", "x.yaml:2: server.forward: has nowhere to go"},
 		{"flows in a circle", "accounting: {mode: aaa-client}\nserver:\n  flows: pipeline\n", "x.yaml:3: server.flows: would go in a circle"},
 		{"no way of flows", "server:\n  flows: keep\n", `x.yaml:2: server.flows: "keep" is not one of store, pipeline`},
+		{"partner without a directory", "delivery:\n  files:\n    - {realm: home.example, every: 15m}\n", "x.yaml:3: delivery.files[0].dir: is missing"},
+		{"file too often", "delivery:\n  files:\n    - {realm: home.example, dir: /tmp, every: 1ms}\n", "x.yaml:3: delivery.files[0].every: 1ms is too short"},
 		{"watchdog below 6 s (RFC 3539, 3.4.1)", "delivery:\n  watchdog: 5s\n", "x.yaml:2: delivery.watchdog: 5s is too short: at least 6s"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -22,6 +22,44 @@ type Delivery struct {
 	VendorID         int           `yaml:"vendorId"`
 	OptionalAVPs     []int         `yaml:"optionalAvps"`
 	ResultCodes      []ResultCode  `yaml:"resultCodes"`
+	Files            []FilePartner `yaml:"files"`
+}
+
+// A FilePartner takes the records of its realm as CDR files.
+type FilePartner struct {
+	Realm      string        `yaml:"realm"`
+	Dir        string        `yaml:"dir"`
+	Every      time.Duration `yaml:"every"`
+	MaxRecords int           `yaml:"maxRecords"`
+}
+
+// checkFiles reports partners that could not take files, or would get records
+// another way too.
+func (d *Delivery) checkFiles(report func(key, format string, args ...any), identity func(key, s string)) {
+	realms, dirs := map[string]bool{}, map[string]bool{}
+	for _, r := range d.Realms {
+		for _, realm := range r.Realms {
+			realms[strings.ToLower(realm)] = true
+		}
+	}
+	for i, f := range d.Files {
+		key := fmt.Sprintf("delivery.files[%d]", i)
+		identity(key+".realm", f.Realm)
+		if realms[strings.ToLower(f.Realm)] {
+			report(key+".realm", "%s is in another entry, or in delivery.realms: its records go one way", f.Realm)
+		}
+		realms[strings.ToLower(f.Realm)] = true
+		if f.Dir == "" || dirs[f.Dir] {
+			report(key+".dir", "is missing or another partner's: name a directory that the files are to be in")
+		}
+		dirs[f.Dir] = true
+		if f.Every < time.Second {
+			report(key+".every", "%s is too short: at least 1s, such as 15m", f.Every)
+		}
+		if f.MaxRecords < 0 {
+			report(key+".maxRecords", "%d is out of range: 0 for the default, or records in one file", f.MaxRecords)
+		}
+	}
 }
 
 // A Peer is an AAA server or relay.
@@ -127,6 +165,7 @@ func (d *Delivery) check(report func(key, format string, args ...any), identity 
 		d.checkTLS(report, secure)
 	}
 	d.checkRealms(report, identity, hosts)
+	d.checkFiles(report, identity)
 	codes := map[[2]int]bool{}
 	for i, c := range d.ResultCodes {
 		key := fmt.Sprintf("delivery.resultCodes[%d]", i)
