@@ -187,10 +187,10 @@ func (x *traffic) rebind() {
 // replay runs a journal with checkpoints and crashes as interrupt wants them
 // and returns the store, after a checkpoint at the end.
 func replay(t tb, j *modelJournal, interrupt func() (checkpoint, crash, fail bool)) *modelStore {
-	own := &modelJournal{entries: j.entries}
+	own := &modelJournal{entries: j.entries, weaken: j.weaken}
 	b := &bridge{t: t, j: own, s: newModelStore()}
 	start := func() {
-		m, err := New(t.Context(), Config{Store: b.s, Journal: own})
+		m, err := New(t.Context(), Config{Store: b.s, Journal: own, Weaken: own.weaken})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,6 +289,7 @@ func anything(rt *rapid.T) *traffic {
 	variants[3].EarlySets = 2
 	variants[1].InBand, variants[1].InBandIdle, variants[1].MaxInBand = []string{"userName"}, time.Minute, 2
 	variants[2].MaxTotals = 2
+	variants[0].CompareOctets, variants[1].CompareOctets, variants[4].CompareOctets = 1<<20, 2048, 1<<20
 	variants[4] = namingSettings
 	variants[4].Exporters = []ExporterSettings{{Name: "west", Sampling: 100}}
 	x := newTraffic(rt)

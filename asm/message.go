@@ -24,6 +24,8 @@ type decoder struct {
 	ids      [chunk]dedup.Identity
 	ends     [chunk]int64
 	verdicts [chunk]dedup.Verdict
+	ordinals [chunk]uint16 // in their Data Set
+	ordinal  uint16        // of the next record
 
 	// Of records whose counters are totals.
 	sightings [chunk]sighting
@@ -178,12 +180,22 @@ func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow,
 		m.resolve(p, key, set.ID)
 	}
 	m.stats.Records += uint64(set.Records)
-	m.decoder.row = slotsClear
+	m.decoder.row, m.decoder.ordinal = slotsClear, 0
+	m.windows.Of(key.Exporter).From(m.origin(set))
 	for m.chunk(set, p, row, key) {
 	}
 }
 
 var slotsClear row
+
+// origin returns where the records of set are to be found again, none if they
+// need not be.
+func (m *Module) origin(set *ipfix.DataSet) dedup.Origin {
+	if m.settings.CompareOctets == 0 || m.decoder.request != nil {
+		return 0
+	}
+	return dedup.OriginAt(m.decoder.position, uint16(set.Offset))
+}
 
 // chunk takes in the next records of set and reports whether there are more.
 func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acct.LedgerKey) bool {
@@ -196,6 +208,8 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		if !ok {
 			break
 		}
+		c.ordinals[n] = c.ordinal
+		c.ordinal++
 		f := &c.flows[n]
 		why := p.flow(r, &c.row, set.Header.ExportTime, f)
 		switch {
@@ -221,12 +235,21 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	}
 	more := n > 0
 	if p.timed {
-		window.AddBatch(c.ids[:n], c.ends[:n], c.verdicts[:n])
+		if m.weaken != nil {
+			for i := range n {
+				c.ids[i] = m.weaken(c.ids[i])
+			}
+		}
+		window.AddBatch(c.ids[:n], c.ends[:n], c.ordinals[:n], c.verdicts[:n])
 	}
+	comparing := p.timed && m.settings.CompareOctets > 0 && c.request == nil
 	for i := range n {
 		v := &c.verdicts[i]
 		if !p.timed {
 			*v = dedup.New
+		}
+		if comparing && *v == dedup.Duplicate {
+			*v = m.compare(set, p, window, i)
 		}
 		// The identity of a record says more than that of its Message, whose
 		// first copy may have been one that could not be decoded.

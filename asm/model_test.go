@@ -14,6 +14,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
+	"tollbridge/dedup"
 	"tollbridge/ipfix"
 )
 
@@ -28,6 +29,8 @@ type tb interface {
 
 // A modelJournal is a journal in memory.
 type modelJournal struct {
+	weaken func(dedup.Identity) dedup.Identity
+
 	entries []acct.Entry
 	trimmed uint64 // entries below are gone
 	lost    uint64 // this one is damaged; 0 for none
@@ -334,7 +337,7 @@ func newBridge(t tb, s Settings) *bridge {
 // restart makes a Module from the last checkpoint and lets it read on.
 func (b *bridge) restart() {
 	b.t.Helper()
-	m, err := New(b.t.Context(), Config{Store: b.s, Journal: b.j})
+	m, err := New(b.t.Context(), Config{Store: b.s, Journal: b.j, Weaken: b.j.weaken})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -46,7 +46,10 @@ type Config struct {
 	Store   Store        // required
 	Journal Journal      // required
 	Log     *slog.Logger // nil discards
-	Tracer  Tracer       // nil for none
+
+	// Weaken makes record identities collide, in tests. Nil in earnest.
+	Weaken func(dedup.Identity) dedup.Identity
+	Tracer Tracer // nil for none
 }
 
 // ErrFailed is matched by the errors of a Module that can't be used any more:
@@ -88,11 +91,13 @@ type Module struct {
 	dropped    uint64              // position of the latest Message with a Data Set that was not kept
 	visit      func(ipfix.DataSet) // m.dataSet
 
-	windows  *dedup.Windows
-	stored   map[string]storedWindow // what the store has of windows, by exporter
-	released released
-	messages *dedup.Recent
-	pieces   []piece // stored identities of Messages
+	windows    *dedup.Windows
+	stored     map[string]storedWindow // what the store has of windows, by exporter
+	released   released
+	messages   *dedup.Recent
+	comparison comparison
+	weaken     func(dedup.Identity) dedup.Identity // nil in earnest
+	pieces     []piece                             // stored identities of Messages
 
 	sessions sessions
 	ledger   ledger
@@ -141,6 +146,10 @@ func (m *Module) Apply(ctx context.Context, e acct.Entry) error {
 	if err := m.apply(ctx, e); err != nil {
 		return m.fail(fmt.Errorf("asm: entry %d (%v): %w", e.Position, e.Kind, err))
 	}
+	if err := m.comparison.err; err != nil {
+		return m.fail(fmt.Errorf("asm: entry %d: compare with what came first: %w", e.Position, err))
+	}
+	m.keep(&e)
 	m.position = e.Position
 	m.stats.Entries++
 	return nil

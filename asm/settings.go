@@ -47,6 +47,7 @@ type Settings struct {
 	UserTolerance  time.Duration   `json:"user_tolerance,omitempty"` // how far the clocks of the sources of bindings and of the exporters may differ
 	ClockTolerance time.Duration   `json:"clock_tolerance"`          // how far ahead of its arrival a flow may end; default 10m
 	DedupWindow    time.Duration   `json:"dedup_window"`             // how far before the newest flow end identities are remembered; default 1h
+	CompareOctets  int             `json:"compare_octets,omitempty"` // of the journal that are kept to compare duplicates with the records that came first; 0 compares none
 	MaxIdentities  int             `json:"max_identities"`           // how many are remembered at most; default 16 Mi
 
 	Exporters  []ExporterSettings `json:"exporters,omitempty"`
@@ -169,6 +170,8 @@ func (s Settings) Validate() error {
 		return bad("max_session_age %v: want at least the interval, %v", s.MaxSessionAge, s.Interval)
 	case s.DedupWindow < time.Second:
 		return bad("dedup_window %v: want at least 1s", s.DedupWindow)
+	case s.CompareOctets < 0:
+		return bad("compare_octets %d: want no negative number", s.CompareOctets)
 	case s.MaxIdentities < 1024:
 		return bad("max_identities %d: want at least 1024", s.MaxIdentities)
 	case s.MaxRecord < minRecord:

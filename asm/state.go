@@ -62,7 +62,7 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 		return nil, fmt.Errorf("asm: load checkpoint: %w", err)
 	}
 	m := &Module{
-		store: cfg.Store, journal: cfg.Journal, log: cfg.Log, tracer: cfg.Tracer,
+		store: cfg.Store, journal: cfg.Journal, log: cfg.Log, tracer: cfg.Tracer, weaken: cfg.Weaken,
 		position: cp.Position, now: cp.Time, epoch: cp.Epoch, hashKey: cp.HashKey,
 		transports: newTransports(), sources: make(sources), parts: newPartials(), sessions: newSessions(), ledger: newLedger(),
 		messages: dedup.NewRecent(dedup.RecentConfig{Length: messageMemory}),
@@ -194,6 +194,7 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	b = binary.AppendUvarint(b, s.setBack)
 	b = binary.AppendVarint(b, s.setBackTo)
 	b = binary.AppendVarint(b, m.windows.Base())
+	b = m.comparison.appendBinary(b)
 	messages, err := m.messages.AppendBinary(nil)
 	if err != nil {
 		return nil, err
@@ -220,6 +221,7 @@ func (m *Module) restorePipeline(data []byte) (base int64, err error) {
 	} else {
 		s.setBack, s.setBackTo = r.uvarint(), r.varint()
 		base = r.varint()
+		m.comparison.restore(&r)
 	}
 	messages := r.bytes()
 	if version > 2 {
@@ -252,7 +254,7 @@ func (m *Module) Checkpoint(ctx context.Context) error {
 
 // Needed returns the oldest journal entry that the Module may still read: as
 // of the last Checkpoint, entries before it can be dropped.
-func (m *Module) Needed() uint64 { return m.transports.oldest(m.position + 1) }
+func (m *Module) Needed() uint64 { return m.transports.oldest(m.comparison.oldest(m.position + 1)) }
 
 // pending returns how many things the next checkpoint holds that each take
 // memory of their own.

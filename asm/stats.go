@@ -9,11 +9,15 @@ import (
 // Stats counts what a Module has done since it was made. What it did before
 // the checkpoint that it began at is not in it.
 type Stats struct {
-	Entries           uint64 // of the journal
-	Missing           uint64 // entries that the journal lost
-	Broken            uint64 // of these, could not be applied
-	SetAside          uint64 // of these, passed over as the pipeline had crashed at them
-	Messages          uint64
+	Entries    uint64 // of the journal
+	Missing    uint64 // entries that the journal lost
+	Broken     uint64 // of these, could not be applied
+	SetAside   uint64 // of these, passed over as the pipeline had crashed at them
+	Messages   uint64
+	Compared   uint64 // duplicates found equal to the record that came first
+	Uncompared uint64 // duplicates by their identity alone, as the journal no longer has that, or it is not to be compared
+	Collisions uint64 // records that were no duplicates though their identity is another's
+
 	DuplicateMessages uint64 // of those whose records have no identity, or came early
 
 	Records        uint64 // Data Records of usage, received

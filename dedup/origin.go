@@ -28,6 +28,12 @@ func (t *table) begin(o Origin) {
 	t.starts = append(t.starts, uint32(t.n))
 }
 
+// ordinalOf returns the ordinal of identity number n, counted from 1.
+func (t *table) ordinalOf(n uint32) int {
+	n--
+	return int(t.pages[n/pageSlots].ordinals[n%pageSlots])
+}
+
 // originOf returns the Origin of identity number n, counted from 1.
 func (t *table) originOf(n uint32) Origin {
 	i, found := slices.BinarySearch(t.starts, n)
@@ -41,7 +47,8 @@ func (t *table) originOf(n uint32) Origin {
 }
 
 // saveWithOrigins appends the fresh identities to b in the order they came:
-// for each run of one Origin its length, the Origin and then the identities.
+// for each run of one Origin its length, the Origin and then the identities,
+// each with its ordinal.
 func (t *table) saveWithOrigins(b []byte) []byte {
 	i, found := slices.BinarySearch(t.starts, uint32(t.saved+1))
 	if !found {
@@ -58,10 +65,18 @@ func (t *table) saveWithOrigins(b []byte) []byte {
 		}
 		b = binary.AppendUvarint(b, uint64(end-t.saved))
 		b = binary.AppendUvarint(b, uint64(o))
-		b = t.save(b, end)
+		b = slices.Grow(b, (end-t.saved)*savedSize)
+		for ; t.saved < end; t.saved++ {
+			pg, at := t.pages[t.saved/pageSlots], t.saved%pageSlots
+			b = pg.ids[at].Append(b)
+			b = binary.LittleEndian.AppendUint16(b, pg.ordinals[at])
+		}
 	}
 	return b
 }
+
+// savedSize is what an identity takes with its ordinal, in octets.
+const savedSize = IdentitySize + 2
 
 // checkSaved returns an error unless data is what saveWithOrigins appended.
 func checkSaved(data []byte) error {
@@ -74,10 +89,10 @@ func checkSaved(data []byte) error {
 		if m <= 0 {
 			return fmt.Errorf("origin of a run: %w", ErrCorrupt)
 		}
-		if data = data[k+m:]; n == 0 || n > uint64(len(data)/IdentitySize) {
+		if data = data[k+m:]; n == 0 || n > uint64(len(data)/savedSize) {
 			return fmt.Errorf("run of %d identities in %d octets: %w", n, len(data), ErrCorrupt)
 		}
-		data = data[n*IdentitySize:]
+		data = data[n*savedSize:]
 	}
 	return nil
 }

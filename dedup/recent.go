@@ -13,7 +13,7 @@ type RecentConfig struct {
 	// least; at most it is twice that. 0 or less means 1m.
 	Length time.Duration
 
-	// MaxIdentities bounds memory, at about 28 octets each; 0 or less means
+	// MaxIdentities bounds memory, at about 30 octets each; 0 or less means
 	// 4 Mi. Where more arrive, the older half is forgotten early.
 	MaxIdentities int
 }
@@ -61,7 +61,7 @@ func (r *Recent) Add(id Identity, arrival int64) Verdict {
 		r.next(r.until + r.length)
 	}
 	cur := r.generation & 1
-	if r.tables[cur^1].has(id) || !r.tables[cur].add(id, &r.pool) {
+	if r.tables[cur^1].has(id) || !r.tables[cur].add(id, 0, &r.pool) {
 		r.stats.Duplicate++
 		return Duplicate
 	}
@@ -151,7 +151,7 @@ func (r *Recent) Restore(generation int64, data []byte) error {
 	}
 	t := &r.tables[generation&1]
 	for ; len(data) > 0; data = data[IdentitySize:] {
-		if t.add(ParseIdentity(data), &r.pool) {
+		if t.add(ParseIdentity(data), 0, &r.pool) {
 			t.saved++
 		}
 	}

@@ -21,6 +21,12 @@ func ParseIdentity(b []byte) Identity {
 	return Identity{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
 }
 
+// Weak returns id with all but its leading bits, up to 32, cleared: a hash that
+// collides, for tests.
+func (id Identity) Weak(bits int) Identity {
+	return Identity{hi: id.hi &^ (1<<(64-bits) - 1)}
+}
+
 // Append appends the IdentitySize octets of id.
 func (id Identity) Append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, id.lo)

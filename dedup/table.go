@@ -9,12 +9,15 @@ import (
 // for the many buckets of many exporters that send little. Pages of
 // forgotten identities are used again, and so are indexes, so a window that
 // has reached its size allocates no more.
-type page [pageSlots]Identity
+type page struct {
+	ids      [pageSlots]Identity
+	ordinals [pageSlots]uint16 // where in its Origin each is
+}
 
 const (
 	pageBits  = 7
 	pageSlots = 1 << pageBits
-	pageSize  = pageSlots * IdentitySize
+	pageSize  = pageSlots * savedSize
 )
 
 // A pool hands out pages and indexes. What they held before is still in
@@ -118,7 +121,7 @@ const (
 const maxTable = 1 << maxIndexBits / 4 * 3
 
 // add adds id and reports whether it was missing.
-func (t *table) add(id Identity, pool *pool) bool {
+func (t *table) add(id Identity, ordinal uint16, pool *pool) bool {
 	if t.n >= t.limit {
 		t.resize(max(t.bits+1, minIndexBits), pool)
 	}
@@ -139,7 +142,8 @@ func (t *table) add(id Identity, pool *pool) bool {
 	if t.n%pageSlots == 0 {
 		t.pages = append(t.pages, pool.page())
 	}
-	t.pages[t.n/pageSlots][t.n%pageSlots] = id
+	pg := t.pages[t.n/pageSlots]
+	pg.ids[t.n%pageSlots], pg.ordinals[t.n%pageSlots] = id, ordinal
 	t.n++
 	x[at] = tag | uint32(t.n)
 	return true
@@ -148,7 +152,7 @@ func (t *table) add(id Identity, pool *pool) bool {
 // get returns identity number n, counted from 1.
 func (t *table) get(n uint32) Identity {
 	n--
-	return t.pages[n/pageSlots][n%pageSlots]
+	return t.pages[n/pageSlots].ids[n%pageSlots]
 }
 
 // touch reads the slot where the search for id would begin. Many touches in a
@@ -203,7 +207,7 @@ func (t *table) resize(bits uint8, pool *pool) {
 	x := pool.index(bits)
 	t.index, t.bits, t.limit = x, bits, limit(bits)
 	for i := range t.n {
-		top := uint32(t.pages[i/pageSlots][i%pageSlots].hi >> 32)
+		top := uint32(t.pages[i/pageSlots].ids[i%pageSlots].hi >> 32)
 		at := top >> (-bits & 31)
 		for x[at] != 0 {
 			at = (at + 1) & uint32(len(x)-1)
@@ -221,7 +225,7 @@ func (t *table) save(b []byte, end int) []byte {
 	b = slices.Grow(b, (end-t.saved)*IdentitySize)
 	for t.saved < end {
 		at := t.saved % pageSlots
-		part := t.pages[t.saved/pageSlots][at:min(pageSlots, at+end-t.saved)]
+		part := t.pages[t.saved/pageSlots].ids[at:min(pageSlots, at+end-t.saved)]
 		for _, id := range part {
 			b = binary.LittleEndian.AppendUint64(b, id.lo)
 			b = binary.LittleEndian.AppendUint64(b, id.hi)

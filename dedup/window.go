@@ -50,7 +50,7 @@ type Config struct {
 	// Ahead is how far after the clock a Flow may end; 0 or less means 5m.
 	Ahead time.Duration
 
-	// MaxIdentities bounds memory, at about 28 octets each and 12 for each
+	// MaxIdentities bounds memory, at about 30 octets each and 12 for each
 	// Origin; 0 or less means 32 Mi. Where more would have to be remembered
 	// the floor rises early.
 	MaxIdentities int
@@ -147,8 +147,13 @@ func (w *Window) Floor() int64 { return w.floor / 1000 }
 // Add says whether id, of a Data Record whose Flow ended at flowEnd in Unix
 // milliseconds, was added before, and remembers it.
 func (w *Window) Add(id Identity, flowEnd int64) Verdict {
+	return w.AddAt(id, flowEnd, 0)
+}
+
+// AddAt is Add of the identity of record number ordinal of what From says.
+func (w *Window) AddAt(id Identity, flowEnd int64, ordinal uint16) Verdict {
 	w.used = w.group.clock
-	v := w.add(id, flowEnd)
+	v := w.add(id, flowEnd, ordinal)
 	s := &w.group.stats
 	switch v {
 	case New:
@@ -163,7 +168,7 @@ func (w *Window) Add(id Identity, flowEnd int64) Verdict {
 	return v
 }
 
-func (w *Window) add(id Identity, flowEnd int64) Verdict {
+func (w *Window) add(id Identity, flowEnd int64, ordinal uint16) Verdict {
 	g := w.group
 	if flowEnd > g.clock+g.ahead {
 		return AheadOfClock
@@ -175,7 +180,7 @@ func (w *Window) add(id Identity, flowEnd int64) Verdict {
 		w.seek(flowEnd / w.width)
 	}
 	t := &w.last.table
-	if !t.add(id, &g.pool) {
+	if !t.add(id, ordinal, &g.pool) {
 		return Duplicate
 	}
 	if t.origin != w.origin {
@@ -196,28 +201,28 @@ func (w *Window) add(id Identity, flowEnd int64) Verdict {
 func (w *Window) From(o Origin) { w.origin = o }
 
 // Origin returns where id, of a Data Record whose Flow ended at flowEnd in
-// Unix milliseconds, came from when it was added; ok is false if it is not
-// remembered.
-func (w *Window) Origin(id Identity, flowEnd int64) (o Origin, ok bool) {
+// Unix milliseconds, came from when it was added, and its ordinal there; ok is
+// false if it is not remembered.
+func (w *Window) Origin(id Identity, flowEnd int64) (o Origin, ordinal int, ok bool) {
 	b := w.peek(flowEnd)
 	if b == nil || flowEnd < w.floor {
-		return 0, false
+		return 0, 0, false
 	}
 	n := b.table.find(id)
 	if n == 0 {
-		return 0, false
+		return 0, 0, false
 	}
-	return b.table.originOf(n), true
+	return b.table.originOf(n), b.table.ordinalOf(n), true
 }
 
 // batch is how many identities are touched before they are added: enough to
 // keep memory busy, few enough for the first-level cache to hold.
 const batch = 32
 
-// AddBatch stores in verdicts what Add would return for each of ids and
-// flowEnds, which have the same length, in order. It is faster than Add when
-// the window does not fit the processor's caches.
-func (w *Window) AddBatch(ids []Identity, flowEnds []int64, verdicts []Verdict) {
+// AddBatch stores in verdicts what AddAt would return for each of ids, flowEnds
+// and ordinals, which have the same length, in order. It is faster than Add
+// when the window does not fit the processor's caches.
+func (w *Window) AddBatch(ids []Identity, flowEnds []int64, ordinals []uint16, verdicts []Verdict) {
 	for len(ids) > 0 {
 		n := min(batch, len(ids))
 		for i, id := range ids[:n] {
@@ -226,9 +231,9 @@ func (w *Window) AddBatch(ids []Identity, flowEnds []int64, verdicts []Verdict) 
 			}
 		}
 		for i, id := range ids[:n] {
-			verdicts[i] = w.Add(id, flowEnds[i])
+			verdicts[i] = w.AddAt(id, flowEnds[i], ordinals[i])
 		}
-		ids, flowEnds, verdicts = ids[n:], flowEnds[n:], verdicts[n:]
+		ids, flowEnds, ordinals, verdicts = ids[n:], flowEnds[n:], ordinals[n:], verdicts[n:]
 	}
 }
 
@@ -278,7 +283,7 @@ func (w *Window) presize(i int64) {
 }
 
 // maxOctets is what an identity may take.
-const maxOctets = 28
+const maxOctets = 30
 
 // raise forgets the buckets below number first.
 func (w *Window) raise(first int64) {
@@ -395,8 +400,8 @@ func (w *Window) Restore(bucket int64, data []byte) error {
 	for len(data) > 0 {
 		n, o, rest := savedHead(data)
 		for data = rest; n > 0; n-- {
-			id := ParseIdentity(data)
-			if data = data[IdentitySize:]; !t.add(id, &g.pool) {
+			id, ordinal := ParseIdentity(data), binary.LittleEndian.Uint16(data[IdentitySize:])
+			if data = data[savedSize:]; !t.add(id, ordinal, &g.pool) {
 				continue
 			}
 			if t.origin != o {

@@ -422,6 +422,7 @@ func settings(c config.Config) asm.Settings {
 		ClockTolerance:   a.ClockTolerance,
 		DedupWindow:      a.DedupWindow,
 		MaxIdentities:    a.MaxIdentities,
+		CompareOctets:    int(a.CompareJournal),
 		MaxRecord:        a.MaxRecord,
 		MaxTotals:        a.MaxTotals,
 		InBand:           c.Users.InBand,

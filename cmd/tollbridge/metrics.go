@@ -92,6 +92,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge("clock_behind_seconds", "How far the host's clock is behind that of accounting, beyond the tolerance.", time.Duration(m.b.clock.behind.Load()).Seconds())
 
 	p := m.b.runner.Stats()
+	for how, n := range map[string]uint64{"compared": p.Compared, "by identity alone": p.Uncompared} {
+		counter("pipeline_duplicates_total", "Duplicates, and whether they were compared with the record that came first.", n, "how", how)
+	}
+	counter("pipeline_collisions_total", "Records that had the identity of another and were told apart.", p.Collisions)
 	counter("pipeline_clock_set_back_total", "How often the clock of accounting was ahead and was set back.", p.SetBack)
 	counter("pipeline_failures_total", "How often accounting resumed at the last checkpoint.", m.b.runner.Failures())
 	gauge("pipeline_standing_still", "1 while accounting stands still.", truth(m.b.runner.Err() != nil))

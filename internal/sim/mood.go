@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tollbridge/asm"
+	"tollbridge/dedup"
 )
 
 // A mood says what a run is like: how much of what goes wrong.
@@ -26,7 +27,17 @@ type mood struct {
 	refuse       bool          // records may be refused for good
 	outages      int           // of AAA peers
 
+	weak bool // identities of 12 bits, so that different records collide
+
 	settings asm.Settings
+}
+
+// weaken returns what the pipeline makes of identities, nil in most runs.
+func (m *mood) weaken() func(dedup.Identity) dedup.Identity {
+	if !m.weak {
+		return nil
+	}
+	return func(id dedup.Identity) dedup.Identity { return id.Weak(12) }
 }
 
 func newMood(rng *rand.Rand) mood {
@@ -78,6 +89,9 @@ func newMood(rng *rand.Rand) mood {
 		// A copy below the window is known as such if its whole Message is
 		// one, which the truth does not know; it would not be used then.
 		m.settings.DedupWindow = 2 * time.Hour
+	}
+	if m.weak = rng.IntN(4) == 0; m.weak || rng.IntN(2) == 0 {
+		m.settings.CompareOctets = 64 << 20 // all of it
 	}
 	return m.vary(rng, true)
 }

@@ -260,7 +260,7 @@ var collectorAddress = netip.MustParseAddrPort("198.51.100.250:4739")
 
 // load makes the pipeline from the last checkpoint.
 func (p *process) load() {
-	m, err := asm.New(p.w.ctx, asm.Config{Store: p.w.disk, Journal: p.w.disk})
+	m, err := asm.New(p.w.ctx, asm.Config{Store: p.w.disk, Journal: p.w.disk, Weaken: p.w.mood.weaken()})
 	if err != nil {
 		p.w.fail("the pipeline does not load: %v", err)
 	}

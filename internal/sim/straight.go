@@ -21,7 +21,7 @@ func (w *world) checkStraight(books *sums) {
 	m.epoch, m.hashKey = cp.Epoch, cp.HashKey
 	m.tape.write(w.truth.journal)
 	m.tape.sync()
-	module, err := asm.New(w.ctx, asm.Config{Store: m, Journal: m})
+	module, err := asm.New(w.ctx, asm.Config{Store: m, Journal: m, Weaken: w.mood.weaken()})
 	for _, e := range w.truth.journal {
 		if err == nil {
 			err = module.Apply(w.ctx, e)

@@ -108,6 +108,7 @@ type Accounting struct {
 	MaxSessionAge   time.Duration `yaml:"maxSessionAge"`
 	DedupWindow     time.Duration `yaml:"dedupWindow"`
 	MaxIdentities   int           `yaml:"maxIdentities"`
+	CompareJournal  Octets        `yaml:"compareJournal"`
 	MaxTotals       int           `yaml:"maxTotals"`
 	ClockTolerance  time.Duration `yaml:"clockTolerance"`
 	MaxRecord       int           `yaml:"maxRecord"`
@@ -235,6 +236,7 @@ func Default() Config {
 			MaxSessionAge:   24 * time.Hour,
 			DedupWindow:     time.Hour,
 			MaxIdentities:   50_000_000,
+			CompareJournal:  256 << 20,
 			MaxTotals:       262_144,
 			ClockTolerance:  5 * time.Minute,
 			MaxRecord:       16384,
