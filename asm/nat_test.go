@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -203,8 +204,7 @@ func FuzzNATEvents(f *testing.F) {
 		if len(data) != len(seed) {
 			return
 		}
-		var m Module
-		m.now = epoch.UnixNano()
+		m := Module{now: epoch.UnixNano(), log: slog.New(slog.DiscardHandler)}
 		m.natEvent(newNATReader(natTemplate), must(natTemplate.Record(data)), 1800000000, acct.LedgerKey{})
 		// What came of it survives a restart.
 		var again users.Table

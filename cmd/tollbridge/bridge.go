@@ -131,6 +131,7 @@ func (b *bridge) open() error {
 		return err
 	}
 	control.Handle(&b.control, "pull", b.pull)
+	control.Handle(&b.control, "import", b.importUsers)
 	b.runner, err = asm.NewRunner(asm.RunConfig{
 		Config:          asm.Config{Store: b.spool, Journal: b.spool.Journal(), Log: b.log},
 		Feed:            func(after uint64) asm.Feed { return b.spool.Journal().Reader(after) },
