@@ -83,7 +83,7 @@ func newWhole(t *testing.T) *whole {
 			row.Suspended = row.Suspended.Plus(sh.Count)
 			b.Suspended = append(b.Suspended, acct.Suspended{ID: n*100 + uint64(i), Key: row.LedgerKey, Count: sh.Count, Reason: "unmapped", Flow: make([]byte, 40)})
 		}
-		ids := make([]byte, 16*200)
+		ids := make([]byte, 16*200+7) // whatever the pipeline encodes
 		for i := range ids {
 			ids[i] = byte(random.Uint32())
 		}

@@ -113,22 +113,22 @@ func (s *Spool) Opening(ctx context.Context) (Opening, error) {
 
 // KeepOpening stores the latest checkpoint beside the journal, so that what
 // follows it can be read again while it is kept. It does nothing when the
-// checkpoint has not moved since the last one.
-func (s *Spool) KeepOpening(ctx context.Context) error {
+// checkpoint has not moved since the last one, and returns its position.
+func (s *Spool) KeepOpening(ctx context.Context) (uint64, error) {
 	if s.jw == nil {
-		return ErrReadOnly
+		return 0, ErrReadOnly
 	}
 	o, err := s.Opening(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var packed bytes.Buffer
 	z, err := zstd.NewWriter(&packed, zstd.WithEncoderConcurrency(1))
 	if err != nil {
-		return fmt.Errorf("spool: keep opening: %w", err)
+		return 0, fmt.Errorf("spool: keep opening: %w", err)
 	}
 	if err := errors.Join(o.Write(z), z.Close()); err != nil {
-		return fmt.Errorf("spool: keep opening: %w", err)
+		return 0, fmt.Errorf("spool: keep opening: %w", err)
 	}
 	err = s.jw.transact(func() error {
 		err := s.jw.exec("INSERT OR IGNORE INTO opening (position, time, data) VALUES (?, ?, ?)", int64(o.Position), o.Time, packed.Bytes())
@@ -138,9 +138,9 @@ func (s *Spool) KeepOpening(ctx context.Context) error {
 		return s.jw.exec("DELETE FROM opening WHERE position < (SELECT value FROM meta WHERE name = ?)", metaTrimmed)
 	})
 	if err != nil {
-		return doing(err, "keep opening at %d", o.Position)
+		return 0, doing(err, "keep opening at %d", o.Position)
 	}
-	return nil
+	return o.Position, nil
 }
 
 // OpeningAt returns the latest opening that is not behind a time, for which

@@ -36,7 +36,7 @@ func TestOpenings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.KeepOpening(ctx); err != nil {
+		if at, err := s.KeepOpening(ctx); err != nil || at != n {
 			t.Fatal(err)
 		}
 	}

@@ -40,6 +40,8 @@ type Outbox struct {
 	counter uint32            // of End-to-End Identifiers after an error answer
 	pages   []*page           // read lately, the latest last
 	stats   OutboxStats
+
+	archiving bool // settled records wait for the archive
 }
 
 // A retry is a pending record that had an error answer.

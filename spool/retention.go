@@ -24,6 +24,10 @@ func (o *Outbox) TrimSettled(ctx context.Context, now time.Time, r Retention) (u
 	var removed uint64
 	o.mu.Lock()
 	keepFrom := o.next - min(o.next, r.Count)
+	trim := trimSettled
+	if o.archiving {
+		trim = trimArchived
+	}
 	o.mu.Unlock()
 	before := now.Add(-r.Age).Unix()
 	for {
@@ -35,7 +39,7 @@ func (o *Outbox) TrimSettled(ctx context.Context, now time.Time, r Retention) (u
 		err := o.w.transact(func() error {
 			n, found = 0, 0
 			var gone idSet // so that neighbours go together, and a page is written anew once
-			err := o.w.query(trimSettled, func(rows *sql.Rows) error {
+			err := o.w.query(trim, func(rows *sql.Rows) error {
 				var s idRange
 				if err := rows.Scan(&s.first, &s.last); err != nil {
 					return err
@@ -75,6 +79,10 @@ func (o *Outbox) TrimSettled(ctx context.Context, now time.Time, r Retention) (u
 // trimSettled finds ranges by index settled_done. Its state is spelt out since
 // SQLite takes a partial index for the very same condition only.
 const trimSettled = "SELECT first, last FROM settled WHERE state <> 2 AND first < ? AND at < ? ORDER BY at, last LIMIT ?"
+
+// trimArchived is trimSettled of ranges that are in the archive as a whole.
+const trimArchived = `SELECT first, last FROM settled WHERE state <> 2 AND first < ? AND at < ?
+	AND (SELECT a.first FROM archived a WHERE a.last >= settled.last ORDER BY a.last LIMIT 1) <= settled.first ORDER BY at, last LIMIT ?`
 
 // removeRecords deletes the records in r and what is known of them, within a
 // transaction, and returns how many there were. Pages that hold others are

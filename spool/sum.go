@@ -65,17 +65,10 @@ func sealIdentities(bucket int64, data []byte) []byte {
 	return binary.BigEndian.AppendUint32(append(make([]byte, 0, len(data)+4), data...), sumOf(uint64(bucket), data))
 }
 
-// openIdentities takes the checksum off. Identities of earlier versions have
-// none.
+// openIdentities takes the checksum off.
 func openIdentities(bucket int64, data []byte) ([]byte, error) {
-	switch len(data) % 16 {
-	case 0:
-		return data, nil
-	case 4:
-		n := len(data) - 4
-		if sumOf(uint64(bucket), data[:n]) == binary.BigEndian.Uint32(data[n:]) {
-			return data[:n], nil
-		}
+	if n := len(data) - 4; n >= 0 && sumOf(uint64(bucket), data[:n]) == binary.BigEndian.Uint32(data[n:]) {
+		return data[:n], nil
 	}
 	return nil, fmt.Errorf("identities of bucket %d, %d octets: %w", bucket, len(data), ErrDamaged)
 }

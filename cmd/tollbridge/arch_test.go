@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"asm/users/sql":     {"asm/users"},
 	"asm":               {"ipfix", "ipfix/ack", "dict", "dedup", "asm/acct", "asm/users"},
 	"spool":             {"asm/acct", "internal/crashpoint"},
+	"spool/archive":     {"asm/acct", "spool"},
 	"aaaclient/cdrfile": {"asm/acct"},
 	"aaaclient/peer":    {"dict/avp"},
 	"aaaclient":         {"asm/acct", "dict", "dict/avp", "aaaclient/peer", "internal/crashpoint"},

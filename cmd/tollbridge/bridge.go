@@ -28,6 +28,7 @@ import (
 	"tollbridge/ipfix/collect"
 	"tollbridge/ipfix/sctp"
 	"tollbridge/spool"
+	"tollbridge/spool/archive"
 )
 
 // A bridge is the daemon, with everything opened that it needs.
@@ -65,6 +66,8 @@ type bridge struct {
 
 	diameterTLS []net.Listener
 
+	archive *archive.Archive // nil for none
+
 	books atomic.Pointer[checkedBooks] // nil before the first check
 
 	commands net.Listener // from the command line of the state directory's owner
@@ -99,6 +102,16 @@ func (b *bridge) open() error {
 	}
 	b.closers = append(b.closers, b.spool.Close)
 	b.journal = journal{b.spool.Journal()}
+	if a := b.cfg.Archive; a.Dir != "" {
+		b.archive, err = archive.Open(context.Background(), archive.Config{
+			Dir: a.Dir, Spool: b.spool, Messages: &archivedMessages{},
+			Interval: a.Interval, Keep: a.Keep, Octets: int64(a.MaxOctets), Log: b.log,
+		})
+		if err != nil {
+			return err
+		}
+		b.closers = append(b.closers, b.archive.Close)
+	}
 	if b.commands, err = control.Listen(context.Background(), b.cfg.Data); err != nil {
 		return err
 	}
@@ -265,6 +278,7 @@ func (b *bridge) Run(ctx context.Context) error {
 		stage{"journal", b.spool.Journal().Run},
 		stage{"delivery", b.deliver},
 		stage{"server", b.serve},
+		stage{"archive", b.keepArchive},
 		stage{"housekeeping", b.keepHouse},
 		stage{"bookkeeping", b.keepBooks},
 		stage{"credit control", b.controlCredit},

@@ -47,6 +47,7 @@ type setup struct {
 	sources  string   // further keys of users, as "key: value"
 	extra    string   // lines of YAML, keys that are none of the above's
 	spool    string   // further keys of spool, as ", key: value"
+	archive  string   // directory; "" for no archive
 }
 
 // write writes the configuration beside the state directory and returns the
@@ -77,6 +78,9 @@ func (s setup) write(t *testing.T) string {
 	fmt.Fprintf(&b, "server: {listen: %s, originHost: server.aaa.example}\n", list(s.server))
 	fmt.Fprintf(&b, "spool: {checkpoint: 100ms%s}\nstatus: {listen: 127.0.0.1:0}\nlog: {level: debug}\n", s.spool)
 	b.WriteString(s.extra)
+	if s.archive != "" {
+		fmt.Fprintf(&b, "archive: {dir: %q, interval: 1s}\n", s.archive)
+	}
 	file := s.data + ".yaml"
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ func (b *bridge) keepHouse(ctx context.Context) error {
 	for {
 		now := time.Now()
 		if keep := b.cfg.Spool.KeepJournal; keep > 0 && now.Sub(opened) >= min(keep/4, openingEvery) {
-			if err := b.spool.KeepOpening(ctx); err != nil && ctx.Err() == nil {
+			if _, err := b.spool.KeepOpening(ctx); err != nil && ctx.Err() == nil {
 				b.log.Error("the journal can't be opened for auditors at this point", "error", err)
 			}
 			opened = now
@@ -39,6 +39,18 @@ const openingEvery = 15 * time.Minute
 
 // trimJournal drops entries below a position that are not kept for auditors.
 func (b *bridge) trimJournal(ctx context.Context, below uint64) error {
+	if b.archive != nil {
+		below = min(below, b.archive.Last()+1)
+	}
 	keep := spool.Keep{Age: b.cfg.Spool.KeepJournal, Octets: int64(b.cfg.Spool.KeepOctets)}
 	return b.spool.Journal().TrimBut(ctx, below, time.Now(), keep)
+}
+
+// keepArchive archives what is done with, if there is an archive.
+func (b *bridge) keepArchive(ctx context.Context) error {
+	if b.archive == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return b.archive.Run(ctx)
 }

@@ -63,7 +63,7 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newServe(), newMeter(), newDemo(), newCheck(),
-		newSpool(), newAudit(), newReconcile(), newUsers(), newCredit(), newDict(), newIPFIX(), newVersion(),
+		newSpool(), newAudit(), newReplay(), newReconcile(), newUsers(), newCredit(), newDict(), newIPFIX(), newVersion(),
 	)
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() && group.RunE == nil {

@@ -79,6 +79,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	stored := m.b.spool.Stored()
 	gauge("spool_octets", "Octets that count against a high-water mark.", float64(stored.Journal), "store", "journal")
 	gauge("spool_octets", "Octets that count against a high-water mark.", float64(stored.Outbox), "store", "outbox")
+	if m.b.archive != nil {
+		gauge("archive_failing", "1 while the archive can't be written.", truth(m.b.archive.Err() != nil))
+		gauge("archive_position", "Journal position archived up to.", float64(m.b.archive.Last()))
+	}
 	if books := m.b.books.Load(); books != nil {
 		gauge("books_balanced", "0 while the books do not balance, as of the latest check.", truth(books.balanced))
 		gauge("books_checked_timestamp_seconds", "When that was.", float64(books.at.Unix()))

@@ -48,6 +48,11 @@ func (b *bridge) unready() []string {
 	if reason, held := b.spool.Journal().Held(); held {
 		why = append(why, "messages have to wait: "+reason)
 	}
+	if b.archive != nil {
+		if err := b.archive.Err(); err != nil {
+			why = append(why, "the archive can't be written: "+err.Error())
+		}
+	}
 	if books := b.books.Load(); books != nil && !books.balanced {
 		why = append(why, "the books do not balance: "+books.problems[0])
 	}

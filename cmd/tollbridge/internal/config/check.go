@@ -87,6 +87,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 		atLeast("spool.lease", c.Spool.Lease, time.Second)
 	}
 
+	atLeast("archive.interval", c.Archive.Interval, time.Second)
 	atLeast("spool.audit", c.Spool.Audit, time.Second)
 	mark := func(key string, n Octets) {
 		if n > 0 && n < 1<<20 {

@@ -24,6 +24,7 @@ type Config struct {
 	Server            Server            `yaml:"server"`
 	Forward           Forward           `yaml:"forward"`
 	Spool             Spool             `yaml:"spool"`
+	Archive           Archive           `yaml:"archive"`
 	Status            Status            `yaml:"status"`
 	Log               Log               `yaml:"log"`
 }
@@ -199,6 +200,14 @@ type Spool struct {
 	MinFree     Octets        `yaml:"minFree"`
 }
 
+// Archive is where settled records and messages go.
+type Archive struct {
+	Dir       string        `yaml:"dir"` // "" for none
+	Interval  time.Duration `yaml:"interval"`
+	Keep      time.Duration `yaml:"keep"`
+	MaxOctets Octets        `yaml:"maxOctets"`
+}
+
 // Status is the HTTP address of /livez, /readyz and /metrics.
 type Status struct {
 	Listen netip.AddrPort `yaml:"listen"`
@@ -262,8 +271,9 @@ func Default() Config {
 			MaxJournal: 50 << 30, MaxOutbox: 50 << 30, MinFree: 64 << 20,
 			KeepJournal: time.Hour, KeepOctets: 1 << 30,
 		},
-		Status: Status{Listen: netip.MustParseAddrPort("127.0.0.1:9739")},
-		Log:    Log{Level: "info", Format: "text"},
+		Archive: Archive{Interval: 5 * time.Minute, Keep: 90 * 24 * time.Hour},
+		Status:  Status{Listen: netip.MustParseAddrPort("127.0.0.1:9739")},
+		Log:     Log{Level: "info", Format: "text"},
 	}
 }
 

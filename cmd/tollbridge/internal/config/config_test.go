@@ -24,7 +24,7 @@ func TestAnEmptyFileIsTheDefault(t *testing.T) {
 
 func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 	for _, row := range []struct{ name, content, want string }{
-		{"unknown key", "data: x\ndatum: y\n", `x.yaml:2: datum: is not a key: here are accounting, collectingProcess, creditControl, data,`},
+		{"unknown key", "data: x\ndatum: y\n", `x.yaml:2: datum: is not a key: here are accounting, archive, collectingProcess, creditControl, data,`},
 		{"unknown key below", "users:\n  file: [a]\n", `x.yaml:2: users.file: is not a key: here are fallback, files,`},
 		{"key given twice", "data: x\ndata: y\n", `x.yaml:2: mapping key "data" already defined`},
 		{"broken YAML", "users: [a\n", `x.yaml:1: `},

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/file"
+	"tollbridge/spool"
+	"tollbridge/spool/archive"
+)
+
+// A replay of the archive, across a kill -9, comes to the same amounts of each
+// user to the octet; zstd(1) reads what is in it; and whoever changes, removes
+// or cuts off something of it is found out.
+func TestArchiveComesToTheSameTotals(t *testing.T) {
+	t.Parallel()
+	need(t, "zstd")
+	dir := t.TempDir()
+	_, users := files(t, dir)
+	store := filepath.Join(dir, "archive")
+	cfg := setup{data: filepath.Join(dir, "data"), users: users, tcp: "127.0.0.1:0", server: "127.0.0.1:0", archive: store}
+	s := captureStream(t)
+	d := start(t, cfg)
+	s.send(t, d.tcp(), len(s.messages)/2)
+	d.waitMetric("archive_position", atLeast(5))
+	d.kill()
+	d = start(t, cfg)
+	s.send(t, d.tcp(), len(s.messages)) // all again: the first half are duplicates
+	octets, nobodys := captureOctets(t)
+	waitBooks(t, cfg.data, func(b sums) bool {
+		return b.Received.Octets-b.Duplicate.Octets == octets && b.Suspended.Octets == nobodys
+	})
+	d.stop()
+
+	out, stderr, status := cli(t, "spool", "archive", "verify", store, "--data", cfg.data)
+	if status != 0 {
+		t.Fatalf("verify: %s%s", out, stderr)
+	}
+	var replayed []userAmount
+	show(t, &replayed, "replay", store, "--data", filepath.Join(dir, "replayed"))
+	audit(t, filepath.Join(dir, "replayed"))
+	kept, err := spool.OpenReadOnly(cfg.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := userAmounts(t.Context(), kept)
+	if err := errors.Join(err, kept.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if len(want) != 3 || !reflect.DeepEqual(replayed, want) {
+		t.Errorf("replayed %+v, want %+v", replayed, want)
+	}
+	for _, u := range replayed {
+		truth := captureTruth(t)[u.User]
+		if u.Cut.Octets+u.Open.Octets != truth.InputOctets+truth.OutputOctets {
+			t.Errorf("%s: %+v, but tshark counted %+v", u.User, u, truth)
+		}
+	}
+
+	// What is in it: each settled record once, and Messages as IPFIX Files.
+	segments, _, err := archive.Read(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint64]bool{}
+	messages, records := 0, 0
+	var victim string
+	for _, seg := range segments {
+		for _, f := range seg.Files {
+			content, err := exec.Command("zstd", "-dc", filepath.Join(store, f.Name)).Output()
+			if err != nil {
+				t.Fatalf("zstd %s: %v", f.Name, err)
+			}
+			switch {
+			case strings.HasSuffix(f.Name, "cdr.jsonl.zst"):
+				for line := range bytes.Lines(content) {
+					var r archive.Record
+					if err := json.Unmarshal(line, &r); err != nil {
+						t.Fatal(err)
+					}
+					if seen[r.ID] {
+						t.Errorf("record %d is archived twice", r.ID)
+					}
+					seen[r.ID] = true
+				}
+			case strings.HasSuffix(f.Name, ".ipfix.zst"):
+				victim = f.Name
+				session := ipfix.NewSession(ipfix.UDP)
+				in := file.NewReader(bytes.NewReader(content))
+				for {
+					m, err := in.Next()
+					if err != nil {
+						break
+					}
+					messages++
+					if _, err := session.Decode(m.Octets, func(set ipfix.DataSet) {
+						if set.Template == nil {
+							t.Errorf("%s: Data Set %d without its Template", f.Name, set.ID)
+						}
+						records += set.Records
+					}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	}
+	if messages < len(s.messages) || records < s.records {
+		t.Errorf("%d messages with %d records are archived", messages, records)
+	}
+	for id := range uint64(len(seen)) {
+		if !seen[id+1] {
+			t.Errorf("record %d is not archived", id+1)
+		}
+	}
+
+	broken := func(name, says string, spoil func(dir string) error) {
+		t.Helper()
+		copied := filepath.Join(dir, name)
+		if err := os.CopyFS(copied, os.DirFS(store)); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(copied); err != nil {
+			t.Fatal(err)
+		}
+		if _, stderr, status := cli(t, "spool", "archive", "verify", copied, "--data", cfg.data); status != 1 || !strings.Contains(stderr, says) {
+			t.Errorf("%s: status %d, %q", name, status, stderr)
+		}
+	}
+	manifest := func(change func([][]byte) [][]byte) func(string) error {
+		return func(dir string) error {
+			name := filepath.Join(dir, "manifest.jsonl")
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(name, bytes.Join(change(bytes.SplitAfter(b, []byte("\n"))), nil), 0o600)
+		}
+	}
+	broken("removed", victim+" is missing", func(dir string) error { return os.Remove(filepath.Join(dir, victim)) })
+	broken("changed", victim+" was changed", func(dir string) error {
+		f, err := os.OpenFile(filepath.Join(dir, victim), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte{0xff}, 40)
+		return errors.Join(err, f.Close())
+	})
+	broken("reordered", "line 1: it was changed, or lines", manifest(func(l [][]byte) [][]byte { l[0], l[1] = l[1], l[0]; return l }))
+	broken("forged", "line 1: it was changed, or lines", manifest(func(l [][]byte) [][]byte {
+		l[0] = bytes.Replace(l[0], []byte(`"records":`), []byte(`"records":1`), 1)
+		return l
+	}))
+	broken("cut off", "does not end as the spool knows it", manifest(func(l [][]byte) [][]byte { return l[:1] }))
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tollbridge/spool/archive"
+)
+
+func newSpoolArchive(state *stateFlags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "archive",
+		Short: "Look at the archive: what it holds, and whether it is as it was written",
+		Long: `The archive (archive.dir in the configuration) keeps settled accounting records
+as JSON Lines and CSV, and the journal: each Transport Session's Messages as an
+IPFIX File (RFC 5655), everything else as JSON Lines. All files are compressed
+with zstd. A manifest chains them by SHA-256.`,
+	}
+	cmd.AddCommand(newArchiveList(), newArchiveVerify(state))
+	return cmd
+}
+
+func newArchiveList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "ls DIR",
+		Short:   "List the segments of an archive whose files are there",
+		Example: "  tollbridge spool archive ls /var/lib/tollbridge/archive",
+		Args:    cobra.ExactArgs(1),
+	}
+	out := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		segments, _, err := archive.Read(args[0])
+		if err != nil {
+			return err
+		}
+		kept := archive.Kept(segments)
+		t := table{value: kept, columns: []string{"number", "kind", "written", "records", "octets", "first", "last", "files", "file_octets"}}
+		for _, s := range kept {
+			var n int64
+			for _, f := range s.Files {
+				n += f.Octets
+			}
+			first, last := s.First, s.Last
+			if len(s.IDs) > 0 {
+				first, last = s.IDs[0].First, s.IDs[len(s.IDs)-1].Last
+			}
+			t.add(s.Number, s.Kind, s.Written.Format(time.RFC3339), s.Records, s.Octets, first, last, len(s.Files), n)
+		}
+		return t.print(cmd.OutOrStdout(), *out)
+	}
+	return cmd
+}
+
+func newArchiveVerify(state *stateFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify DIR",
+		Short: "Check that no file of an archive was removed, reordered or changed",
+		Long: `Verify follows the manifest's chain and reads every file. With --data or -c it
+also compares the chain's end with what the spool knows, which shows whether
+lines were cut off. The exit status is 1 when something is wrong.`,
+		Example: "  tollbridge spool archive verify /var/lib/tollbridge/archive -c /etc/tollbridge.yaml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			head := ""
+			if state.data != "" || state.config != "" {
+				s, err := state.open()
+				if err != nil {
+					return err
+				}
+				defer s.Close()
+				if head, err = s.ArchiveHead(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			segments, problems, err := archive.Verify(args[0], head)
+			if err != nil {
+				return err
+			}
+			for _, p := range problems {
+				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: %s\n", p)
+			}
+			if len(problems) > 0 {
+				return errSilent
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d segments are as they were written\n", len(archive.Kept(segments)))
+			return nil
+		},
+	}
+}
