@@ -182,7 +182,7 @@ func (m *Module) proveNew(x *acct.Suspended, h *held) bool {
 	if m.released.has(h.identity) {
 		return false
 	}
-	w := m.windows.Of(x.Key.Exporter)
+	w := m.windowOf(x.Key.Exporter)
 	w.From(0)
 	if w.Add(h.identity, h.flow.end) == dedup.Duplicate {
 		return false

@@ -74,6 +74,7 @@ func (m *Module) event(s *session, at int64) {
 	r := m.record(s, acct.Event, at)
 	r.SessionTime = 0
 	parts := m.split(r.Classes, m.room(&r))
+	shares := r.Shares
 	for i, classes := range parts {
 		p := r
 		p.SessionID = m.newSessionID()
@@ -84,16 +85,36 @@ func (m *Module) event(s *session, at int64) {
 			for _, c := range classes {
 				p.Usage = p.Usage.Plus(c.Usage)
 			}
+			p.Shares = shares
+			if i < len(parts)-1 {
+				p.Shares, shares = takeShares(shares, p.Usage)
+			}
 		}
-		if i > 0 {
-			p.Shares = nil
-		} else {
+		if i == 0 {
 			m.traceRecord(s, &p)
 		}
 		m.records = append(m.records, p)
 	}
 	s.usage, s.estimated, s.layers = s.usage[:0], false, 0
 	s.cut = at
+}
+
+// takeShares divides shares into what makes up usage u, as far as they go, and
+// the rest. A Data Record is counted where its share begins.
+func takeShares(shares []acct.Share, u acct.Usage) (taken, rest []acct.Share) {
+	octets, packets := u.InputOctets+u.OutputOctets, u.InputPackets+u.OutputPackets
+	for _, s := range shares {
+		n := acct.Count{Octets: min(octets, s.Octets), Packets: min(packets, s.Packets)}
+		if !n.IsZero() {
+			n.Records = s.Records
+			taken = append(taken, acct.Share{LedgerKey: s.LedgerKey, Count: n})
+			octets, packets = octets-n.Octets, packets-n.Packets
+		}
+		if left := s.Count.Minus(n); !left.IsZero() {
+			rest = append(rest, acct.Share{LedgerKey: s.LedgerKey, Count: left})
+		}
+	}
+	return taken, rest
 }
 
 // record returns the record of s at a time in Unix milliseconds, with all but

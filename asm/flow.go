@@ -28,6 +28,7 @@ type flow struct {
 	internal  bool   // both sides are users; known once it is mapped
 	estimated bool   // the volumes are scaled from sampled packets
 	user      string // who the record itself says it belongs to; "" for nobody
+	skip      bool   // left to another observation point
 	userTo    bool   // that user is at the destination, unless the bindings know better
 }
 
@@ -240,7 +241,7 @@ func (p *plan) flow(r ipfix.Record, row *row, exported uint32, f *flow) reason {
 	if p.counters.alternatives {
 		p.counters.choose(row, f)
 	}
-	f.estimated, f.user, f.userTo, f.vrf, f.vrfTo = false, "", false, "", ""
+	f.estimated, f.user, f.userTo, f.skip, f.vrf, f.vrfTo = false, "", false, false, "", ""
 	if p.counters.totals == 0 && !f.fits() {
 		return tooLarge
 	}

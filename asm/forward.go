@@ -80,6 +80,7 @@ func (m *Module) passedOn(ctx context.Context, e acct.Entry, collector string) e
 				continue
 			}
 			m.transports.openSession(e.Position, info, from)
+			m.transports.open[e.Position].name(m.identityOf(info.Exporter))
 		case ack.Closed:
 			if t != nil {
 				m.transports.close(t)

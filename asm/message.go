@@ -181,7 +181,7 @@ func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow,
 	}
 	m.stats.Records += uint64(set.Records)
 	m.decoder.row, m.decoder.ordinal = slotsClear, 0
-	m.windows.Of(key.Exporter).From(m.origin(set))
+	m.windowOf(key.Exporter).From(m.origin(set))
 	for m.chunk(set, p, row, key) {
 	}
 }
@@ -202,7 +202,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	c := &m.decoder
 	n, received := 0, acct.Count{}
 	stated := c.request != nil && c.request.stated
-	window := m.windows.Of(key.Exporter)
+	window := m.windowOf(key.Exporter)
 	for n < chunk {
 		r, ok := set.Next()
 		if !ok {
@@ -281,6 +281,10 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	}
 	for i := range n {
 		f := &c.flows[i]
+		if f.skip && c.verdicts[i] != dedup.Duplicate {
+			row.Skipped = row.Skipped.Plus(f.count())
+			continue
+		}
 		switch c.verdicts[i] {
 		case dedup.Duplicate:
 			row.Duplicate = row.Duplicate.Plus(f.count())

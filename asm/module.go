@@ -104,6 +104,8 @@ type Module struct {
 	suspense suspense
 
 	generation    uint64                // rises with all that refiners go by
+	points        map[string]*point     // policies of observation points, by exporter
+	identities    map[string]string     // names that identities are made with, by exporter
 	sampling      map[string]uint32     // rates that the settings give, by exporter
 	vrfs          map[string]*vrfReader // of exporters whose addresses are of several spaces
 	inBand        []ipfix.Element       // that name a record's user
@@ -178,6 +180,7 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 			return nil
 		}
 		m.transports.openSession(e.Position, info, origin{})
+		m.transports.open[e.Position].name(m.identityOf(info.Exporter))
 	case acct.EntryClose:
 		if e.Session == 0 {
 			m.transports.closeReliable(origin{})
@@ -385,10 +388,16 @@ func (m *Module) adopt(s Settings) {
 	}
 	m.settings = s
 	m.generation++
-	m.sampling = make(map[string]uint32)
+	m.sampling, m.points, m.identities = make(map[string]uint32), make(map[string]*point), make(map[string]string)
 	m.vrfs = make(map[string]*vrfReader)
 	m.forwards = make(map[string]bool)
 	for _, e := range s.Exporters {
+		if p := newPoint(e); p != nil {
+			m.points[e.Name] = p
+		}
+		if e.Identity != "" && e.Identity != e.Name {
+			m.identities[e.Name] = e.Identity
+		}
 		if e.VRF != nil {
 			m.vrfs[e.Name] = newVRFReader(e.VRF)
 		}
@@ -396,6 +405,9 @@ func (m *Module) adopt(s Settings) {
 		if e.Sampling != 0 {
 			m.sampling[e.Name] = e.Sampling
 		}
+	}
+	for _, t := range m.transports.open {
+		t.name(m.identityOf(t.info.Exporter))
 	}
 	m.inBand = nil
 	for _, name := range s.InBand {

@@ -27,7 +27,8 @@ type refiner struct {
 	source   rateSource
 	fixed    rate // also of records whose own source says nothing
 	samplers *samplers
-	init     int64 // of the Observation Domain, as options records say; Unix milliseconds
+	init     int64  // of the Observation Domain, as options records say; Unix milliseconds
+	point    *point // nil where all is accounted
 	user     ipfix.Accessor
 	hasUser  bool
 	vrf      vrfPlan
@@ -104,7 +105,8 @@ func (m *Module) resolve(p *plan, key acct.LedgerKey, id uint16) {
 	}
 	r.user, r.hasUser = inBandOf(p.template, m.inBand)
 	r.vrf = newVRFPlan(m.vrfs[key.Exporter], p.template)
-	r.active = r.vrf.reader != nil || r.hasUser || r.source != rateFixed || !r.fixed.one() || p.counters.totals != 0
+	r.point = m.points[key.Exporter]
+	r.active = r.point != nil || r.vrf.reader != nil || r.hasUser || r.source != rateFixed || !r.fixed.one() || p.counters.totals != 0
 }
 
 // choose says where records that r reads, of a Template ID, have their rate
@@ -190,6 +192,7 @@ func (m *Module) refine(p *plan, d ipfix.Record, f *flow, n int, key acct.Ledger
 	if r.vrf.reader != nil {
 		r.vrf.read(d, f)
 	}
+	f.skip = r.point != nil && r.point.skips(r, d)
 	v, known := r.rate(d)
 	if !known {
 		m.stats.UnknownSampler++

@@ -108,6 +108,7 @@ func (m *Module) requestFlow(e acct.Entry, r *acct.Request, record *acct.Record)
 		return
 	}
 	source := m.sources.of(exporter)
+	source.name(m.identityOf(exporter))
 	t = source.template(t)
 	set, err := ipfix.NewDataSet(ipfix.Header{Domain: t.Domain, ExportTime: uint32(record.Event.Unix())}, t, octets)
 	if err != nil {

@@ -66,11 +66,28 @@ type Settings struct {
 
 // ExporterSettings are those of one exporter.
 type ExporterSettings struct {
-	Name     string       `json:"name"`
+	Name     string `json:"name"`
+	Identity string `json:"identity,omitempty"` // the name that identities of its records are made with, the oldest it had; default Name
+
+	// Where the same flow is seen by several observation points, one of them
+	// is to account for it. What the policy leaves to others is skipped.
+	Account    AccountPolicy `json:"account,omitempty"`    // default AccountAll
+	Interfaces []uint32      `json:"interfaces,omitempty"` // that flows are accounted at where the record says at which it was metered; none for all
+
 	Sampling uint32       `json:"sampling,omitempty"` // each packet seen stands for so many, whatever the exporter says; 0 leaves it to the exporter
 	VRF      *VRFSettings `json:"vrf,omitempty"`      // nil if all addresses are of one space
 	Forwards bool         `json:"forwards,omitempty"` // it is a collector that passes on what others exported, and is believed about whom
 }
+
+// An AccountPolicy says which flows of an exporter are accounted.
+type AccountPolicy string
+
+const (
+	AccountAll     AccountPolicy = "all"
+	AccountIngress AccountPolicy = "ingress" // metered where they come in, or without a flowDirection
+	AccountEgress  AccountPolicy = "egress"  // metered where they leave
+	AccountNone    AccountPolicy = "none"    // all is left to other exporters
+)
 
 // Values of Settings.Layer.
 const (
@@ -182,6 +199,13 @@ func (s Settings) Validate() error {
 		return bad("early_sets, early_octets: want no negative number")
 	case len(s.Classes) > maxClasses:
 		return bad("classes: %d of them: want at most %d", len(s.Classes), maxClasses)
+	}
+	for i, e := range s.Exporters {
+		switch e.Account {
+		case "", AccountAll, AccountIngress, AccountEgress, AccountNone:
+		default:
+			return bad("exporters[%d] %q: account %q: want %q, %q, %q or %q", i, e.Name, e.Account, AccountAll, AccountIngress, AccountEgress, AccountNone)
+		}
 	}
 	for _, name := range s.InBand {
 		if _, err := ParseElement(name); err != nil {

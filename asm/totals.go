@@ -204,7 +204,7 @@ func (t *totals) link(e *total) {
 // end tells nothing of the order of reports, and a later one says it again.
 func (m *Module) settle(p *plan, n int, row *acct.LedgerRow, key acct.LedgerKey) (kept int, received acct.Count) {
 	c := &m.decoder
-	t := m.totalsOf(key.Exporter)
+	t := m.totalsOf(m.identityOf(key.Exporter))
 	for i := range n {
 		f, s := &c.flows[i], &c.sightings[i]
 		c.flows[kept], c.octets[kept], c.ids[kept], c.verdicts[kept], c.doubts[kept] = *f, c.octets[i], c.ids[i], c.verdicts[i], false

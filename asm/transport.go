@@ -65,6 +65,7 @@ type transport struct {
 	dirty   bool // listed in Module.transports.dirty
 	early   []earlySet
 	domains map[uint32]*domain
+	alias   string            // the name that identities are made with
 	last    *domain           // the latest used
 	losses  map[uint32][]loss // by Observation Domain
 	clock   *exporterClock
@@ -92,11 +93,12 @@ func (t *transport) domain(id uint32, key dedup.Key) *domain {
 	}
 	d := t.domains[id]
 	if d == nil {
+		name := cmp.Or(t.alias, t.info.Exporter)
 		d = &domain{
 			key:      acct.LedgerKey{Exporter: t.info.Exporter, Domain: id},
-			prefix:   key.Hash().Uint64(recordIdentity).String(t.info.Exporter).Uint64(uint64(id)),
-			messages: key.Hash().Uint64(messageIdentity).String(t.info.Exporter).Uint64(uint64(id)),
-			totals:   key.Hash().Uint64(totalIdentity).String(t.info.Exporter).Uint64(uint64(id)),
+			prefix:   key.Hash().Uint64(recordIdentity).String(name).Uint64(uint64(id)),
+			messages: key.Hash().Uint64(messageIdentity).String(name).Uint64(uint64(id)),
+			totals:   key.Hash().Uint64(totalIdentity).String(name).Uint64(uint64(id)),
 			plans:    make(map[*ipfix.Template]*plan),
 			options:  make(map[*ipfix.Template]*optionsPlan),
 		}
@@ -104,6 +106,14 @@ func (t *transport) domain(id uint32, key dedup.Key) *domain {
 	}
 	t.last = d
 	return d
+}
+
+// name sets the name that identities are made with.
+func (t *transport) name(name string) {
+	if cmp.Or(t.alias, t.info.Exporter) != name {
+		t.domains, t.last = make(map[uint32]*domain), nil
+	}
+	t.alias = name
 }
 
 // forget drops what domain made for an Observation Domain.

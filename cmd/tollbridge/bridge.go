@@ -449,8 +449,15 @@ func settings(c config.Config) asm.Settings {
 		BillingDay:       a.BillingDay,
 	}
 	for _, e := range c.CollectingProcess.Exporters {
-		if e.Sampling != 0 || e.VRF.Element != "" || e.Forwards {
-			s.Exporters = append(s.Exporters, asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling), VRF: vrf(e.VRF), Forwards: e.Forwards})
+		x := asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling), Account: asm.AccountPolicy(e.Account), VRF: vrf(e.VRF), Forwards: e.Forwards}
+		if len(e.Aliases) > 0 {
+			x.Identity = e.Aliases[0]
+		}
+		for _, n := range e.Interfaces {
+			x.Interfaces = append(x.Interfaces, uint32(n))
+		}
+		if x.Sampling != 0 || x.Identity != "" || x.Account != "" || len(x.Interfaces) > 0 || e.VRF.Element != "" || e.Forwards {
+			s.Exporters = append(s.Exporters, x)
 		}
 	}
 	for _, r := range a.Realms {

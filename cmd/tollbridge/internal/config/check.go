@@ -106,6 +106,14 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	within("accounting.maxTotals", c.Accounting.MaxTotals, 1024, 100_000_000)
 	for i, e := range c.CollectingProcess.Exporters {
 		within(fmt.Sprintf("collectingProcess.exporters[%d].sampling", i), e.Sampling, 0, 1<<32-1)
+		switch e.Account {
+		case "", "all", "ingress", "egress", "none":
+		default:
+			report(fmt.Sprintf("collectingProcess.exporters[%d].account", i), "%q is none of all, ingress, egress, none", e.Account)
+		}
+		for j, n := range e.Interfaces {
+			within(fmt.Sprintf("collectingProcess.exporters[%d].interfaces[%d]", i, j), n, 0, 1<<32-1)
+		}
 		if strings.HasPrefix(e.Name, "(") {
 			report(fmt.Sprintf("collectingProcess.exporters[%d].name", i), "%q begins with a parenthesis, as the books of corrections do: choose another", e.Name)
 		}

@@ -80,6 +80,9 @@ type Exporter struct {
 	CertificateNames []string `yaml:"certificateNames"` // over TLS and DTLS
 	Forwards         bool     `yaml:"forwards"`         // it is a collector that passes on what others exported
 	Sampling         int      `yaml:"sampling"`         // 0 leaves it to what the exporter says
+	Aliases          []string `yaml:"aliases"`          // names it had before, the oldest first
+	Account          string   `yaml:"account"`          // all, ingress, egress or none; "" is all
+	Interfaces       []int    `yaml:"interfaces"`       // that flows are accounted at; none for all
 	VRF              VRF      `yaml:"vrf"`
 }
 
