@@ -125,6 +125,10 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		counter("pipeline_positions_total", "Messages of acknowledged export whose position was known already, was another's, or is too old to be known.", n, "outcome", what)
 	}
 	counter("pipeline_given_up_records_total", "Data Records that exporters told to have had no room for.", p.GivenUpRecords)
+	counter("pipeline_requests_total", "Accounting-Requests that became accounting records here.", p.Requests)
+	for what, n := range map[string]uint64{"duplicate": p.RequestDuplicates, "conflict": p.RequestConflicts, "forwarded": p.Forwarded} {
+		counter("pipeline_request_outcomes_total", "Of these, that came before, contradict one that did, or are for another realm.", n, "outcome", what)
+	}
 	counter("pipeline_unknown_sampler_total", "Records counted unscaled, since nothing was said of the sampler that they name.", p.UnknownSampler)
 	gauge("pipeline_totals", "Flows remembered whose counters are totals.", float64(p.Totals))
 	counter("pipeline_totals_forgotten_total", "Flows forgotten of these, that may have gone on.", p.TotalsForgotten)

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"bufio"
+	"cmp"
 	"container/heap"
 	"errors"
 	"fmt"
@@ -65,17 +66,18 @@ func (s *Sorter) sort() {
 	slices.SortStableFunc(s.records, func(a, b Record) int { return a.compare(&b) })
 }
 
-// Sorted returns all records in order, once.
+// Sorted returns all records in order, once; those of one key as they were
+// added.
 func (s *Sorter) Sorted() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		s.sort()
 		var m merge
 		for _, f := range s.runs {
 			in := bufio.NewReaderSize(f, 256<<10)
-			m = append(m, &run{next: func(r *Record) error { return r.read(in) }})
+			m = append(m, &run{order: len(m), next: func(r *Record) error { return r.read(in) }})
 		}
 		rest := s.records
-		m = append(m, &run{next: func(r *Record) error {
+		m = append(m, &run{order: len(m), next: func(r *Record) error {
 			if len(rest) == 0 {
 				return io.EOF
 			}
@@ -122,19 +124,24 @@ func (s *Sorter) Close() error {
 	return errors.Join(errs...)
 }
 
-// A run is sorted records, of which the head is next.
+// A run is sorted records, of which the head is next. Those of an earlier run
+// came earlier.
 type run struct {
-	head Record
-	next func(*Record) error
+	order int
+	head  Record
+	next  func(*Record) error
 }
 
 // A merge is a heap of runs by their heads.
 type merge []*run
 
-func (m merge) Len() int           { return len(m) }
-func (m merge) Less(i, j int) bool { return m[i].head.compare(&m[j].head) < 0 }
-func (m merge) Swap(i, j int)      { m[i], m[j] = m[j], m[i] }
-func (m *merge) Push(x any)        { *m = append(*m, x.(*run)) }
+func (m merge) Len() int      { return len(m) }
+func (m merge) Swap(i, j int) { m[i], m[j] = m[j], m[i] }
+func (m *merge) Push(x any)   { *m = append(*m, x.(*run)) }
+
+func (m merge) Less(i, j int) bool {
+	return cmp.Or(m[i].head.compare(&m[j].head), cmp.Compare(m[i].order, m[j].order)) < 0
+}
 
 func (m *merge) Pop() any {
 	last := (*m)[len(*m)-1]
