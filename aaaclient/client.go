@@ -83,7 +83,7 @@ type Config struct {
 	Connect  time.Duration // at least this between two attempts to connect, the timer Tc; 0 means 30 s
 	Watchdog time.Duration // the timer Tw; 0 means 30 s
 	RetryMin time.Duration // before a record is tried again, doubled each time; 0 means 1 s
-	RetryMax time.Duration // and at most this; 0 means 5 min
+	RetryMax time.Duration // and at most this; 0 means 1 min
 	Poison   int           // disconnects in a row with a record in flight before it is sent alone; 0 means 3
 	Grace    time.Duration // for the answers that are due when Run is stopped; 0 means 5 s
 
@@ -97,7 +97,7 @@ const (
 	DefaultTimeout  = 10 * time.Second
 	DefaultConnect  = 30 * time.Second
 	DefaultRetryMin = time.Second
-	DefaultRetryMax = 5 * time.Minute
+	DefaultRetryMax = time.Minute
 	DefaultPoison   = 3
 	DefaultGrace    = 5 * time.Second
 	minBuffer       = 4096
