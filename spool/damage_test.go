@@ -195,6 +195,9 @@ func (w *whole) compare(t *testing.T, name, dir string) string {
 		}
 	}
 
+	if _, err := s.Verify(ctx); err != nil {
+		t.Errorf("%s: verify: %v", name, err)
+	}
 	cp, err := s.Load(ctx)
 	if err != nil {
 		fmt.Fprintln(&said, err)

@@ -143,6 +143,7 @@ func (b *bridge) open() error {
 	if b.collector, err = collect.New(collecting); err != nil {
 		return err
 	}
+	b.handleRequeue()
 	control.Handle(&b.control, "pull", b.pull)
 	control.Handle(&b.control, "import", b.importUsers)
 	b.runner, err = asm.NewRunner(asm.RunConfig{

@@ -23,7 +23,7 @@ one: the accounting records and what became of them, the sessions that are
 open, the flows in suspense, and how full it is.`,
 	}
 	state := addStateFlags(cmd)
-	cmd.AddCommand(newSpoolList(state), newSpoolShow(state), newSpoolRequeue(state), newSpoolSessions(state), newSpoolSuspense(state), newSpoolRelease(state), newSpoolReject(state), newSpoolDecisions(state), newSpoolAdjust(state), newSpoolCDRs(state), newSpoolStats(state), newSpoolArchive(state))
+	cmd.AddCommand(newSpoolList(state), newSpoolShow(state), newSpoolRequeue(state), newSpoolSessions(state), newSpoolSuspense(state), newSpoolRelease(state), newSpoolReject(state), newSpoolDecisions(state), newSpoolAdjust(state), newSpoolCDRs(state), newSpoolStats(state), newSpoolArchive(state), newSpoolTail(state), newSpoolExport(state), newSpoolVerify(state))
 	return cmd
 }
 
@@ -258,46 +258,6 @@ func addRecord(t *table, l spool.Listed) {
 	}
 	if l.Reason != "" {
 		t.add("reason", l.Reason)
-	}
-}
-
-func newSpoolRequeue(state *stateFlags) *cobra.Command {
-	return &cobra.Command{
-		Use:   "requeue ID...",
-		Short: "Put quarantined accounting records back to be delivered again",
-		Long: `Requeue puts quarantined records back to the end of the outbox, with new IDs
-and the same content, once what they were refused for has been mended. It needs
-the spool for itself: stop the daemon first.`,
-		Example: "  tollbridge spool ls --state quarantined\n  tollbridge spool requeue 17 18",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ids := make([]uint64, len(args))
-			for i, a := range args {
-				var err error
-				if ids[i], err = strconv.ParseUint(a, 10, 64); err != nil {
-					return fmt.Errorf("%q is not an ID: take one from \"spool ls --state quarantined\"", a)
-				}
-			}
-			dir, err := state.existing()
-			if err != nil {
-				return err
-			}
-			s, err := spool.Open(dir, spool.Config{})
-			if errors.Is(err, spool.ErrInUse) {
-				return fmt.Errorf("%w: stop the daemon first", err)
-			}
-			if err != nil {
-				return err
-			}
-			again, err := s.Outbox().Requeue(cmd.Context(), ids)
-			if err := errors.Join(err, s.Close()); err != nil {
-				return err
-			}
-			for i, id := range again {
-				fmt.Fprintf(cmd.OutOrStdout(), "%d is pending again as %d\n", ids[i], id)
-			}
-			return nil
-		},
 	}
 }
 
