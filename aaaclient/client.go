@@ -14,8 +14,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -62,6 +64,14 @@ type Peer struct {
 	Optional []uint32          // codes of standard AVPs that it gets with the M bit clear, since it does not know them
 }
 
+// A Profiles says how the records of the outbox from an ID on are written, so
+// that one that was sent is sent again as it was, whatever is configured
+// meanwhile. The first holds for the records before it too.
+type Profiles struct {
+	First  uint64                  // record ID
+	Realms map[string]*dict.Writer // by Destination-Realm in lower case; "" is for all others, and required
+}
+
 // A Config says who delivers what to whom.
 type Config struct {
 	OriginHost  string // required
@@ -75,6 +85,7 @@ type Config struct {
 	Fates            map[Code]Fate    // other fates than DefaultFate's
 	Outbox           Outbox           // required
 	Dictionary       *dict.Dictionary // writes records as AVPs; nil means dict.For(0)
+	Profiles         []Profiles       // how records are written, ascending; none: by base accounting
 	Application      uint32           // Acct-Application-Id; 0 means base accounting, 3
 
 	Window   int           // unanswered requests per peer; 0 means 256
@@ -130,7 +141,42 @@ func (c Config) filled() Config {
 func (c Config) node() peer.Node {
 	return peer.Node{
 		OriginHost: c.OriginHost, OriginRealm: c.OriginRealm, StateID: c.StateID, ProductName: c.ProductName,
-		Accounting: []uint32{c.Application},
+		Accounting: c.applications(), Vendors: c.vendors(),
+	}
+}
+
+// applications returns those that records are sent under.
+func (c Config) applications() []uint32 {
+	all := []uint32{c.Application}
+	for p := range c.writers() {
+		for _, app := range p.Profile().Applications() {
+			if !slices.Contains(all, app) {
+				all = append(all, app)
+			}
+		}
+	}
+	return all
+}
+
+// vendors returns the Vendor-Ids of foreign AVPs that records carry.
+func (c Config) vendors() []uint32 {
+	for p := range c.writers() {
+		if p.Profile().Kind == dict.Rf {
+			return []uint32{dict.Vendor3GPP}
+		}
+	}
+	return nil
+}
+
+func (c Config) writers() iter.Seq[*dict.Writer] {
+	return func(yield func(*dict.Writer) bool) {
+		for _, p := range c.Profiles {
+			for _, w := range p.Realms {
+				if !yield(w) {
+					return
+				}
+			}
+		}
 	}
 }
 
@@ -167,6 +213,14 @@ func (c Config) check() error {
 	}
 	if err := c.checkRoutes(); err != nil {
 		return err
+	}
+	for i, p := range c.Profiles {
+		if p.Realms[""] == nil {
+			return fmt.Errorf("aaaclient: Config.Profiles[%d].Realms has no profile for other realms than those it names", i)
+		}
+		if i > 0 && p.First <= c.Profiles[i-1].First {
+			return fmt.Errorf("aaaclient: Config.Profiles[%d].First is %d, must be above that before", i, p.First)
+		}
 	}
 	for code, fate := range c.Fates {
 		if err := checkFate(code, fate); err != nil {

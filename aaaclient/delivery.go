@@ -196,15 +196,22 @@ func (d *delivery) transmit(s *session, l *link) {
 		l.oldest = s.due
 	}
 	start := len(l.requests)
+	writer, application := d.writer(h), d.cfg.Application
+	if writer != nil && h.Record.Received == nil {
+		application = writer.Profile().Applications()[0]
+	}
 	l.requests = avp.AppendHeader(l.requests, avp.Header{
-		Flags: flags, Command: avp.CommandAccounting, Application: d.cfg.Application,
+		Flags: flags, Command: avp.CommandAccounting, Application: application,
 		HopByHop: s.hopByHop, EndToEnd: h.EndToEnd,
 	})
-	if received := h.Record.Received; received != nil {
-		l.requests = append(l.requests, received...)
-	} else {
-		options := l.options
-		options.DestinationHost = s.route.hosts[s.id]
+	options := l.options
+	options.DestinationHost = s.route.hosts[s.id]
+	switch {
+	case h.Record.Received != nil:
+		l.requests = append(l.requests, h.Record.Received...)
+	case writer != nil:
+		l.requests = writer.Append(l.requests, &h.Record, options)
+	default:
 		l.requests = d.cfg.Dictionary.AppendRecord(l.requests, &h.Record, options)
 	}
 	avp.SetLength(l.requests[start:])
@@ -394,7 +401,7 @@ func (d *delivery) answered(l *link, a *answer) {
 		}
 		s.route.count.settled.Add(1)
 		s.route.learn(s, a)
-		d.finish(s, acct.Settlement{ID: h.ID, State: acct.Acknowledged, Result: a.result, Peer: l.name(), At: d.now})
+		d.finish(s, acct.Settlement{ID: h.ID, State: acct.Acknowledged, Result: a.result, Peer: l.name(), At: d.now, Own: d.own(h)})
 	case Quarantine:
 		d.refuse(s, by, a.result, a.reason)
 	case Wait:

@@ -10,6 +10,7 @@ import (
 
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/acct"
+	"tollbridge/dict"
 	"tollbridge/dict/avp"
 )
 
@@ -236,5 +237,38 @@ func TestRefusalIsExplained(t *testing.T) {
 	_, got := d.outbox.state(1)
 	if len(got) != 1 || got[0].Peer != "one.home.example" || !strings.Contains(got[0].Reason, "octets are eight octets; Failed-AVP code 363 data 010203") {
 		t.Errorf("settled by %+v", got)
+	}
+}
+
+// A record keeps the profile that it came under, whatever is configured
+// meanwhile: what is sent again is the same.
+func TestProfilesOfGenerations(t *testing.T) {
+	writers := func(names ...string) map[string]*dict.Writer {
+		out := map[string]*dict.Writer{}
+		for i, realm := range []string{"", "partner.example"}[:len(names)] {
+			edit := dict.Edit{Action: dict.Set, AVP: dict.Ref{Code: avp.NASIdentifier}, Data: []byte(names[i])}
+			w, err := dict.For(0).Writer(dict.Profile{Edits: []dict.Edit{edit}, Interval: names[i] == "new partner"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[realm] = w
+		}
+		return out
+	}
+	all := records(4, 1)
+	all[1].Realm, all[3].Realm = "Partner.example", "partner.example"
+	d := newDesk(t, all, func(c *Config) {
+		c.Profiles = []Profiles{{First: 2, Realms: writers("old")}, {First: 3, Realms: writers("new", "new partner")}}
+	})
+	for id, want := range []string{"old", "old", "new", "new partner"} {
+		m := d.conns[0].request(t)
+		a, _ := avp.Find(m.AVPs(), avp.NASIdentifier, 0)
+		if string(a.Data) != want {
+			t.Errorf("record %d is written by %q, want %q", id+1, a.Data, want)
+		}
+		d.answer(0, m, avp.ResultSuccess, "", nil)
+		if _, got := d.outbox.state(uint64(id + 1)); len(got) != 1 || got[0].Own != (want == "new partner") {
+			t.Errorf("record %d is settled by %+v", id+1, got)
+		}
 	}
 }

@@ -89,7 +89,7 @@ func (m *Module) adjust(c *Command) (total acct.Count, on string) {
 		r := acct.Record{
 			SessionID: m.newSessionID(), Type: acct.Event, MultiSessionID: a.MultiSessionID,
 			User: a.User, Realm: a.Realm, Framed: a.Framed, Attributes: a.Attributes, Layer: a.Layer,
-			Start: a.Start, End: a.End, Event: now, Usage: a.Usage,
+			Start: a.Start, End: a.End, Event: now, Usage: a.Usage, Increase: a.Usage,
 			Corrects: &acct.Correction{SessionID: a.SessionID, Number: a.Number, Credit: a.Credit, Reason: c.Reason},
 			Shares:   []acct.Share{{LedgerKey: key, Count: n}},
 		}

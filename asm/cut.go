@@ -85,6 +85,7 @@ func (m *Module) event(s *session, at int64) {
 			for _, c := range classes {
 				p.Usage = p.Usage.Plus(c.Usage)
 			}
+			p.Increase = p.Usage
 			p.Shares = shares
 			if i < len(parts)-1 {
 				p.Shares, shares = takeShares(shares, p.Usage)
@@ -126,12 +127,15 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 		User: s.key.user, Realm: s.realm, Framed: s.framed,
 		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
 		SessionTime: time.Duration(at-s.started) * time.Millisecond,
-		Usage:       s.total(), Classes: m.classUsage(s),
+		Usage:       s.total(), Increase: s.increase(), Classes: m.classUsage(s),
 		Estimated: s.estimated, Layer: s.layers.layer(), Attributes: m.attributes(s),
 		Shares: slices.Clone(s.open),
 	}
 	if r.Realm == "" {
 		r.Realm = m.settings.DestinationRealm
+	}
+	for i := range s.usage {
+		s.usage[i].cut = s.usage[i].Usage
 	}
 	s.open, s.changed = s.open[:0], false
 	m.sessions.touch(s)
@@ -139,8 +143,8 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 }
 
 // emit numbers r and adds it to the batch, in parts if it is too large: each
-// with the whole usage and some of the classes, and the increment in the
-// first.
+// with the whole usage, some of the classes and their increase, and the
+// increment in the first.
 func (m *Module) emit(s *session, r acct.Record) {
 	parts := m.split(r.Classes, m.room(&r))
 	for i, classes := range parts {
@@ -148,6 +152,10 @@ func (m *Module) emit(s *session, r acct.Record) {
 		p.Classes = classes
 		if len(parts) > 1 {
 			p.Part, p.Parts = uint16(i+1), uint16(len(parts))
+			p.Increase = acct.Usage{}
+			for _, c := range classes {
+				p.Increase = p.Increase.Plus(c.Increase)
+			}
 		}
 		if i < len(parts)-1 {
 			p.Type = acct.Interim // only the last record of a session is its STOP
@@ -174,7 +182,9 @@ func (m *Module) classUsage(s *session) []acct.ClassUsage {
 	}
 	classes := make([]acct.ClassUsage, len(s.usage))
 	for i, u := range s.usage {
-		classes[i] = acct.ClassUsage{Class: m.classNames[u.class], Usage: u.Usage, ZeroRated: m.classes.zeroRated[u.class]}
+		classes[i] = acct.ClassUsage{
+			Class: m.classNames[u.class], Usage: u.Usage, Increase: u.Minus(u.cut), ZeroRated: m.classes.zeroRated[u.class],
+		}
 	}
 	return classes
 }

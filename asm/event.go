@@ -44,6 +44,7 @@ func (m *Module) emitFlow(f *flow, flow []byte, key acct.LedgerKey) {
 		m.tracer.Flow(0, m.traced(f, "", r.Usage, key, f.count()))
 		m.tracer.Record(0, &r)
 	}
+	r.Increase = r.Usage
 	exporter := m.dictionary.AppendExporter(nil, key.Exporter)
 	r.Flow = slices.Concat(flow, exporter)
 	room := m.room(&r)
@@ -64,7 +65,7 @@ func (m *Module) emitFlow(f *flow, flow []byte, key acct.LedgerKey) {
 		p.Flow = append(part, exporter...)
 		p.Part, p.Parts = uint16(i+1), uint16(len(parts))
 		if i > 0 {
-			p.SessionID, p.Usage, p.Shares = m.newSessionID(), acct.Usage{}, nil
+			p.SessionID, p.Usage, p.Increase, p.Shares = m.newSessionID(), acct.Usage{}, acct.Usage{}, nil
 		}
 		m.records = append(m.records, p)
 	}

@@ -300,10 +300,20 @@ func checkSequences(t tb, records []acct.Record) {
 		case r.Usage.InputOctets < before.Usage.InputOctets || r.Usage.OutputOctets < before.Usage.OutputOctets:
 			t.Errorf("%s/%d: usage %+v is less than before, %+v", r.SessionID, r.Number, r.Usage, before.Usage)
 		}
+		if !known {
+			before = acct.Record{}
+		}
+		if r.Parts == 0 && before.Parts == 0 && before.Usage.Plus(r.Increase) != r.Usage {
+			t.Errorf("%s/%d: usage %+v is not %+v and the increase %+v", r.SessionID, r.Number, r.Usage, before.Usage, r.Increase)
+		}
 		if len(r.Classes) > 0 && r.Parts == 0 {
-			var sum acct.Usage
+			var sum, increase acct.Usage
 			for _, c := range r.Classes {
 				sum = sum.Plus(c.Usage)
+				increase = increase.Plus(c.Increase)
+			}
+			if increase != r.Increase {
+				t.Errorf("%s/%d: classes increase by %+v, all by %+v", r.SessionID, r.Number, increase, r.Increase)
 			}
 			if sum != r.Usage {
 				t.Errorf("%s/%d: classes sum to %+v, usage %+v", r.SessionID, r.Number, sum, r.Usage)

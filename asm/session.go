@@ -88,6 +88,7 @@ func newSession(id uint64, key bindingKey) *session {
 type classUsage struct {
 	class classIndex
 	acct.Usage
+	cut acct.Usage // of it in the latest record
 }
 
 // add adds usage u, of class c and from the ledger's row key, to s.
@@ -99,7 +100,7 @@ func (s *session) add(c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Cou
 			return
 		}
 	}
-	s.usage = append(s.usage, classUsage{c, u})
+	s.usage = append(s.usage, classUsage{class: c, Usage: u})
 }
 
 // total sums the usage over the classes.
@@ -107,6 +108,15 @@ func (s *session) total() acct.Usage {
 	var sum acct.Usage
 	for i := range s.usage {
 		sum = sum.Plus(s.usage[i].Usage)
+	}
+	return sum
+}
+
+// increase sums what the usage has become more by since the latest record.
+func (s *session) increase() acct.Usage {
+	var sum acct.Usage
+	for i := range s.usage {
+		sum = sum.Plus(s.usage[i].Minus(s.usage[i].cut))
 	}
 	return sum
 }
@@ -185,7 +195,7 @@ func (t *sessions) all() []*session {
 }
 
 // sessionStateVersion is the first octet of an encoded session.
-const sessionStateVersion = 4
+const sessionStateVersion = 5
 
 // appendState appends what a restart needs of s beside its row.
 func (s *session) appendState(b []byte, classNames []string) []byte {
@@ -225,7 +235,14 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 	}
 	b = append(b, byte(s.layers))
 	b = appendString(b, s.timeZone)
-	return binary.AppendVarint(b, s.midnight)
+	b = binary.AppendVarint(b, s.midnight)
+	for _, u := range s.usage {
+		open := u.Minus(u.cut)
+		for _, v := range []uint64{open.InputOctets, open.OutputOctets, open.InputPackets, open.OutputPackets} {
+			b = binary.AppendUvarint(b, v)
+		}
+	}
+	return b
 }
 
 // restoreSession reads a row; class returns the index of a class's name.
@@ -268,6 +285,19 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 	}
 	if version > 3 {
 		s.layers, s.timeZone, s.midnight = layers(r.octet()), r.string(), r.varint()
+	}
+	for i := range s.usage {
+		u := &s.usage[i]
+		if version <= 4 {
+			u.cut = u.Usage // what was open then is in no record's Increase
+			continue
+		}
+		open := acct.Usage{InputOctets: r.uvarint(), OutputOctets: r.uvarint(), InputPackets: r.uvarint(), OutputPackets: r.uvarint()}
+		if open.InputOctets > u.InputOctets || open.OutputOctets > u.OutputOctets || open.InputPackets > u.InputPackets || open.OutputPackets > u.OutputPackets {
+			r.fail()
+			break
+		}
+		u.cut = u.Minus(open)
 	}
 	if s.phase < active || s.phase > ended {
 		r.fail()

@@ -50,6 +50,20 @@ var structural = []definition{
 	{Code: CorrectionReason, Name: "Correction-Reason", Type: UTF8String},
 }
 
+// access are further AVPs of network access servers (RFC 7155), which a user's
+// binding may bring along.
+var access = []definition{
+	{Code: avp.NASPort, Name: "NAS-Port", Type: Unsigned32, Mandatory: true},
+	{Code: avp.ServiceType, Name: "Service-Type", Type: Enumerated, Mandatory: true},
+	{Code: 7, Name: "Framed-Protocol", Type: Enumerated, Mandatory: true},
+	{Code: avp.Class, Name: "Class", Type: OctetString, Mandatory: true},
+	{Code: avp.AcctSessionID, Name: "Acct-Session-Id", Type: OctetString, Mandatory: true},
+	{Code: avp.NASPortType, Name: "NAS-Port-Type", Type: Enumerated, Mandatory: true},
+	{Code: 77, Name: "Connect-Info", Type: UTF8String, Mandatory: true},
+	{Code: avp.NASPortID, Name: "NAS-Port-Id", Type: UTF8String, Mandatory: true},
+	{Code: avp.FramedInterfaceID, Name: "Framed-Interface-Id", Type: Unsigned64, Mandatory: true},
+}
+
 // base are the AVPs of the base protocol that a record is made of. Every
 // Diameter node has them in its dictionary.
 var base = []definition{

@@ -47,6 +47,42 @@ func (o *Options) flags(code uint32) uint8 {
 // Options can't set. Addresses of r.Framed beyond the prefix are not sent. r.Flow
 // is appended as it is.
 func (d *Dictionary) AppendRecord(b []byte, r *acct.Record, o Options) []byte {
+	return d.appendRecord(b, r, o, false)
+}
+
+// appendRecord is AppendRecord, for access servers with the M bits that RFC
+// 7155 sets for the attributes of a user's binding.
+func (d *Dictionary) appendRecord(b []byte, r *acct.Record, o Options, access bool) []byte {
+	b = d.appendHead(b, r, &o)
+	b = appendFramed(b, r.Framed, &o)
+	seconds := r.SessionTime / time.Second
+	if r.SessionTime != 0 {
+		b = avp.AppendUint32(b, avp.AcctSessionTime, 0, o.flags(avp.AcctSessionTime), uint32(max(0, min(seconds, math.MaxUint32))))
+	}
+	b = avp.AppendUint64(b, avp.AccountingInputOctets, 0, o.flags(avp.AccountingInputOctets), r.Usage.InputOctets)
+	b = avp.AppendUint64(b, avp.AccountingOutputOctets, 0, o.flags(avp.AccountingOutputOctets), r.Usage.OutputOctets)
+	b = avp.AppendUint64(b, avp.AccountingInputPackets, 0, o.flags(avp.AccountingInputPackets), r.Usage.InputPackets)
+	b = avp.AppendUint64(b, avp.AccountingOutputPackets, 0, o.flags(avp.AccountingOutputPackets), r.Usage.OutputPackets)
+	b = appendAttributes(b, r, &o, access)
+
+	// The vendor's own: what the standard AVPs can't say.
+	b = d.appendTime(b, IntervalStart, r.Start)
+	b = d.appendTime(b, IntervalEnd, r.End)
+	if !fits(r.Event) || r.Event.Nanosecond() != 0 {
+		b = d.appendTime(b, EventTime, r.Event)
+	}
+	if seconds*time.Second != r.SessionTime || seconds < 0 || seconds > math.MaxUint32 {
+		b = avp.AppendUint64(b, SessionDuration, d.vendor, 0, uint64(r.SessionTime.Milliseconds()))
+	}
+	b = d.appendQuality(b, r)
+	for i := range r.Classes {
+		b = d.appendClass(b, &r.Classes[i])
+	}
+	return append(b, r.Flow...)
+}
+
+// appendHead appends what every request begins with.
+func (d *Dictionary) appendHead(b []byte, r *acct.Record, o *Options) []byte {
 	realm := r.Realm
 	if realm == "" {
 		realm = o.DestinationRealm
@@ -74,29 +110,18 @@ func (d *Dictionary) AppendRecord(b []byte, r *acct.Record, o Options) []byte {
 	if o.OriginStateID != 0 {
 		b = avp.AppendUint32(b, avp.OriginStateID, 0, o.flags(avp.OriginStateID), o.OriginStateID)
 	}
-	fits := !r.Event.Before(avp.MinTime) && !r.Event.After(avp.MaxTime)
-	if fits {
+	if fits(r.Event) {
 		b = avp.AppendTime(b, avp.EventTimestamp, 0, o.flags(avp.EventTimestamp), r.Event)
 	}
-	b = appendFramed(b, r.Framed, &o)
-	seconds := r.SessionTime / time.Second
-	if r.SessionTime != 0 {
-		b = avp.AppendUint32(b, avp.AcctSessionTime, 0, o.flags(avp.AcctSessionTime), uint32(max(0, min(seconds, math.MaxUint32))))
-	}
-	b = avp.AppendUint64(b, avp.AccountingInputOctets, 0, o.flags(avp.AccountingInputOctets), r.Usage.InputOctets)
-	b = avp.AppendUint64(b, avp.AccountingOutputOctets, 0, o.flags(avp.AccountingOutputOctets), r.Usage.OutputOctets)
-	b = avp.AppendUint64(b, avp.AccountingInputPackets, 0, o.flags(avp.AccountingInputPackets), r.Usage.InputPackets)
-	b = avp.AppendUint64(b, avp.AccountingOutputPackets, 0, o.flags(avp.AccountingOutputPackets), r.Usage.OutputPackets)
+	return b
+}
 
-	// The vendor's own: what the standard AVPs can't say.
-	b = d.appendTime(b, IntervalStart, r.Start)
-	b = d.appendTime(b, IntervalEnd, r.End)
-	if !fits || r.Event.Nanosecond() != 0 {
-		b = d.appendTime(b, EventTime, r.Event)
-	}
-	if seconds*time.Second != r.SessionTime || seconds < 0 || seconds > math.MaxUint32 {
-		b = avp.AppendUint64(b, SessionDuration, d.vendor, 0, uint64(r.SessionTime.Milliseconds()))
-	}
+// fits reports whether a Time AVP can hold t.
+func fits(t time.Time) bool { return !t.Before(avp.MinTime) && !t.After(avp.MaxTime) }
+
+// appendQuality appends what the volumes of r are worth, which part of it
+// they are, and which record they amend, in the vendor's AVPs.
+func (d *Dictionary) appendQuality(b []byte, r *acct.Record) []byte {
 	if r.Layer != acct.LayerUnknown {
 		b = avp.AppendUint32(b, OctetLayer, d.vendor, 0, uint32(r.Layer))
 	}
@@ -110,11 +135,49 @@ func (d *Dictionary) AppendRecord(b []byte, r *acct.Record, o Options) []byte {
 	if r.Corrects != nil {
 		b = d.appendCorrection(b, r.Corrects)
 	}
-	for i := range r.Classes {
-		b = d.appendClass(b, &r.Classes[i])
-	}
-	return append(b, r.Flow...)
+	return b
 }
+
+// appendAttributes appends what the user's binding brought along. Those that
+// the request says itself are left out.
+func appendAttributes(b []byte, r *acct.Record, o *Options, access bool) []byte {
+	for i := range r.Attributes {
+		a := &r.Attributes[i]
+		if a.Vendor == 0 && !attribute(a.Code) {
+			continue
+		}
+		var flags uint8
+		if access && a.Vendor == 0 && mandatory[a.Code] {
+			flags = o.flags(a.Code)
+		}
+		b = avp.Append(b, a.Code, a.Vendor, flags, a.Data)
+	}
+	return b
+}
+
+// attribute reports whether an AVP may come from a user's binding: it is not
+// one that a request has but once and says itself, nor RADIUS's own business
+// (passwords, state, authenticators).
+func attribute(code uint32) bool {
+	switch code {
+	case avp.UserName, avp.AcctMultiSessionID, avp.EventTimestamp, avp.AcctSessionID, avp.AcctSessionTime, avp.AcctInterimInterval:
+		return false
+	case 2, 3, 18, 24, 33, 40, 41, 42, 43, 45, 47, 48, 49, 51, 52, 53, 60, 69, 79, 80:
+		return false
+	}
+	return code > 0 && code < 256
+}
+
+// mandatory are the attributes whose M bit RFC 7155 sets.
+var mandatory = func() map[uint32]bool {
+	m := map[uint32]bool{}
+	for _, list := range [][]definition{standard, access} {
+		for _, s := range list {
+			m[s.Code] = s.Mandatory
+		}
+	}
+	return m
+}()
 
 // appendTime appends a time in milliseconds, none for the zero time.
 func (d *Dictionary) appendTime(b []byte, code uint32, t time.Time) []byte {
@@ -320,7 +383,9 @@ func (p *recordParser) standard(a avp.AVP) (err error) {
 		if len(a.Data) != 4 {
 			return &avp.DecodeError{What: "Framed-IP-Address", Err: avp.ErrLength}
 		}
-		if !r.Framed.IsValid() {
+		if r.Framed.IsValid() {
+			p.attribute(a)
+		} else {
 			r.Framed = netip.PrefixFrom(netip.AddrFrom4([4]byte(a.Data)), 32)
 		}
 	case avp.FramedIPNetmask:
@@ -334,15 +399,26 @@ func (p *recordParser) standard(a avp.AVP) (err error) {
 		if err != nil {
 			return err
 		}
-		if !r.Framed.IsValid() {
+		if r.Framed.IsValid() {
+			p.attribute(a)
+		} else {
 			r.Framed = prefix
 		}
 	case avp.Classifier:
 		r.Flow = a.Append(r.Flow)
 	default:
+		if attribute(a.Code) {
+			p.attribute(a)
+			return nil
+		}
 		return parseUsage(&r.Usage, a)
 	}
 	return err
+}
+
+// attribute keeps an AVP of a user's binding.
+func (p *recordParser) attribute(a avp.AVP) {
+	p.record.Attributes = append(p.record.Attributes, acct.Attribute{Code: a.Code, Vendor: a.Vendor, Data: slices.Clone(a.Data)})
 }
 
 // parseUsage reads a into u if it is one of the four counters.

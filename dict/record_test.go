@@ -65,7 +65,13 @@ func drawRecord(t *rapid.T) acct.Record {
 		Start: at.Draw(t, "start"), End: at.Draw(t, "end"), Event: at.Draw(t, "event"),
 		SessionTime: span.Draw(t, "span"), Usage: usage.Draw(t, "usage"),
 		Estimated: rapid.Bool().Draw(t, "estimated"),
-		Layer:     rapid.SampledFrom([]acct.Layer{acct.LayerUnknown, acct.LayerLink, acct.LayerNetwork}).Draw(t, "layer"),
+		Layer:     rapid.SampledFrom([]acct.Layer{acct.LayerUnknown, acct.LayerNetwork, acct.LayerLink}).Draw(t, "layer"),
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "attributes") {
+		r.Attributes = append(r.Attributes, acct.Attribute{
+			Code: rapid.SampledFrom([]uint32{avp.Class, avp.CallingStationID, avp.NASIdentifier, 126}).Draw(t, "code"),
+			Data: rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "data"),
+		})
 	}
 	switch rapid.IntRange(0, 2).Draw(t, "framed") {
 	case 1:
@@ -197,7 +203,11 @@ func TestParseRecordOfForeignNode(t *testing.T) {
 	b = avp.AppendUint64(b, avp.AccountingOutputOctets, 0, m, 5)
 	got, err := For(0).ParseRecord(b)
 	want := acct.Record{SessionID: "bras.example;1;2", Type: acct.Stop, Number: 9,
-		Framed: netip.MustParsePrefix("::/64"), SessionTime: time.Minute, Usage: acct.Usage{OutputOctets: 5}}
+		Framed: netip.MustParsePrefix("::/64"), SessionTime: time.Minute, Usage: acct.Usage{OutputOctets: 5},
+		Attributes: []acct.Attribute{
+			{Code: avp.NASIdentifier, Data: []byte("bras")},
+			{Code: avp.FramedIPv6Prefix, Data: append([]byte{0, 56}, make([]byte, 16)...)}, // a second one
+		}}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 	}

@@ -320,6 +320,23 @@ func (o *Outbox) setAside(ctx context.Context, damaged []item) error {
 	return o.Settle(ctx, list)
 }
 
+// CountOf returns how many records are not settled whose Realm of reports
+// true. It reads all that are not settled.
+func (o *Outbox) CountOf(ctx context.Context, of func(realm []byte) bool) (n uint64, err error) {
+	counting := func(realm []byte) bool {
+		if of(realm) {
+			n++
+		}
+		return false
+	}
+	for after, more := uint64(0), true; more; {
+		if _, after, more, err = o.PendingOf(ctx, after, 1, counting); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
 func cmpID(a, b uint64) int {
 	switch {
 	case a < b:

@@ -57,7 +57,7 @@ type session struct {
 // is settled already is ignored.
 //
 // Volumes are cumulative: an acknowledged INTERIM or STOP turns earlier
-// quarantined INTERIMs of its session to Covered.
+// quarantined INTERIMs of its session to Covered, unless Settlement.Own.
 func (o *Outbox) Settle(ctx context.Context, settlements []acct.Settlement) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -160,7 +160,7 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 			book(it)
 			t.stats.Acknowledged++
 			if len(o.held) > 0 || len(t.hold) > 0 {
-				covered, err := o.coverLocked(t, it)
+				covered, err := o.coverLocked(t, it, s.Own)
 				if err != nil {
 					return nil, err
 				}
@@ -206,8 +206,9 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 }
 
 // coverLocked returns the quarantined records that the acknowledgement of it
-// covers, and puts down what that changes.
-func (o *Outbox) coverLocked(t *settling, it item) ([]uint64, error) {
+// covers, and puts down what that changes. One that says what it adds alone,
+// own, covers none.
+func (o *Outbox) coverLocked(t *settling, it item, own bool) ([]uint64, error) {
 	var r acct.Record
 	if it.damage != nil {
 		return nil, nil
@@ -220,14 +221,14 @@ func (o *Outbox) coverLocked(t *settling, it item) ([]uint64, error) {
 		switch {
 		case h.id == it.id:
 			t.release = append(t.release, h.id) // was requeued, and is acknowledged itself
-		case !cumulative(r.Type) || h.number >= r.Number || slices.Contains(t.release, h.id):
+		case own || !cumulative(r.Type) || h.number >= r.Number || slices.Contains(t.release, h.id):
 		case o.done.has(h.id):
 			covered = append(covered, h.id)
 		default:
 			t.cover = append(t.cover, h.id) // requeued: covered even if it is refused again
 		}
 	}
-	if cumulative(r.Type) {
+	if cumulative(r.Type) && !own {
 		for id, s := range t.hold { // quarantined by this very call
 			if s.id != r.SessionID || s.number >= r.Number {
 				continue

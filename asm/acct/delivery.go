@@ -47,6 +47,10 @@ type Settlement struct {
 	Peer   string        // who answered
 	Reason string        // Error-Message and Failed-AVP of a refusal, for people
 	At     time.Time
+
+	// Own says that the request carried what the record adds alone, so that its
+	// acknowledgement covers no record before it.
+	Own bool
 }
 
 // A CDR is an accounting record as the accounting application received it.

@@ -9,7 +9,7 @@ import (
 
 // recordVersion is the first octet of an encoded Record. Version 1 ended at
 // Parts, version 2 at Corrects; they are still read.
-const recordVersion = 5
+const recordVersion = 6
 
 // ErrCorrupt says that an encoded value of this package can't be read.
 var ErrCorrupt = errors.New("corrupt encoding")
@@ -61,6 +61,7 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 		}
 		b = append(b, free)
 	}
+	b = r.appendIncrease(b)
 	if r.Corrects == nil {
 		return append(b, 0), nil
 	}
@@ -74,6 +75,50 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, credit)
 	b = appendString(b, r.Corrects.Reason)
 	return b, nil
+}
+
+// How the increases of a record are encoded.
+const (
+	increaseNone  = 0 // they are all zero
+	increaseAll   = 1 // they are all of the usage
+	increaseGiven = 2
+)
+
+func (r *Record) appendIncrease(b []byte) []byte {
+	none, all := r.Increase == Usage{}, r.Increase == r.Usage
+	for i := range r.Classes {
+		c := &r.Classes[i]
+		none, all = none && c.Increase == Usage{}, all && c.Increase == c.Usage
+	}
+	switch {
+	case none:
+		return append(b, increaseNone)
+	case all:
+		return append(b, increaseAll)
+	}
+	b = appendUsage(append(b, increaseGiven), r.Increase)
+	for i := range r.Classes {
+		b = appendUsage(b, r.Classes[i].Increase)
+	}
+	return b
+}
+
+func (r *Record) parseIncrease(d *decoder) {
+	switch how := d.octet(); how {
+	case increaseNone:
+	case increaseAll:
+		r.Increase = r.Usage
+		for i := range r.Classes {
+			r.Classes[i].Increase = r.Classes[i].Usage
+		}
+	case increaseGiven:
+		r.Increase = d.usage()
+		for i := range r.Classes {
+			r.Classes[i].Increase = d.usage()
+		}
+	default:
+		d.fail()
+	}
 }
 
 // RealmOf returns the Realm of an encoded Record without decoding the rest.
@@ -152,6 +197,9 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 			for i := range out.Classes {
 				out.Classes[i].ZeroRated = d.octet() == 1
 			}
+		}
+		if v >= 6 {
+			out.parseIncrease(&d)
 		}
 		if d.octet() == 1 {
 			out.Corrects = &Correction{SessionID: d.string(), Number: uint32(d.uvarint()), Credit: d.octet() == 1, Reason: d.string()}

@@ -158,6 +158,18 @@ func drawRecord(t *rapid.T) acct.Record {
 	for range rapid.IntRange(0, 3).Draw(t, "classes") {
 		r.Classes = append(r.Classes, acct.ClassUsage{Class: text.Draw(t, "class"), Usage: drawUsage(t)})
 	}
+	switch rapid.IntRange(0, 2).Draw(t, "increase") {
+	case 1:
+		r.Increase = r.Usage
+		for i := range r.Classes {
+			r.Classes[i].Increase = r.Classes[i].Usage
+		}
+	case 2:
+		r.Increase = drawUsage(t)
+		for i := range r.Classes {
+			r.Classes[i].Increase = drawUsage(t)
+		}
+	}
 	if flow := rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "flow"); len(flow) > 0 {
 		r.Flow = flow
 	}

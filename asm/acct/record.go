@@ -47,11 +47,20 @@ func (u Usage) Plus(v Usage) Usage {
 	}
 }
 
+// Minus returns u - v, which must not be more than u.
+func (u Usage) Minus(v Usage) Usage {
+	return Usage{
+		u.InputOctets - v.InputOctets, u.OutputOctets - v.OutputOctets,
+		u.InputPackets - v.InputPackets, u.OutputPackets - v.OutputPackets,
+	}
+}
+
 // ClassUsage is the part of a record's usage that fell into one class.
 type ClassUsage struct {
 	Class string `json:"class"`
 	Usage
-	ZeroRated bool `json:"zero_rated,omitempty"` // it is to cost nothing
+	ZeroRated bool  `json:"zero_rated,omitempty"` // it is to cost nothing
+	Increase  Usage `json:"increase"`             // since the session's record before
 }
 
 // A Layer says which octets of a packet are counted. The numbers are stored.
@@ -110,6 +119,7 @@ type Record struct {
 	SessionTime time.Duration // Acct-Session-Time, since the session's start
 
 	Usage     Usage
+	Increase  Usage        // of Usage since the session's record before; an EVENT's is all of it
 	Classes   []ClassUsage // sums to Usage, or is empty where no classes are configured
 	Estimated bool         // some of Usage was scaled from sampled packets
 	Layer     Layer        // which of a packet's octets Usage counts

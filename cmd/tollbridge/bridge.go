@@ -42,6 +42,7 @@ type bridge struct {
 	collector *collect.Process
 	runner    *asm.Runner
 	client    *aaaclient.Client
+	quotas    []*quota     // of partners that have a bound
 	files     []users.File // of bindings, as they were at the start
 
 	credentials credentials     // of the collector
@@ -156,6 +157,7 @@ func (b *bridge) open() error {
 	if err != nil {
 		return err
 	}
+	b.quotas = quotas(b.cfg.Delivery)
 	if b.client, err = b.delivery(); err != nil {
 		return err
 	}

@@ -31,7 +31,8 @@ contradict or repeat others are warned of, and are no error.`,
 		if err != nil {
 			return err
 		}
-		problems := []error{settings(c).Validate(), checkSources(c)}
+		_, err = profilesOf(c.Delivery)
+		problems := []error{settings(c).Validate(), checkSources(c), err}
 		for _, f := range c.Users.Files {
 			u, err := users.ParseFile(f)
 			problems = append(problems, err)

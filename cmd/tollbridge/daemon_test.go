@@ -48,6 +48,7 @@ type setup struct {
 	extra    string   // lines of YAML, keys that are none of the above's
 	spool    string   // further keys of spool, as ", key: value"
 	archive  string   // directory; "" for no archive
+	delivery string   // further keys of delivery, likewise
 }
 
 // write writes the configuration beside the state directory and returns the
@@ -73,8 +74,8 @@ func (s setup) write(t *testing.T) string {
 	}
 	b.WriteString("}\n")
 	fmt.Fprintf(&b, "accounting: {mode: %s, interimInterval: 1s, linger: 1500ms}\n", cmp.Or(s.mode, "asm"))
-	fmt.Fprintf(&b, "delivery: {destinationRealm: %s, peers: %s, timeout: %s, reconnect: 200ms}\n",
-		cmp.Or(s.realm, "aaa.example"), "["+strings.Join(s.peers, ", ")+"]", cmp.Or(s.timeout, "2s"))
+	fmt.Fprintf(&b, "delivery: {destinationRealm: %s, peers: %s, timeout: %s, reconnect: 200ms%s}\n",
+		cmp.Or(s.realm, "aaa.example"), "["+strings.Join(s.peers, ", ")+"]", cmp.Or(s.timeout, "2s"), s.delivery)
 	fmt.Fprintf(&b, "server: {listen: %s, originHost: server.aaa.example}\n", list(s.server))
 	fmt.Fprintf(&b, "spool: {checkpoint: 100ms%s}\nstatus: {listen: 127.0.0.1:0}\nlog: {level: debug}\n", s.spool)
 	b.WriteString(s.extra)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 
 	"tollbridge/aaaclient"
 	"tollbridge/aaaclient/peer"
@@ -20,12 +23,9 @@ func (b *bridge) delivery() (*aaaclient.Client, error) {
 	if b.cfg.Embedded() {
 		peers = []aaaclient.Peer{{Host: b.cfg.Server.OriginHost, Address: b.diameter[0].Addr().String()}}
 	}
-	optional := make([]uint32, len(b.cfg.Delivery.OptionalAVPs))
-	for i, code := range b.cfg.Delivery.OptionalAVPs {
-		optional[i] = uint32(code)
-	}
-	for i := range peers {
-		peers[i].Optional = optional
+	profiles, err := profiles(context.Background(), b.cfg.Delivery, b.spool.Outbox())
+	if err != nil {
+		return nil, fmt.Errorf("delivery: %w", err)
 	}
 	return aaaclient.New(aaaclient.Config{
 		OriginHost:       b.cfg.Identity.OriginHost,
@@ -35,6 +35,7 @@ func (b *bridge) delivery() (*aaaclient.Client, error) {
 		Peers:            peers,
 		Routes:           routes(b.cfg.Delivery),
 		Fates:            fates(b.cfg.Delivery),
+		Profiles:         profiles,
 		Outbox:           b.online(),
 		Dictionary:       dict.For(uint32(b.cfg.Delivery.VendorID)),
 		Window:           b.cfg.Delivery.Window,
@@ -85,4 +86,50 @@ func fates(d config.Delivery) map[aaaclient.Code]aaaclient.Fate {
 		}
 	}
 	return all
+}
+
+// A quota is how many records of a partner's realms wait, and how many may
+// before there is an alarm.
+type quota struct {
+	realms  []string
+	most    uint64
+	pending atomic.Uint64
+	alarm   bool
+}
+
+func quotas(d config.Delivery) []*quota {
+	var all []*quota
+	for _, r := range d.Realms {
+		if r.MaxPending > 0 {
+			all = append(all, &quota{realms: r.Realms, most: uint64(r.MaxPending)})
+		}
+	}
+	return all
+}
+
+// countQuotas counts what waits for each, and says when it becomes too much
+// and when that is over.
+func (b *bridge) countQuotas(ctx context.Context) error {
+	for _, l := range b.quotas {
+		n, err := b.spool.Outbox().CountOf(ctx, func(realm []byte) bool {
+			for _, r := range l.realms {
+				if strings.EqualFold(r, string(realm)) {
+					return true
+				}
+			}
+			return false
+		})
+		if err != nil {
+			return err
+		}
+		l.pending.Store(n)
+		if over := n > l.most; over != l.alarm {
+			if l.alarm = over; over {
+				b.log.Error("too many records wait for a partner", "realms", strings.Join(l.realms, " "), "pending", n, "maxPending", l.most)
+			} else {
+				b.log.Info("few records wait for a partner again", "realms", strings.Join(l.realms, " "), "pending", n)
+			}
+		}
+	}
+	return nil
 }

@@ -124,14 +124,7 @@ func (e erlang) read(t *testing.T) []charge {
 		if err := json.Unmarshal([]byte(line), &a); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		var avps []byte
-		for _, v := range a.AVPs {
-			data, err := hex.DecodeString(v[3].(string))
-			if err != nil {
-				t.Fatal(err)
-			}
-			avps = avp.Append(avps, uint32(v[0].(float64)), uint32(v[1].(float64)), 0, data)
-		}
+		avps := joined(t, a.AVPs)
 		r, err := dict.For(0).ParseRecord(avps)
 		if err != nil {
 			t.Fatalf("a record of %s does not decode: %v", a.SID, err)
@@ -148,6 +141,19 @@ func (e erlang) read(t *testing.T) []charge {
 		contents[k] = content
 	}
 	return all
+}
+
+// joined returns AVPs that come as [code, vendor, M, hex].
+func joined(t *testing.T, list [][]any) (avps []byte) {
+	t.Helper()
+	for _, v := range list {
+		data, err := hex.DecodeString(v[3].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		avps = avp.Append(avps, uint32(v[0].(float64)), uint32(v[1].(float64)), 0, data)
+	}
+	return avps
 }
 
 // acknowledged is how many records of a spool are settled, which all must be.

@@ -168,6 +168,11 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge("delivery_peer_limit", "The most unanswered requests that the peer gets now.", float64(peer.Limit), "peer", peer.Address)
 		gauge("delivery_peer_cutting", "1 while the peer cuts the connection off whatever it is sent.", truth(peer.Cutting), "peer", peer.Address)
 	}
+	for _, l := range m.b.quotas {
+		realms := strings.Join(l.realms, " ")
+		gauge("delivery_realm_pending", "Accounting records that wait, where maxPending bounds them; counted once a minute.", float64(l.pending.Load()), "realms", realms)
+		gauge("delivery_realm_over_quota", "1 while more of them wait than maxPending.", truth(l.pending.Load() > l.most), "realms", realms)
+	}
 	for _, r := range c.Routes {
 		realms := cmp.Or(strings.Join(r.Realms, " "), "*")
 		gauge("delivery_realm_ready", "1 if a peer takes the realms' requests.", truth(r.Ready), "realms", realms)

@@ -190,6 +190,17 @@ func writeUsers(t *testing.T) string {
 // returns its port.
 func startRelay(t *testing.T, e erlang) string {
 	t.Helper()
+	return runRelay(t, e).port
+}
+
+// A relay is freeDiameter, relay.visited.example.
+type relay struct {
+	port, secure string // without TLS and with it
+	certs        string // folder of certificates
+}
+
+func runRelay(t *testing.T, e erlang) relay {
+	t.Helper()
 	need(t, "freeDiameterd", "openssl")
 	run := t.TempDir()
 	certs := filepath.Join(run, "certs")
@@ -201,7 +212,7 @@ func startRelay(t *testing.T, e erlang) string {
 	}
 	ports := freePorts(t, 2)
 	script(t, "freediameter.sh", run, []string{"PORT=" + ports[0], "SEC=" + ports[1], "HOMEPORT=" + e.port, "CERTS=" + certs})
-	return ports[0]
+	return relay{ports[0], ports[1], certs}
 }
 
 // captureTraffic has tcpdump write what passes over the ports. The function

@@ -80,6 +80,7 @@ const (
 	NASPortType             = 61
 	NASPortID               = 87
 	NASIPv6Address          = 95
+	ChargeableUserIdentity  = 89
 	FramedInterfaceID       = 96
 	FramedIPv6Prefix        = 97
 	DelegatedIPv6Prefix     = 123 // RFC 4818

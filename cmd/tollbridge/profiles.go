@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"tollbridge/aaaclient"
+	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/dict"
+	"tollbridge/spool"
+)
+
+// A writing is how records are written, by their realm in lower case; "" is
+// for all others. Its JSON is stored.
+type writing map[string]dict.Profile
+
+// profilesOf returns what the configuration says, keys included.
+func profilesOf(d config.Delivery) (writing, error) {
+	dictionary := dict.For(uint32(d.VendorID))
+	optional := codes(d.OptionalAVPs)
+	all := map[string]dict.Profile{"": {Optional: optional}}
+	var errs []error
+	for i, p := range d.Profiles {
+		out, err := profile(dictionary, p)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("delivery.profiles[%d]: %w", i, err))
+			continue
+		}
+		out.Optional = append(out.Optional, optional...)
+		all[p.Name] = out
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	w := writing{"": all[d.Profile]}
+	for _, r := range d.Realms {
+		name := r.Profile
+		if name == "" {
+			name = d.Profile
+		}
+		for _, realm := range r.Realms {
+			w[strings.ToLower(realm)] = all[name]
+		}
+	}
+	return w, nil
+}
+
+func codes(list []int) []uint32 {
+	out := make([]uint32, len(list))
+	for i, code := range list {
+		out[i] = uint32(code)
+	}
+	return out
+}
+
+// profile turns names into AVPs and values into their data.
+func profile(d *dict.Dictionary, p config.Profile) (dict.Profile, error) {
+	out := dict.Profile{
+		Name: p.Name, Kind: dict.Kind(p.Kind), Application: uint32(p.Application),
+		Events: p.Records == "event", Interval: p.Volumes == "interval",
+		ServiceContext: p.ServiceContext, Optional: codes(p.OptionalAVPs), Identity: dict.Identity(p.Identity),
+	}
+	if p.Identity == "pseudonym" {
+		key, err := p.Key.Load()
+		if err != nil {
+			return out, fmt.Errorf("key: %w", err)
+		}
+		out.Key = key
+	}
+	for i, e := range p.AVPs {
+		edit, err := edit(d, e)
+		if err != nil {
+			return out, fmt.Errorf("avps[%d]: %w", i, err)
+		}
+		out.Edits = append(out.Edits, edit)
+	}
+	for i, name := range p.Allow {
+		n, err := d.Find(name)
+		if err != nil {
+			return out, fmt.Errorf("allow[%d]: %w", i, err)
+		}
+		out.Allow = append(out.Allow, n.Ref)
+	}
+	return out, out.Check()
+}
+
+func edit(d *dict.Dictionary, e config.Edit) (dict.Edit, error) {
+	out := dict.Edit{Action: dict.Action(e.Action)}
+	for _, name := range e.In {
+		n, err := d.Find(name)
+		if err != nil {
+			return out, err
+		}
+		if n.Type != dict.Grouped {
+			return out, fmt.Errorf("in: %s is of type %v, not a group", name, n.Type)
+		}
+		out.In = append(out.In, n.Ref)
+	}
+	n, err := d.Find(e.AVP)
+	if err != nil {
+		return out, err
+	}
+	out.AVP = n.Ref
+	switch out.Action {
+	case dict.Rename:
+		to, err := d.Find(e.To)
+		if err != nil {
+			return out, err
+		}
+		if !dict.Convertible(n.Type, to.Type) {
+			return out, fmt.Errorf("%s is of type %v, which can't become %s of type %v", e.AVP, n.Type, e.To, to.Type)
+		}
+		out.To, out.Flags = to.Ref, to.Flags()
+	case dict.Set, dict.Add:
+		if out.Data, err = dict.ParseValue(n.Type, e.Value); err != nil {
+			return out, fmt.Errorf("%s: %w", e.AVP, err)
+		}
+		out.Flags = n.Flags()
+	}
+	return out, nil
+}
+
+// profiles stores what the configuration says for the records that come from
+// now on, and returns it with what older records of the outbox are written by.
+func profiles(ctx context.Context, d config.Delivery, o *spool.Outbox) ([]aaaclient.Profiles, error) {
+	now, err := profilesOf(d)
+	if err != nil {
+		return nil, err
+	}
+	definition, err := json.Marshal(now) // sorts realms
+	if err != nil {
+		return nil, err
+	}
+	if err := o.SetProfiles(ctx, definition); err != nil {
+		return nil, err
+	}
+	stored, err := o.Profiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dictionary := dict.For(uint32(d.VendorID))
+	var all []aaaclient.Profiles
+	for _, s := range stored {
+		var w writing
+		if err := json.Unmarshal(s.Definition, &w); err != nil {
+			return nil, fmt.Errorf("the profiles of records from %d on: %w", s.First, err)
+		}
+		out := aaaclient.Profiles{First: s.First, Realms: map[string]*dict.Writer{}}
+		for realm, p := range w {
+			if out.Realms[realm], err = dictionary.Writer(p); err != nil {
+				return nil, fmt.Errorf("the profiles of records from %d on: %w", s.First, err)
+			}
+		}
+		all = append(all, out)
+	}
+	return all, nil
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tollbridge/asm/acct"
+	"tollbridge/dict"
+	"tollbridge/dict/avp"
+)
+
+// TestProfiles meters the bundled capture and delivers its records by each
+// profile, to the Erlang/OTP accounting server or through freeDiameter, with
+// TLS too. Each user is billed what tshark counted, and tshark finds nothing
+// malformed and no unknown AVP on the wire.
+func TestProfiles(t *testing.T) {
+	for _, c := range []struct {
+		name, profile string
+		relay, tls    bool
+		bill          func(*testing.T, erlang, int) map[string]acct.Usage
+	}{
+		{name: "NASREQ over freeDiameter", profile: "kind: nasreq, optionalAvps: [6]", relay: true, bill: billSessions},
+		{name: "3GPP Rf", profile: "kind: rf, optionalAvps: [461, 873]", bill: billRf},
+		{name: "3GPP Rf over freeDiameter with TLS", profile: "kind: rf, optionalAvps: [461, 873]", relay: true, tls: true, bill: billRf},
+		{name: "EVENT records and other names", bill: billSessions,
+			profile: "records: event, avps: [{action: set, avp: NAS-Identifier, value: bridge-7}, {action: drop, avp: Class-Usage}, {action: rename, avp: Acct-Multi-Session-Id, to: Acct-Session-Id}]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			e := startErlang(t)
+			ports := []string{e.port}
+			dir := t.TempDir()
+			capture, users := files(t, dir)
+			s := setup{
+				data: filepath.Join(dir, "state"), tcp: "127.0.0.1:0", users: users,
+				peers: []string{peerAt(e.address(), "acct.home.example")}, realm: "home.example",
+				delivery: fmt.Sprintf(", profile: p, profiles: [{name: p, %s}]", c.profile),
+			}
+			if c.relay {
+				r := runRelay(t, e)
+				ports = append(ports, r.port)
+				s.peers = []string{peerAt("127.0.0.1:"+r.port, "relay.visited.example")}
+				if c.tls {
+					s.origin = "bridge.visited.example"
+					s.peers = []string{fmt.Sprintf("{address: '127.0.0.1:%s', host: relay.visited.example, tls: true}", r.secure)}
+					s.delivery += fmt.Sprintf(", tls: {certificate: %[1]s/%[2]s.pem, key: %[1]s/%[2]s.key, ca: %[1]s/ca.pem}", r.certs, s.origin)
+				}
+			}
+			stopCapture := captureTraffic(t, ports)
+			d := start(t, s)
+			meter := []string{"meter", "-r", capture, "--active-timeout", "3s", "--idle-timeout", "2s", "--to", d.tcp()}
+			if out, errOut, status := cli(t, meter...); status != 0 {
+				t.Fatalf("meter: %s%s", out, errOut)
+			}
+			octets, _ := captureOctets(t)
+			waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets >= octets })
+			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
+			waitBooks(t, d.data, func(sums) bool { return true })
+			d.stop()
+			got := c.bill(t, e, acknowledged(t, d.data))
+			truth := captureTruth(t)
+			for user, want := range truth {
+				if user != nobody && (got[user].InputOctets != want.InputOctets || got[user].OutputOctets != want.OutputOctets) {
+					t.Errorf("%s is billed %+v, but tshark counted %+v", user, got[user], want)
+				}
+			}
+			if stopCapture == nil {
+				unavailable(t, "tshark does not judge it, since capturing packets needs root")
+			}
+			judge(t, stopCapture(), ports)
+		})
+	}
+}
+
+func billSessions(t *testing.T, e erlang, n int) map[string]acct.Usage {
+	t.Helper()
+	return bill(e.charges(t, n))
+}
+
+// billRf adds up the Traffic-Data-Volumes of all records.
+func billRf(t *testing.T, e erlang, n int) map[string]acct.Usage {
+	t.Helper()
+	e.charges(t, n)
+	find := func(avps []byte, code, vendor uint32) []byte {
+		a, _ := avp.Find(avps, code, vendor)
+		return a.Data
+	}
+	octets := func(avps []byte) (u acct.Usage) {
+		for code, n := range map[uint32]*uint64{avp.AccountingInputOctets: &u.InputOctets, avp.AccountingOutputOctets: &u.OutputOctets} {
+			if a, ok := avp.Find(avps, code, 0); ok {
+				*n, _ = a.Uint64()
+			}
+		}
+		return u
+	}
+	billed := map[string]acct.Usage{}
+	for _, avps := range e.unique(t) {
+		service := find(avps, 873, dict.Vendor3GPP)
+		user := string(find(find(service, 443, 0), 444, 0))
+		ps := find(service, 874, dict.Vendor3GPP)
+		billed[user] = billed[user].Plus(octets(find(ps, 2046, dict.Vendor3GPP)))
+		if context := string(find(avps, 461, 0)); context != dict.DefaultServiceContext {
+			t.Errorf("Service-Context-Id %q", context)
+		}
+	}
+	return billed
+}
+
+// unique returns the AVPs of the requests that it has accounted for, of each
+// Session-Id and number once.
+func (e erlang) unique(t *testing.T) map[string][]byte {
+	t.Helper()
+	b, err := os.ReadFile(e.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]byte{}
+	for line := range strings.Lines(string(b)) {
+		var a struct{ AVPs [][]any }
+		if err := json.Unmarshal([]byte(line), &a); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		avps := joined(t, a.AVPs)
+		r, err := dict.For(0).ParseRecord(avps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[fmt.Sprint(r.SessionID, "/", r.Number)] = avps
+	}
+	return all
+}
+
+// TestCheckProfiles: what of a profile the dictionary does not bear out is
+// reported by "tollbridge check", with the place.
+func TestCheckProfiles(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for profile, want := range map[string]string{
+		"avps: [{action: drop, avp: Nonsense}]":                                          `delivery.profiles[0]: avps[0]: dict: "Nonsense": no such AVP`,
+		"avps: [{action: set, avp: NAS-Port, value: x}]":                                 `avps[0]: NAS-Port: dict: "x" is no value of type Unsigned32`,
+		"avps: [{action: rename, avp: Class, to: User-Name}]":                            "Class is of type OctetString, which can't become User-Name of type UTF8String",
+		"avps: [{action: drop, in: [Class], avp: NAS-Port}]":                             "in: Class is of type OctetString, not a group",
+		"avps: [{action: drop, avp: Session-Id}]":                                        "AVP 263 must be what it is",
+		"kind: base, application: 1":                                                     "accounting is sent under 3",
+		"kind: rf, volumes: cumulative":                                                  "delivery.profiles[0].volumes: can't be cumulative",
+		"identity: pseudonym":                                                            "delivery.profiles[0].key: is missing",
+		"identity: pseudonym, key: {file: " + key + "}":                                  "has 5 octets, wants at least 16",
+		"avps: [{action: add, avp: GGSN-Address, value: 192.0.2.1}], allow: [No-Such]":   `allow[0]: dict: "No-Such": no such AVP`,
+		"avps: [{action: add, avp: '10415:847', value: 192.0.2.1}], allow: ['10415:99']": "",
+	} {
+		s := setup{data: filepath.Join(t.TempDir(), "state"), tcp: "127.0.0.1:0", server: "127.0.0.1:0", delivery: ", profiles: [{name: p, " + profile + "}]"}
+		_, errOut, status := cli(t, "check", s.write(t))
+		if (status == 0) != (want == "") || !strings.Contains(errOut, want) || strings.Contains(errOut, "short") {
+			t.Errorf("%s: status %d, %s, want %q", profile, status, errOut, want)
+		}
+	}
+}
