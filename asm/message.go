@@ -234,7 +234,8 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		n++
 	}
 	more := n > 0
-	if p.timed {
+	again := c.identified.novelty == resent
+	if p.timed && !again {
 		if m.weaken != nil {
 			for i := range n {
 				c.ids[i] = m.weaken(c.ids[i])
@@ -245,6 +246,10 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	comparing := p.timed && m.settings.CompareOctets > 0 && c.request == nil
 	for i := range n {
 		v := &c.verdicts[i]
+		if again {
+			*v = dedup.Duplicate
+			continue
+		}
 		if !p.timed {
 			*v = dedup.New
 		}
@@ -259,14 +264,6 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		if outside := *v == dedup.BelowFloor || *v == dedup.AheadOfClock; outside && p.timed && m.released.has(c.ids[i]) ||
 			(outside || !p.timed) && m.repeated() {
 			*v = dedup.Duplicate
-		}
-		switch c.identified.novelty {
-		case resent:
-			*v = dedup.Duplicate
-		case fresh:
-			if *v == dedup.BelowFloor {
-				*v = dedup.New // its position proves it
-			}
 		}
 	}
 	totals := p.counters.totals != 0 && !stated

@@ -55,7 +55,7 @@ type novelty uint8
 
 const (
 	unidentified novelty = iota // nothing is known: records go by their own identities
-	fresh                       // it is new beyond doubt
+	fresh                       // this Message is new; its records may have come in another
 	resent                      // its records were here
 )
 

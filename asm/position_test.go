@@ -100,23 +100,30 @@ func TestPositionConflict(t *testing.T) {
 	}
 }
 
-// Records below the window's floor are accounted where the position of their
-// Message proves that it is new: an exporter may have kept them for long.
-func TestPositionProvesLateRecords(t *testing.T) {
+// An exporter that was cut off for hours sends what it kept, in order: none of
+// it is below its floor. What is may have come in another Message, and waits.
+func TestKeptRecordsComeLate(t *testing.T) {
 	b := mapped(t, testSettings)
 	x := b.spool()
 	s := x.open("router")
 	b.send(s, b.flow("192.0.2.1", outside))
-	late := b.flow("192.0.2.1", outside)
-	late.end = b.clock.Add(-3 * time.Hour)
-	b.send(s, late) // nothing proves it
-	late.octets = 70
-	for range 2 {
-		b.add(acct.EntryMessage, s, x.message(1, 1, func(e *ipfix.Encoder) error { return e.AddRecord(testTemplate, late.values()...) }))
+	var kept []testFlow
+	for range 20 {
+		b.after(10 * time.Minute)
+		kept = append(kept, b.flow("192.0.2.1", outside))
 	}
+	b.send(b.open(ipfix.TCP, "other", "198.51.100.2:1"), b.flow("192.0.2.1", "203.0.113.8")) // others went on
+	late := func(position uint64, f testFlow) {
+		b.add(acct.EntryMessage, s, x.message(position, 1, func(e *ipfix.Encoder) error { return e.AddRecord(testTemplate, f.values()...) }))
+	}
+	for i, f := range kept {
+		late(uint64(1+i), f)
+	}
+	late(1, kept[0])  // sent again
+	late(99, kept[0]) // another Message: nothing proves that it is new
 	sum := b.checkpoint()
-	if sum.Suspended != count(1, 100, 2) || sum.Accounted != count(2, 170, 4) || sum.Duplicate != count(1, 70, 2) {
-		t.Errorf("suspended %+v, accounted %+v, duplicate %+v", sum.Suspended, sum.Accounted, sum.Duplicate)
+	if sum.Accounted != count(22, 2200, 44) || sum.Duplicate != count(1, 100, 2) || sum.Suspended != count(1, 100, 2) {
+		t.Errorf("accounted %+v, duplicate %+v, suspended %+v", sum.Accounted, sum.Duplicate, sum.Suspended)
 	}
 }
 

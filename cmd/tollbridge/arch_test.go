@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"internal/iegen":      {},
 	"internal/pgtest":     {},
 	"internal/powerloss":  {},
-	"internal/sim":        {"ipfix", "asm", "asm/acct", "dedup", "asm/users", "dict", "dict/avp", "spool", "aaaclient", "aaaclient/peer"},
+	"internal/sim":        {"ipfix", "ipfix/ack", "asm", "asm/acct", "dedup", "asm/users", "dict", "dict/avp", "spool", "aaaclient", "aaaclient/peer"},
 
 	"cmd/tollbridge/demodata":           {},
 	"cmd/tollbridge/internal/config":    {},

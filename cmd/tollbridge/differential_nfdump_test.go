@@ -194,47 +194,54 @@ func TestMeterForFixbuf(t *testing.T) {
 		}
 	})
 	for _, name := range []string{recorded, convert(t, recorded, "--checksums", "--time-window", "--session")} {
-		out, err := exec.CommandContext(t.Context(), "ipfixDump", "-d", "-i", name).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, flows := volumes{}, 0
-		fields := map[string]string{}
-		flush := func() {
-			if fields["octetDeltaCount"] == "" {
-				return
-			}
-			flows++
-			octets, err := strconv.ParseUint(fields["octetDeltaCount"], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			packets, err := strconv.ParseUint(fields["packetDeltaCount"], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			from, to := fields["sourceIPv4Address"], fields["destinationIPv4Address"]
-			if from == "" {
-				from, to = fields["sourceIPv6Address"], fields["destinationIPv6Address"]
-			}
-			got.add(path{address(t, from), address(t, to)}, octets, packets)
-		}
-		for line := range strings.Lines(string(out)) {
-			if strings.Contains(line, "data record") {
-				flush()
-				clear(fields)
-			}
-			if element, value, ok := strings.Cut(strings.TrimSpace(line), " : "); ok {
-				words := strings.Fields(element)
-				fields[words[len(words)-1]] = value
-			}
-		}
-		flush()
+		got, flows := fixbufVolumes(t, name)
 		if !maps.Equal(got, want) {
 			t.Errorf("%s: libfixbuf has %+v, want %+v", filepath.Base(name), got, want)
 		}
 		t.Logf("%d flows between %d pairs of addresses", flows, len(got))
 	}
+}
+
+// fixbufVolumes returns what libfixbuf decodes of a file of Messages.
+func fixbufVolumes(t *testing.T, name string) (volumes, int) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "ipfixDump", "-d", "-i", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, flows := volumes{}, 0
+	fields := map[string]string{}
+	flush := func() {
+		if fields["octetDeltaCount"] == "" {
+			return
+		}
+		flows++
+		octets, err := strconv.ParseUint(fields["octetDeltaCount"], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets, err := strconv.ParseUint(fields["packetDeltaCount"], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, to := fields["sourceIPv4Address"], fields["destinationIPv4Address"]
+		if from == "" {
+			from, to = fields["sourceIPv6Address"], fields["destinationIPv6Address"]
+		}
+		got.add(path{address(t, from), address(t, to)}, octets, packets)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "data record") {
+			flush()
+			clear(fields)
+		}
+		if element, value, ok := strings.Cut(strings.TrimSpace(line), " : "); ok {
+			words := strings.Fields(element)
+			fields[words[len(words)-1]] = value
+		}
+	}
+	flush()
+	return got, flows
 }
 
 // record writes the Messages that export sends over UDP to a file, until they

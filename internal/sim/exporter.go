@@ -18,6 +18,7 @@ type exporter struct {
 	domains   []uint32
 	udp       bool
 	wantsAcks bool
+	spools    bool      // it sends again the same Messages, by their position in its spool; else the flows
 	shadow    *exporter // sends all of it once more over UDP; nil for none
 	offset    int64     // of its clock, nanoseconds
 
@@ -28,6 +29,7 @@ type exporter struct {
 	unacked  []*message
 	recent   []*flow // sent lately
 	long     []*connection
+	position uint64 // of the latest Message in the spool
 }
 
 // A dialect is what an exporter uses in an Observation Domain of a Transport
@@ -61,6 +63,7 @@ func newExporter(w *world, i int) *exporter {
 		e.domains = append(e.domains, 7)
 	}
 	e.wantsAcks = !e.udp && w.rng.IntN(3) > 0
+	e.spools = e.wantsAcks && w.rng.IntN(2) == 0
 	if w.rng.IntN(5) == 0 {
 		e.shadow = &exporter{w: w, name: e.name, domains: e.domains, udp: true, offset: e.offset, port: e.port + 500}
 		e.shadow.renew()
@@ -137,6 +140,10 @@ func (e *exporter) resend(flows []*flow) {
 // encode puts flows of one domain and form into a Message, with what is to be
 // told of Templates.
 func (e *exporter) encode(domain uint32, flows []*flow) *message {
+	if e.spools {
+		form := flows[0].form
+		return e.spool(domain, set{id: fixedID(form), form: form, what: records, flows: slices.Clone(flows)})
+	}
 	w, d := e.w, e.dialects[domain]
 	m := &message{domain: domain}
 	check := func(err error) {
@@ -198,6 +205,10 @@ func (e *exporter) finish(d *dialect, m *message) {
 // sample changes the sampling rate of a domain and tells it.
 func (e *exporter) sample(domain uint32) {
 	w, d := e.w, e.dialects[domain]
+	if e.spools {
+		e.send(e.spool(domain, set{id: fixedID(optionsForm), form: optionsForm, what: sampling, rate: uint64(1 + w.rng.IntN(20))}))
+		return
+	}
 	m := &message{domain: domain}
 	tell := e.udp && w.chance(0.5)
 	if d.rates.id == 0 {
@@ -280,6 +291,10 @@ func (e *exporter) connect() {
 	e.renew()
 	e.stream = &stream{exporter: e, remote: e.remote, alive: true, proc: w.proc}
 	w.log("exporter %s connects from %v", e.name, e.remote)
+	if e.spools {
+		e.connectSpool()
+		return
+	}
 	var again []*flow
 	if e.wantsAcks {
 		for _, m := range e.unacked {

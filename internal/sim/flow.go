@@ -151,9 +151,10 @@ func (w *world) template(form int, id uint16) *ipfix.Template {
 
 // A message is what an exporter has put into an IPFIX Message.
 type message struct {
-	octets []byte
-	domain uint32
-	sets   []set
+	octets   []byte
+	domain   uint32
+	sets     []set
+	position uint64 // in the exporter's spool; 0 for none
 }
 
 // A set is a Template, its withdrawal, or Data Records of it.
@@ -177,6 +178,9 @@ const (
 func (m *message) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "domain %d", m.domain)
+	if m.position != 0 {
+		fmt.Fprintf(&b, ", position %d", m.position)
+	}
 	for _, s := range m.sets {
 		switch {
 		case s.what == withdrawal:

@@ -40,6 +40,8 @@ type truth struct {
 	swept    int64    // when those that are over were last forgotten, Unix nanoseconds
 	remap    int64    // when waiting flows are mapped again, Unix nanoseconds; 0 for not
 
+	spooled map[spooled]bool // Messages of acknowledged export that came
+
 	billed map[bill]acct.Usage
 	events map[uint64]bool // flows that go to the AAA server as they are
 	rows   map[acct.LedgerKey]*amounts
@@ -101,7 +103,8 @@ func newTruth(w *world) *truth {
 	return &truth{
 		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{}, windows: map[string]*window{},
 		totals: map[string]*totals{}, rates: map[exporterDomain]uint64{},
-		billed: map[bill]acct.Usage{}, events: map[uint64]bool{}, rows: map[acct.LedgerKey]*amounts{},
+		spooled: map[spooled]bool{},
+		billed:  map[bill]acct.Usage{}, events: map[uint64]bool{}, rows: map[acct.LedgerKey]*amounts{},
 		settings: asm.Settings{Interval: 5 * time.Minute},
 	}
 }
@@ -261,6 +264,10 @@ func (t *truth) message(s *transport, m *message, at int64) {
 		s.forms[m.domain] = known
 	}
 	told := map[uint16]bool{}
+	again := m.position != 0 && t.spooled[spooled{s.info.Exporter, m.position}]
+	if m.position != 0 {
+		t.spooled[spooled{s.info.Exporter, m.position}] = true
+	}
 	for _, x := range m.sets {
 		form, ok := known[x.id]
 		switch {
@@ -279,13 +286,13 @@ func (t *truth) message(s *transport, m *message, at int64) {
 		case form != x.form:
 			t.w.fail("a model exporter sends records of form %d as form %d", x.form, form)
 		default:
-			t.records(s, m.domain, x, t.interval())
+			t.records(s, m.domain, x, t.interval(), again)
 		}
 	}
 	rest := s.early[:0:0]
 	for _, e := range s.early {
 		if e.domain == m.domain && told[e.set.id] {
-			t.records(s, e.domain, e.set, e.arrival)
+			t.records(s, e.domain, e.set, e.arrival, false)
 		} else {
 			rest = append(rest, e)
 		}
@@ -310,27 +317,30 @@ const bucket = int64(time.Minute / time.Millisecond)
 func (t *truth) interval() int64 { return down(t.now, t.settings.Interval) / int64(time.Second) }
 
 // records takes in a set that was decoded and arrived in an interval.
-func (t *truth) records(s *transport, domain uint32, x set, interval int64) {
+func (t *truth) records(s *transport, domain uint32, x set, interval int64, again bool) {
 	if x.what == sampling {
+		if again {
+			return
+		}
 		t.rates[exporterDomain{s.info.Exporter, domain}] = x.rate
 		return
 	}
 	for _, f := range x.flows {
 		f.journaled = true
-		t.flow(f, t.row(acct.LedgerKey{Exporter: s.info.Exporter, Domain: domain, Interval: interval}))
+		t.flow(f, t.row(acct.LedgerKey{Exporter: s.info.Exporter, Domain: domain, Interval: interval}), again)
 	}
 }
 
-// flow takes in a Data Record.
-func (t *truth) flow(sent *flow, x *amounts) {
+// flow takes in a Data Record. resent says that its whole Message came before.
+func (t *truth) flow(sent *flow, x *amounts, resent bool) {
 	now, ahead := t.now/int64(time.Millisecond), t.settings.ClockTolerance.Milliseconds()
 	w := t.windows[sent.exporter]
 	if w == nil {
 		w = &window{}
 		t.windows[sent.exporter] = w
 	}
-	outside := sent.end > now+ahead || sent.end < w.floor
-	again := !outside && t.seen[sent.id]
+	outside := !resent && (sent.end > now+ahead || sent.end < w.floor)
+	again := resent || !outside && t.seen[sent.id]
 	added, doubt := *sent, false // by the record, scaled
 	f := &added
 	if f.long != nil {
@@ -349,7 +359,7 @@ func (t *truth) flow(sent *flow, x *amounts) {
 	if outside {
 		return // suspended, or a duplicate if the whole Message is one
 	}
-	if at := f.end / bucket; at > w.newest {
+	if at := f.end / bucket; at > w.newest && !resent {
 		w.newest = at
 		t.raise(w)
 	}
