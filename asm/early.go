@@ -96,7 +96,10 @@ func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipf
 		c.transport, c.position, c.time = t, e.position, e.time
 		c.compared, c.duplicate = true, e.duplicate
 		m.stats.EarlyDecoded++
+		outer := c.inner
+		c.inner = e.inner
 		m.dataRecords(&set, d, row, key)
+		c.inner = outer
 	}
 	return nil
 }

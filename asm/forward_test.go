@@ -16,6 +16,7 @@ import (
 func TestForwarded(t *testing.T) {
 	settings := testSettings
 	settings.Exporters = []ExporterSettings{{Name: "collector-2", Forwards: true}}
+	settings.CompareOctets = 1 << 20
 	b := mapped(t, settings)
 	position := uint64(0)
 	wrap := func(f ack.Forwarded) []byte {

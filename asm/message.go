@@ -189,9 +189,9 @@ func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow,
 var slotsClear row
 
 // origin returns where the records of set are to be found again, none if they
-// need not be.
+// need not be, or lie within what another collector passed on.
 func (m *Module) origin(set *ipfix.DataSet) dedup.Origin {
-	if m.settings.CompareOctets == 0 || m.decoder.request != nil {
+	if m.settings.CompareOctets == 0 || m.decoder.request != nil || m.decoder.inner > 0 {
 		return 0
 	}
 	return dedup.OriginAt(m.decoder.position, uint16(set.Offset))
