@@ -44,6 +44,11 @@ func TestArchiveComesToTheSameTotals(t *testing.T) {
 	if status != 0 {
 		t.Fatalf("verify: %s%s", out, stderr)
 	}
+	for _, ours := range []string{store + "," + cfg.data, cfg.data} {
+		if out, stderr, status := cli(t, "reconcile", ours, filepath.Join(cfg.data, "cdr.db")); status != 0 {
+			t.Errorf("reconcile %s: %s%s", ours, out, stderr)
+		}
+	}
 	var replayed []userAmount
 	show(t, &replayed, "replay", store, "--data", filepath.Join(dir, "replayed"))
 	audit(t, filepath.Join(dir, "replayed"))

@@ -10,6 +10,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
+	"tollbridge/spool"
 )
 
 func newReconcile() *cobra.Command {
@@ -26,16 +27,20 @@ different, or on one side twice, and what the session comes to on both.
 A side is one of
   DIR              a state directory: the accounting records that it has sent
                    or is still to send, while the outbox keeps them
+  ARCHIVE          the directory of an archive: settled records
   DIR/cdr.db       the CDRs that an accounting application has received
   FILE.csv         a table with a header; columns session_id, number, type,
                    user, input_octets, output_octets, input_packets,
                    output_packets, in any order, others beside them
   FILE.json        the same as JSON objects: one array, or one a line (.jsonl)
 What "tollbridge spool ls" and "spool cdrs" print with -o csv or -o json is
-such a file. Both sides are sorted on disk, so they may be large.
+such a file, and so are the .csv.zst and .jsonl.zst of an archive. Several, with
+commas between, are one side; of an archive and then its state directory, what
+is in both counts once. Both sides are sorted on disk, so they may be large.
 
 The status is 1 if the sides differ.`,
 		Example: `  tollbridge reconcile /var/lib/tollbridge /mnt/partner/cdr.db --realm home.example
+  tollbridge reconcile /var/lib/archive,/var/lib/tollbridge theirs.csv
   tollbridge spool cdrs --limit 0 -o csv > theirs.csv
   tollbridge reconcile /var/lib/tollbridge theirs.csv --host bridge.isp.example -o json`,
 		Args: cobra.ExactArgs(2),
@@ -53,7 +58,7 @@ The status is 1 if the sides differ.`,
 		for i, name := range args {
 			defer sides[i].Close()
 			if err := readSide(cmd.Context(), name, only, sides[i].Add); err != nil {
-				return fmt.Errorf("reconcile: %s: %w", name, err)
+				return fmt.Errorf("reconcile: %w", err)
 			}
 		}
 		report := reconciliation{Sessions: []reconcile.Session{}}
@@ -136,7 +141,10 @@ func octetsOf(r *reconcile.Record) string {
 }
 
 // A recordFilter leaves out what is not to be compared.
-type recordFilter struct{ host, realm string }
+type recordFilter struct {
+	host, realm string
+	archived    []spool.Range // IDs of the outbox that were read elsewhere
+}
 
 // has reports whether a session is that of the host wanted.
 func (f recordFilter) has(sessionID string) bool {
@@ -147,16 +155,24 @@ func (f recordFilter) has(sessionID string) bool {
 	return ok && strings.HasPrefix(rest, ";")
 }
 
-// readSide hands all records of a side to add.
-func readSide(ctx context.Context, name string, only recordFilter, add func(reconcile.Record) error) error {
-	read, err := sideOf(name)
-	if err != nil {
-		return err
-	}
-	return read(ctx, only, func(r reconcile.Record) error {
-		if !only.has(r.SessionID) {
-			return nil
+// readSide hands all records of a side to add. The records of an archive are
+// left out of the state directories behind it.
+func readSide(ctx context.Context, names string, only recordFilter, add func(reconcile.Record) error) error {
+	for name := range strings.SplitSeq(names, ",") {
+		read, err := sideOf(name)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		return add(r)
-	})
+		archived, err := read(ctx, only, func(r reconcile.Record) error {
+			if !only.has(r.SessionID) {
+				return nil
+			}
+			return add(r)
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		only.archived = append(only.archived, archived...)
+	}
+	return nil
 }

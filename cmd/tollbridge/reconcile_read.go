@@ -11,37 +11,65 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
 	"tollbridge/spool"
+	"tollbridge/spool/archive"
 )
 
-// A sideReader hands the records of a side to add, in any order.
-type sideReader func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) error
+// A sideReader hands the records of a side to add, in any order. It returns
+// which of an outbox they are if it was an archive.
+type sideReader func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error)
 
 // sideOf returns how a side is read, by what its name says.
 func sideOf(name string) (sideReader, error) {
 	info, err := os.Stat(name)
+	plain := strings.TrimSuffix(name, ".zst")
 	switch {
 	case err != nil:
 		return nil, err
+	case info.IsDir() && archived(name):
+		return func(ctx context.Context, _ recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+			return readArchive(ctx, name, add)
+		}, nil
 	case info.IsDir():
-		return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) error {
-			return readOutbox(ctx, name, only, add)
+		return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+			return nil, readOutbox(ctx, name, only, add)
 		}, nil
 	case filepath.Base(name) == "cdr.db":
-		return func(ctx context.Context, _ recordFilter, add func(reconcile.Record) error) error {
-			return readCDRs(ctx, filepath.Dir(name), add)
+		return func(ctx context.Context, _ recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+			return nil, readCDRs(ctx, filepath.Dir(name), add)
 		}, nil
-	case strings.HasSuffix(name, ".csv"):
+	case strings.HasSuffix(plain, ".csv"):
 		return fileReader(name, readCSV), nil
-	case strings.HasSuffix(name, ".json"), strings.HasSuffix(name, ".jsonl"):
+	case strings.HasSuffix(plain, ".json"), strings.HasSuffix(plain, ".jsonl"):
 		return fileReader(name, readJSON), nil
 	}
-	return nil, errors.New("is neither a state directory nor a file named cdr.db, .csv, .json or .jsonl")
+	return nil, errors.New("is neither a state directory, nor an archive, nor a file named cdr.db, .csv, .json or .jsonl, or one of these with .zst")
+}
+
+// archived reports whether an archive is in dir.
+func archived(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "manifest.jsonl"))
+	return err == nil
+}
+
+// readArchive hands over an archive's records, and returns which they are.
+func readArchive(ctx context.Context, dir string, add func(reconcile.Record) error) ([]spool.Range, error) {
+	return archive.ReadRecords(dir, func(r archive.Record) error {
+		t, err := recordType(r.Type)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		return add(reconcile.Record{SessionID: r.SessionID, Number: r.Number, Type: t, User: r.User, Usage: r.Usage, State: r.State})
+	})
 }
 
 // readAtOnce is how many rows of a database are read with one query.
@@ -61,7 +89,8 @@ func readOutbox(ctx context.Context, dir string, only recordFilter, add func(rec
 		for i := range list {
 			l := &list[i]
 			after = l.ID
-			if only.realm != "" && !strings.EqualFold(l.Record.Realm, only.realm) {
+			if only.realm != "" && !strings.EqualFold(l.Record.Realm, only.realm) ||
+				slices.ContainsFunc(only.archived, func(r spool.Range) bool { return r.First <= l.ID && l.ID <= r.Last }) {
 				continue
 			}
 			r := &l.Record
@@ -114,19 +143,27 @@ func readCDRs(ctx context.Context, dir string, add func(reconcile.Record) error)
 }
 
 func fileReader(name string, read func(io.Reader, func(reconcile.Record) error) error) sideReader {
-	return func(ctx context.Context, _ recordFilter, add func(reconcile.Record) error) error {
-		f, err := os.Open(name)
+	return func(ctx context.Context, _ recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+		f, err := openPlain(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer f.Close()
-		return read(f, func(r reconcile.Record) error {
+		return nil, read(f, func(r reconcile.Record) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			return add(r)
 		})
 	}
+}
+
+// openPlain opens a file, compressed or not.
+func openPlain(name string) (io.ReadCloser, error) {
+	if strings.HasSuffix(name, ".zst") {
+		return archive.OpenFile(name)
+	}
+	return os.Open(name)
 }
 
 // recordType reads the name of an Accounting-Record-Type, or its number.
