@@ -225,7 +225,7 @@ func (p *Process) asked(l *link, m peer.Message) {
 		r.Asked, result = true, limitedSuccess
 	default:
 		r.Aborted, result = true, success
-		p.exhausted(Exhausted{SessionID: r.SessionID, User: r.User, All: true, Why: "the server wants the session ended (Abort-Session-Request)"})
+		p.exhausted(Exhausted{SessionID: r.SessionID, User: r.User, Attributes: r.Attributes, All: true, Why: "the server wants the session ended (Abort-Session-Request)"})
 	}
 	if r != nil {
 		p.changed[r] = true

@@ -18,9 +18,10 @@ type Session struct {
 	SessionID  string // of the accounting session
 	Generation uint32 // a server that lost its state is told anew, under another Session-Id
 	User       string
-	Realm      string // Destination-Realm; "" for the default
-	Event      bool   // one-time event: debited at once, or refunded (RFC 8506, Section 6)
-	Refund     bool   // likewise: what is given back
+	Realm      string           // Destination-Realm; "" for the default
+	Event      bool             // one-time event: debited at once, or refunded (RFC 8506, Section 6)
+	Refund     bool             // likewise: what is given back
+	Attributes []acct.Attribute // of its records: which session of which NAS it is
 
 	Services []Service // in order of RatingGroup
 	Begun    bool      // the server has answered the first request
@@ -208,11 +209,12 @@ func part(n uint64, percent int) uint64 { return n/100*uint64(percent) + n%100*u
 type Exhausted struct {
 	SessionID   string // of the accounting session
 	User        string
-	RatingGroup uint32 // 0 with All
-	All         bool   // the server refuses the whole session
-	Used        uint64 // octets
-	Limit       uint64 // octets
-	Why         string // for people
+	RatingGroup uint32           // 0 with All
+	All         bool             // the server refuses the whole session
+	Used        uint64           // octets
+	Limit       uint64           // octets
+	Why         string           // for people
+	Attributes  []acct.Attribute // of the session's accounting records
 }
 
 // answer takes the server's answer to Pending. It returns what to do with the
@@ -249,7 +251,7 @@ func (s *Session) answer(a answer, now time.Time) (fate, []Exhausted) {
 		s.Closed, s.Why = true, "the server controls no credit of this user (4011)"
 	case a.result == creditLimitReached || a.result == endUserServiceDenied || a.result == userUnknown:
 		s.Closed, s.Why = true, a.String()
-		e := Exhausted{SessionID: s.SessionID, User: s.User, All: true, Why: s.Why}
+		e := Exhausted{SessionID: s.SessionID, User: s.User, Attributes: s.Attributes, All: true, Why: s.Why}
 		for _, v := range s.Services {
 			e.Used += octets(v.Used)
 			e.Limit += v.Limit
@@ -282,7 +284,7 @@ func (s *Session) grant(g grant, now time.Time) (out []Exhausted) {
 		v.Final, v.Granted = true, true
 		if !v.Exhausted {
 			v.Exhausted = true
-			out = append(out, Exhausted{SessionID: s.SessionID, User: s.User, RatingGroup: v.RatingGroup,
+			out = append(out, Exhausted{SessionID: s.SessionID, User: s.User, Attributes: s.Attributes, RatingGroup: v.RatingGroup,
 				Used: octets(v.Used), Limit: v.Limit, Why: resultText(g.result)})
 		}
 	case g.hasOctets:
@@ -306,7 +308,7 @@ func (s *Session) beyond() (out []Exhausted) {
 		v := &s.Services[i]
 		if v.Final && !v.Free && !v.Exhausted && octets(v.Used) >= v.Limit {
 			v.Exhausted = true
-			out = append(out, Exhausted{SessionID: s.SessionID, User: s.User, RatingGroup: v.RatingGroup,
+			out = append(out, Exhausted{SessionID: s.SessionID, User: s.User, Attributes: s.Attributes, RatingGroup: v.RatingGroup,
 				Used: octets(v.Used), Limit: v.Limit, Why: "the last granted units are used up"})
 		}
 	}

@@ -47,6 +47,7 @@ type bridge struct {
 
 	credentials credentials     // of the collector
 	credit      *credit.Process // nil without credit control
+	disconnect  *disconnector   // nil unless creditControl.atZero is disconnect
 
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise

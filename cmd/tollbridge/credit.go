@@ -10,6 +10,7 @@ import (
 	"net"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"tollbridge/aaaclient/credit"
 	"tollbridge/aaaclient/peer"
@@ -47,6 +48,13 @@ func (b *bridge) openCredit() error {
 		}
 		peers = append(peers, out)
 	}
+	exhausted := func(credit.Exhausted) {}
+	if c.AtZero == "disconnect" {
+		if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, b.log); err != nil {
+			return fmt.Errorf("users.radius: %w", err)
+		}
+		exhausted = b.disconnect.exhausted
+	}
 	b.credit, err = credit.New(credit.Config{
 		OriginHost:       b.cfg.Identity.OriginHost,
 		OriginRealm:      b.cfg.Identity.OriginRealm,
@@ -62,6 +70,7 @@ func (b *bridge) openCredit() error {
 		Watchdog:         b.cfg.Delivery.Watchdog,
 		Feed:             b.spool,
 		Store:            creditStore{store},
+		Exhausted:        exhausted,
 		Log:              b.log,
 	})
 	return err
@@ -87,7 +96,12 @@ func (b *bridge) controlCredit(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	return b.credit.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.credit.Run(ctx) })
+	if b.disconnect != nil {
+		g.Go(func() error { return b.disconnect.run(ctx) })
+	}
+	return g.Wait()
 }
 
 // A creditStore keeps sessions as JSON.

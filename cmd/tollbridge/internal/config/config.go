@@ -262,7 +262,7 @@ func Default() Config {
 			Watchdog:         30 * time.Second,
 			VendorID:         32473,
 		},
-		CreditControl: CreditControl{DestinationRealm: "tollbridge.example", ServiceContext: "32251@3gpp.org", RatingGroup: 1, Threshold: 80},
+		CreditControl: CreditControl{DestinationRealm: "tollbridge.example", ServiceContext: "32251@3gpp.org", RatingGroup: 1, Threshold: 80, AtZero: "report"},
 		Server: Server{
 			Listen:     []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:3868")},
 			OriginHost: "aaa.tollbridge.example",

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // CreditControl asks for users' quotas and tells what was used (RFC 8506). It
@@ -15,7 +16,14 @@ type CreditControl struct {
 	Classes          []RatingGroup `yaml:"classes"`
 	Request          Octets        `yaml:"request"`
 	Threshold        int           `yaml:"threshold"`
+	AtZero           AtZero        `yaml:"atZero"`
 }
+
+// AtZero is what is done about a user whose quota is used up.
+type AtZero string
+
+// UnmarshalText refuses what is not done.
+func (a *AtZero) UnmarshalText(b []byte) error { return oneOf(a, b, "report", "disconnect") }
 
 // A CreditPeer is a credit-control server, or an agent on the way to it.
 type CreditPeer struct {
@@ -33,7 +41,7 @@ type RatingGroup struct {
 }
 
 // check reports what would not work. Classes are those of accounting.
-func (c *CreditControl) check(report func(key, format string, args ...any), identity func(key, s string), d *Delivery, classes map[string]bool) {
+func (c *CreditControl) check(report func(key, format string, args ...any), identity func(key, s string), d *Delivery, nas []RADIUSClient, classes map[string]bool) {
 	if len(c.Peers) == 0 {
 		return
 	}
@@ -58,6 +66,9 @@ func (c *CreditControl) check(report func(key, format string, args ...any), iden
 	}
 	if secure && d.TLS == (TLS{}) {
 		d.checkTLS(report, true)
+	}
+	if c.AtZero == "disconnect" && !slices.ContainsFunc(nas, func(n RADIUSClient) bool { return n.Disconnect.IsValid() }) {
+		report("creditControl.atZero", "is disconnect, but none of users.radius.clients says where it takes Disconnect-Requests: give them the key disconnect")
 	}
 	if c.ServiceContext == "" {
 		report("creditControl.serviceContext", "is missing: the server's Service-Context-Id, such as 32251@3gpp.org")

@@ -25,10 +25,11 @@ type RADIUS struct {
 
 // A RADIUSClient is a NAS or proxy that may send.
 type RADIUSClient struct {
-	Name                        string   `yaml:"name"`
-	Prefixes                    []Prefix `yaml:"prefixes"`
-	Secret                      Secret   `yaml:"secret"`
-	RequireMessageAuthenticator bool     `yaml:"requireMessageAuthenticator"`
+	Name                        string         `yaml:"name"`
+	Prefixes                    []Prefix       `yaml:"prefixes"`
+	Secret                      Secret         `yaml:"secret"`
+	RequireMessageAuthenticator bool           `yaml:"requireMessageAuthenticator"`
+	Disconnect                  netip.AddrPort `yaml:"disconnect"` // where it takes Disconnect-Requests
 }
 
 // A Secret is where a secret is kept: not in the configuration.

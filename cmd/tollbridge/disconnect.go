@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+
+	"tollbridge/aaaclient/credit"
+	"tollbridge/asm/users"
+	"tollbridge/asm/users/radius"
+	"tollbridge/cmd/tollbridge/internal/config"
+)
+
+// A disconnector has the NAS of a user whose credit is exhausted end the
+// session (RFC 5176).
+type disconnector struct {
+	nas  []controlledNAS
+	want chan credit.Exhausted
+	log  *slog.Logger
+}
+
+// A controlledNAS is one that takes Disconnect-Requests.
+type controlledNAS struct {
+	prefixes []netip.Prefix
+	radius.Controller
+}
+
+// maxDisconnects is how many sessions may wait to be ended.
+const maxDisconnects = 1024
+
+// newDisconnector returns the one of clients that say where they take
+// Disconnect-Requests.
+func newDisconnector(clients []config.RADIUSClient, log *slog.Logger) (*disconnector, error) {
+	d := &disconnector{want: make(chan credit.Exhausted, maxDisconnects), log: log}
+	for _, c := range clients {
+		if !c.Disconnect.IsValid() {
+			continue
+		}
+		secret, err := c.Secret.Load()
+		if err != nil {
+			return nil, err
+		}
+		d.nas = append(d.nas, controlledNAS{prefixes(c.Prefixes), radius.Controller{Address: c.Disconnect.String(), Secret: secret}})
+	}
+	return d, nil
+}
+
+// exhausted asks for a session to be ended. It does not block.
+func (d *disconnector) exhausted(e credit.Exhausted) {
+	select {
+	case d.want <- e:
+	default:
+		d.log.Error("session is not ended at its NAS: too many wait for it", "session_id", e.SessionID)
+	}
+}
+
+// run asks the NASes, one session after the other, until ctx ends.
+func (d *disconnector) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-d.want:
+			d.disconnect(ctx, e)
+		}
+	}
+}
+
+// RADIUS attributes that tell a NAS and a session of it (RFC 5176, Section 3).
+const (
+	userName         = 1
+	nasIPAddress     = 4
+	nasPort          = 5
+	framedIPAddress  = 8
+	callingStationID = 31
+	nasIdentifier    = 32
+	acctSessionID    = 44
+	nasIPv6Address   = 95
+)
+
+func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
+	session := []users.Attribute{{Code: userName, Data: e.User}}
+	var address netip.Addr
+	for _, a := range e.Attributes {
+		if a.Vendor != 0 {
+			continue
+		}
+		switch a.Code {
+		case nasIPAddress, nasIPv6Address:
+			if n, ok := netip.AddrFromSlice(a.Data); ok {
+				address = n
+			}
+			fallthrough
+		case nasPort, framedIPAddress, callingStationID, nasIdentifier, acctSessionID:
+			session = append(session, users.Attribute{Code: a.Code, Data: string(a.Data)})
+		}
+	}
+	nas := d.find(address)
+	if nas == nil {
+		d.log.Warn("session is not ended: none of users.radius.clients is its NAS and takes Disconnect-Requests",
+			"session_id", e.SessionID, "nas", address)
+		return
+	}
+	if err := nas.Disconnect(ctx, session...); err != nil {
+		d.log.Error("the NAS has not ended a session", "session_id", e.SessionID, "nas", nas.Address, "error", err)
+		return
+	}
+	d.log.Info("the NAS has ended a session whose credit is exhausted", "session_id", e.SessionID, "nas", nas.Address)
+}
+
+// find returns the NAS of an address, nil if there is none.
+func (d *disconnector) find(a netip.Addr) *controlledNAS {
+	for i := range d.nas {
+		for _, p := range d.nas[i].prefixes {
+			if p.Contains(a) {
+				return &d.nas[i]
+			}
+		}
+	}
+	return nil
+}
