@@ -83,7 +83,10 @@ func (m *Module) natEvent(r *natReader, d ipfix.Record, exported uint32, key acc
 	create := event&1 == 0 && event > 2 || event == 1
 	at := int64(exported) * 1000
 	if r.has[&r.time] {
-		at = int64(r.time.Uint64(d))
+		// A time that can't be is as good as none.
+		if told := r.time.Uint64(d); told > 0 && told <= uint64(at+m.settings.ClockTolerance.Milliseconds()) {
+			at = int64(told)
+		}
 	}
 	var x users.Mapping
 	x.Public = r.address(&r.public, d)

@@ -1,6 +1,9 @@
 package users
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // A Holder is one prefix that a Claim holds, in a Table. It remains the same
 // Holder for as long as its source says so, whatever else it changes about the
@@ -14,7 +17,7 @@ type Holder struct {
 
 	next *Holder // the next of the same prefix, in order of precedence
 
-	addr [16]byte // of the prefix
+	hi, lo uint64 // the prefix's address as that of IPv6
 	*Claim
 	sibling *Holder // the next of the same Claim
 	round   uint32  // the latest Replace of its source that listed it
@@ -33,7 +36,10 @@ const (
 
 // Prefix returns what h holds.
 func (h *Holder) Prefix() netip.Prefix {
-	a, n := netip.AddrFrom16(h.addr), int(h.bits)
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], h.hi)
+	binary.BigEndian.PutUint64(b[8:], h.lo)
+	a, n := netip.AddrFrom16(b), int(h.bits)
 	if h.flags&holderIPv4 != 0 {
 		a, n = a.Unmap(), n-96
 	}
@@ -42,7 +48,8 @@ func (h *Holder) Prefix() netip.Prefix {
 
 // setPrefix makes p, which is normal, the prefix of h.
 func (h *Holder) setPrefix(p netip.Prefix) {
-	h.addr, h.bits = p.Addr().As16(), uint8(p.Bits())
+	b := p.Addr().As16()
+	h.hi, h.lo, h.bits = binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:]), uint8(p.Bits())
 	if p.Addr().Is4() {
 		h.bits += 96
 		h.flags |= holderIPv4

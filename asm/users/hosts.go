@@ -32,8 +32,8 @@ const hashed hostKey = 1 << 63
 
 // A host is an address to be searched for.
 type host struct {
-	key  hostKey
-	addr [16]byte // if key is hashed
+	key    hostKey
+	hi, lo uint64 // of the address, if key is hashed; words, as a struct with an array is copied by way of memory
 }
 
 func hostOf(a netip.Addr) host {
@@ -46,12 +46,12 @@ func hostOf(a netip.Addr) host {
 	}
 	b := a.As16()
 	hi, lo := binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
-	return host{hostKey(hi*0xff51afd7ed558ccd^lo) | hashed, b}
+	return host{hostKey(hi*0xff51afd7ed558ccd^lo) | hashed, hi, lo}
 }
 
 // is reports whether s, which is not free, is the slot of h.
 func (s *slot) is(h *host) bool {
-	return s.key == h.key && (h.key&hashed == 0 || s.head.addr == h.addr)
+	return s.key == h.key && (h.key&hashed == 0 || s.head.hi == h.hi && s.head.lo == h.lo)
 }
 
 // home returns the slot where the search for k begins. Neighbouring addresses

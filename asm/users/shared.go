@@ -171,6 +171,7 @@ func (t *Table) LookupPort(vrf string, a netip.Addr, port uint16, protocol uint8
 // was applied before, changes nothing.
 func (t *Table) Map(m Mapping, at int64) (changed bool) {
 	m.Public, m.Private = m.Public.Unmap(), m.Private.Unmap()
+	at = min(max(at, 0), maxTime)
 	if !m.Public.Is4() || !m.Private.IsValid() || m.First > m.Last {
 		return false
 	}
@@ -209,6 +210,7 @@ func (s *share) sameShare(m *Mapping) bool {
 // which private address had the ports.
 func (t *Table) Unmap(m Mapping, at int64) (changed bool) {
 	m.Public, m.Private = m.Public.Unmap(), m.Private.Unmap()
+	at = min(max(at, 0), maxTime)
 	space := t.in(m.PublicVRF)
 	if space == nil || space.pools[m.Public] == nil {
 		return false
