@@ -15,6 +15,7 @@ type answer struct {
 	result             uint32 // Result-Code or Experimental-Result-Code; 0 for neither
 	vendor             uint32 // of an Experimental-Result-Code
 	origin             []byte // Origin-Host; nil for none
+	realtime           uint32 // Accounting-Realtime-Required; 0 for none
 	session            []byte // Session-Id; nil for none
 	number             uint32 // Accounting-Record-Number, where hasNumber
 	hasNumber          bool
@@ -61,6 +62,10 @@ func parseAnswer(m peer.Message) (answer, error) {
 				return a, fmt.Errorf("aaaclient: answer: Accounting-Record-Number: %w", err)
 			}
 			a.hasNumber = true
+		case avp.AccountingRealtimeRequired:
+			if a.realtime, err = v.Uint32(); err != nil {
+				return a, fmt.Errorf("aaaclient: answer: Accounting-Realtime-Required: %w", err)
+			}
 		case avp.OriginHost:
 			a.origin = v.Data
 		case avp.ErrorReportingHost:

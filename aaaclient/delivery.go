@@ -399,6 +399,7 @@ func (d *delivery) answered(l *link, a *answer) {
 		if latency >= 0 {
 			l.pace.measure(d.now, latency, d.cfg.Timeout)
 		}
+		l.require(a.realtime)
 		s.route.count.settled.Add(1)
 		s.route.learn(s, a)
 		d.finish(s, acct.Settlement{ID: h.ID, State: acct.Acknowledged, Result: a.result, Peer: l.name(), At: d.now, Own: d.own(h)})

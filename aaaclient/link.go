@@ -77,6 +77,29 @@ func (l *link) accuse() {
 	}
 }
 
+// Values of Accounting-Realtime-Required (RFC 6733, Section 9.8.7).
+const (
+	deliverAndGrant = 1
+	grantAndStore   = 2
+	grantAndLose    = 3
+)
+
+// require reports that the peer wants service to end where its records can't
+// be delivered in real time. A bridge gives no service that it could end: it
+// stores what it can't deliver, which is GRANT_AND_STORE, and raises an alarm.
+func (l *link) require(realtime uint32) {
+	if l.count.realtime.Load() == realtime {
+		return
+	}
+	l.count.realtime.Store(realtime)
+	switch realtime {
+	case deliverAndGrant:
+		l.log.Error("peer demands DELIVER_AND_GRANT, which a bridge can't enforce: records are stored until they are delivered")
+	case grantAndStore, grantAndLose:
+		l.log.Info("peer allows service without accounting in real time", "accounting_realtime_required", realtime)
+	}
+}
+
 // pardon ends that.
 func (l *link) pardon() {
 	if l.count.cuts.Load() > 0 {

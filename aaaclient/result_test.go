@@ -240,6 +240,21 @@ func TestRefusalIsExplained(t *testing.T) {
 	}
 }
 
+// A server that demands accounting in real time is reported.
+func TestAccountingRealtimeRequired(t *testing.T) {
+	d := newDesk(t, records(1, 3), nil)
+	for _, demand := range []uint32{1, 2} {
+		m := d.conns[0].request(t)
+		b := peer.Node{OriginHost: "one.home.example", OriginRealm: "home.example"}.AppendError(nil, m, avp.ResultSuccess, "", nil)
+		b = avp.AppendUint32(b, avp.AccountingRealtimeRequired, 0, avp.FlagMandatory, demand)
+		avp.SetLength(b)
+		d.receive(0, b)
+		if got := d.client.Stats().Peers[0].Realtime; got != (demand == 1) {
+			t.Errorf("demand %d is reported as %v", demand, got)
+		}
+	}
+}
+
 // A record keeps the profile that it came under, whatever is configured
 // meanwhile: what is sent again is the same.
 func TestProfilesOfGenerations(t *testing.T) {

@@ -48,6 +48,7 @@ type PeerStats struct {
 	Window   int    // the most of them
 	Limit    int    // the most of them that the peer gets now: it adapts to what the peer answers
 	Reduced  uint64 // how often that was halved since it was connected
+	Realtime bool   // it demands DELIVER_AND_GRANT (RFC 6733, Section 9.8.7), which is not enforced
 	Cutting  bool   // it cuts the connection off whatever it is sent
 	Connects uint64
 	Sent     uint64
@@ -64,6 +65,7 @@ type linkCounters struct {
 	sent, answered, timeouts, inFlight atomic.Uint64
 	reduced                            atomic.Uint64
 	limit                              atomic.Int64
+	realtime                           atomic.Uint32
 	cuts                               atomic.Int64 // with one record in flight, in a row
 }
 
@@ -92,7 +94,7 @@ func (l *link) stats() PeerStats {
 	defer l.mu.Unlock()
 	s := PeerStats{
 		Address: l.peer.Address, Host: l.host, Reason: l.reason, State: peer.Down, Window: l.client.cfg.Window,
-		Limit: int(l.count.limit.Load()), Reduced: l.count.reduced.Load(), Cutting: l.count.cuts.Load() > 0,
+		Limit: int(l.count.limit.Load()), Reduced: l.count.reduced.Load(), Cutting: l.count.cuts.Load() > 0, Realtime: l.count.realtime.Load() == deliverAndGrant,
 		Connects: l.count.connects, InFlight: l.count.inFlight.Load(),
 		Sent: l.count.sent.Load(), Answered: l.count.answered.Load(), Timeouts: l.count.timeouts.Load(),
 	}

@@ -3,6 +3,8 @@ package peer
 import (
 	"errors"
 	"fmt"
+
+	"tollbridge/dict/avp"
 )
 
 var (
@@ -25,10 +27,26 @@ type Refusal struct {
 }
 
 func (e *Refusal) Error() string {
-	if e.Message == "" {
-		return fmt.Sprintf("peer: capabilities refused: Result-Code %d", e.Code)
+	text := fmt.Sprintf("peer: capabilities refused: Result-Code %d", e.Code)
+	if why := refusals[e.Code]; why != "" {
+		text += " " + why
 	}
-	return fmt.Sprintf("peer: capabilities refused: Result-Code %d: %s", e.Code, e.Message)
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return text
+}
+
+// refusals say what the codes of a CEA come to (RFC 6733, Section 5.3).
+var refusals = map[uint32]string{
+	avp.ResultUnknownPeer:         "DIAMETER_UNKNOWN_PEER (who is asked does not know the Origin-Host of who asks: configure it there)",
+	avp.ResultNoCommonApplication: "DIAMETER_NO_COMMON_APPLICATION (the nodes share no application: accounting is 3, coupled NASREQ 1)",
+	avp.ResultNoCommonSecurity:    "DIAMETER_NO_COMMON_SECURITY (one side wants TLS, the other does not)",
+	avp.ResultUnsupportedVersion:  "DIAMETER_UNSUPPORTED_VERSION",
+	avp.ResultElectionLost:        "ELECTION_LOST (the nodes have connected to one another at once; the other connection stays)",
+	avp.ResultMissingAVP:          "DIAMETER_MISSING_AVP",
+	avp.ResultInvalidAVPValue:     "DIAMETER_INVALID_AVP_VALUE",
+	avp.ResultAVPUnsupported:      "DIAMETER_AVP_UNSUPPORTED",
 }
 
 // A DisconnectError says that the peer sent a Disconnect-Peer-Request (RFC

@@ -155,3 +155,16 @@ func TestCredentialsReload(t *testing.T) {
 		t.Error("a file that is not there is taken")
 	}
 }
+
+// A refusal is told in words that say what to do.
+func TestRefusalIsExplained(t *testing.T) {
+	for code, want := range map[uint32]string{
+		5010: "peer: capabilities refused: Result-Code 5010 DIAMETER_NO_COMMON_APPLICATION (the nodes share no application: accounting is 3, coupled NASREQ 1): because",
+		5017: "peer: capabilities refused: Result-Code 5017 DIAMETER_NO_COMMON_SECURITY (one side wants TLS, the other does not): because",
+		5999: "peer: capabilities refused: Result-Code 5999: because",
+	} {
+		if got := (&peer.Refusal{Code: code, Message: "because"}).Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

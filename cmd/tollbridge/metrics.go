@@ -166,6 +166,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge("delivery_peer_ready", "1 if the peer takes requests.", truth(peer.Ready), "peer", peer.Address)
 		gauge("delivery_peer_in_flight", "Unanswered requests.", float64(peer.InFlight), "peer", peer.Address)
 		gauge("delivery_peer_limit", "The most unanswered requests that the peer gets now.", float64(peer.Limit), "peer", peer.Address)
+		gauge("delivery_peer_realtime_required", "1 while the peer demands DELIVER_AND_GRANT (RFC 6733, Section 9.8.7).", truth(peer.Realtime), "peer", peer.Address)
 		gauge("delivery_peer_cutting", "1 while the peer cuts the connection off whatever it is sent.", truth(peer.Cutting), "peer", peer.Address)
 	}
 	for _, l := range m.b.quotas {
