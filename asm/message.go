@@ -285,6 +285,9 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		switch c.verdicts[i] {
 		case dedup.Duplicate:
 			row.Duplicate = row.Duplicate.Plus(f.count())
+			if t, ok := m.tracer.(DuplicateTracer); ok {
+				m.traceDuplicate(t, set, p, window, i, key)
+			}
 		case dedup.BelowFloor:
 			m.suspend(f, reasonBelowFloor, m.heldRecord(set, i, p.timed), row, key)
 		case dedup.AheadOfClock:

@@ -207,7 +207,7 @@ func (m *Module) settle(p *plan, n int, row *acct.LedgerRow, key acct.LedgerKey)
 	t := m.totalsOf(m.identityOf(key.Exporter))
 	for i := range n {
 		f, s := &c.flows[i], &c.sightings[i]
-		c.flows[kept], c.octets[kept], c.ids[kept], c.verdicts[kept], c.doubts[kept] = *f, c.octets[i], c.ids[i], c.verdicts[i], false
+		c.flows[kept], c.octets[kept], c.ids[kept], c.ordinals[kept], c.verdicts[kept], c.doubts[kept] = *f, c.octets[i], c.ids[i], c.ordinals[i], c.verdicts[i], false
 		f = &c.flows[kept]
 		if c.verdicts[kept] == dedup.Duplicate {
 			f.forward, f.reverse = volume{}, volume{}

@@ -31,6 +31,7 @@ With --user the rows are those of one user's accounting records: what each
 exporter, domain and interval gave to which record.`,
 		Example: `  tollbridge audit
   tollbridge audit --since 2026-11-22 --exporter edge-1 -o csv
+  tollbridge audit --duplicates --exporter edge-1
   tollbridge audit --user alice --since 24h`,
 		Args: cobra.NoArgs,
 	}
@@ -39,10 +40,13 @@ exporter, domain and interval gave to which record.`,
 	out := formatFlag(cmd)
 	var since, until moment
 	var exporter, user string
+	var duplicates bool
 	cmd.Flags().Var(&since, "since", "only intervals that begin at or after this time: 2026-11-22, 2026-11-22T13:00:00Z, or 24h ago")
 	cmd.Flags().Var(&until, "until", "only intervals that begin before this time")
 	cmd.Flags().StringVar(&exporter, "exporter", "", "only this exporter")
+	cmd.Flags().BoolVar(&duplicates, "duplicates", false, "which records were duplicates, of which, and why, as far as the journal is kept")
 	cmd.Flags().StringVar(&user, "user", "", "what went into the accounting records of this user")
+	cmd.MarkFlagsMutuallyExclusive("duplicates", "user")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		sel := spool.Selection{Since: since.Time, Until: until.Time, Exporter: exporter}
 		s, err := state.open()
@@ -50,6 +54,13 @@ exporter, domain and interval gave to which record.`,
 			return err
 		}
 		defer s.Close()
+		if duplicates {
+			t, err := duplicatesTable(cmd.Context(), s, sel)
+			if err != nil {
+				return err
+			}
+			return t.print(cmd.OutOrStdout(), *out)
+		}
 		if user != "" {
 			t, err := userTable(cmd.Context(), s, user, sel)
 			if err != nil {

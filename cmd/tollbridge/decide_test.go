@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"os"
@@ -43,10 +44,25 @@ func TestDecide(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := exporter.Write(e.Flush(uint32(now.Unix()))); err != nil {
-		t.Fatal(err)
+	message := bytes.Clone(e.Flush(uint32(now.Unix())))
+	for range 2 {
+		if _, err := exporter.Write(message); err != nil {
+			t.Fatal(err)
+		}
 	}
-	waitBooks(t, s.data, func(b sums) bool { return b.Accounted.Octets == 100 && b.Suspended.Octets == 200 })
+	waitBooks(t, s.data, func(b sums) bool {
+		return b.Accounted.Octets == 100 && b.Suspended.Octets == 200 && b.Duplicate.Octets == 300
+	})
+	var duplicates []duplicateView
+	show(t, &duplicates, "audit", "--duplicates", "--data", s.data)
+	for i, want := range []string{"same record", "same message", "same message"} {
+		if len(duplicates) != 3 || duplicates[i].Why != want || duplicates[i].Record != i || duplicates[i].Count.Octets != 100 {
+			t.Fatalf("duplicates %+v", duplicates)
+		}
+	}
+	if d := duplicates[0]; d.TwinPosition == 0 || d.TwinPosition >= d.Position || d.TwinRecord != 0 {
+		t.Errorf("the twin of %+v", d)
+	}
 
 	out, errOut, status := cli(t, "spool", "release", "1", "--because", "checked", "--data", s.data)
 	if status != 0 || out != "release flows 1: 1 records, 100 octets, 0 packets\n" {

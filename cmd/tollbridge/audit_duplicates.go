@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tollbridge/asm"
+	"tollbridge/asm/acct"
+	"tollbridge/spool"
+)
+
+// A duplicateView is a Data Record that counts no more, its twin, and why.
+type duplicateView struct {
+	Position     uint64     `json:"journal_position"`
+	Record       int        `json:"record"` // in its Data Set, from 0
+	Exporter     string     `json:"exporter"`
+	Domain       uint32     `json:"domain"`
+	Interval     time.Time  `json:"interval"`
+	Flow         string     `json:"flow"`
+	FlowEnd      time.Time  `json:"flow_end"`
+	Count        acct.Count `json:"count"`
+	Why          string     `json:"why"`
+	TwinPosition uint64     `json:"twin_journal_position,omitempty"`
+	TwinRecord   int        `json:"twin_record"`
+}
+
+// A duplicateTracer collects the duplicates of the rows that are asked for.
+type duplicateTracer struct {
+	sel   spool.Selection
+	views []duplicateView
+}
+
+func (t *duplicateTracer) Flow(uint64, asm.TracedFlow) {}
+func (t *duplicateTracer) Record(uint64, *acct.Record) {}
+
+// Duplicate implements asm.DuplicateTracer.
+func (t *duplicateTracer) Duplicate(d asm.TracedDuplicate) {
+	if !t.sel.Has(d.LedgerKey) {
+		return
+	}
+	t.views = append(t.views, duplicateView{
+		d.Position, d.Ordinal, d.Exporter, d.Domain, unixTime(d.Interval), d.Endpoints, d.End, d.Count, d.Why, d.TwinPosition, d.TwinOrdinal,
+	})
+}
+
+// duplicatesTable reads again what is kept of the journal and lists the
+// duplicates in it. One whose twin came before that is not known as such here.
+func duplicatesTable(ctx context.Context, s *spool.Spool, sel spool.Selection) (table, error) {
+	t := &duplicateTracer{sel: sel, views: []duplicateView{}}
+	opening, err := s.OpeningAt(ctx, time.Unix(0, 0))
+	switch {
+	case err != nil && !errors.Is(err, spool.ErrNotFound):
+		return table{}, err
+	case err == nil || opening.State != nil:
+		if err := replayJournal(ctx, s, opening, t, func() bool { return false }); err != nil {
+			return table{}, err
+		}
+	}
+	out := table{value: t.views, columns: []string{"journal_position", "record", "exporter", "domain", "interval", "flow", "flow_end", "octets", "why", "twin_journal_position", "twin_record"}}
+	for _, v := range t.views {
+		out.add(v.Position, v.Record, v.Exporter, v.Domain, timeText(v.Interval), v.Flow, timeText(v.FlowEnd), v.Count.Octets, v.Why, v.TwinPosition, v.TwinRecord)
+	}
+	return out, nil
+}
