@@ -76,13 +76,17 @@ func TestAFullDiskHoldsAndLetsGo(t *testing.T) {
 		{"the mark of free space", "", ", minFree: 4MiB", 1 << 20, `journal takes no more messages.*octets are free on the disk`, "octets are free on the disk", "journal_messages_held"},
 		{"the journal's disk", "journal.db", ", minFree: 0", 0, `journal waits.*disk is full`, "the journal waits for space", "journal_full"},
 		{"the outbox's disk", "state.db", ", minFree: 0", 0, `accounting has stopped.*disk is full`, "accounting stands still", "pipeline_standing_still"},
+		{"the archive's disk", "archive", ", minFree: 0", 0, `the archive can't be written.*no space left`, "the archive can't be written", "archive_failing"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			dir, small := t.TempDir(), smallDisk(t, "24")
 			_, users := files(t, dir)
 			data := filepath.Join(dir, "data")
-			if row.store == "" {
+			cfg := setup{users: users, tcp: "127.0.0.1:0", server: "127.0.0.1:0", spool: row.spool}
+			if row.store == "archive" {
+				cfg.archive = filepath.Join(small, "archive")
+			} else if row.store == "" {
 				data = filepath.Join(small, "data")
 			} else {
 				if err := os.Mkdir(data, 0o700); err != nil {
@@ -94,7 +98,8 @@ func TestAFullDiskHoldsAndLetsGo(t *testing.T) {
 			}
 			s := captureStream(t)
 			half := len(s.messages) / 2
-			d := start(t, setup{data: data, users: users, tcp: "127.0.0.1:0", server: "127.0.0.1:0", spool: row.spool})
+			cfg.data = data
+			d := start(t, cfg)
 			s.send(t, d.tcp(), half)
 
 			release := fill(t, small, row.spare)
@@ -118,6 +123,12 @@ func TestAFullDiskHoldsAndLetsGo(t *testing.T) {
 			checkBill(t, bill(charges(t, data)))
 			d.stop()
 			audit(t, data)
+			if cfg.archive == "" {
+				return
+			}
+			if _, stderr, status := cli(t, "spool", "archive", "verify", cfg.archive, "--data", data); status != 0 {
+				t.Errorf("verify: %s", stderr)
+			}
 		})
 	}
 }
