@@ -48,6 +48,7 @@ type setup struct {
 	extra    string   // lines of YAML, keys that are none of the above's
 	spool    string   // further keys of spool, as ", key: value"
 	archive  string   // directory; "" for no archive
+	counting string   // further keys of accounting, as ", key: value"
 	delivery string   // further keys of delivery, likewise
 }
 
@@ -73,7 +74,7 @@ func (s setup) write(t *testing.T) string {
 		b.WriteString(", " + s.sources)
 	}
 	b.WriteString("}\n")
-	fmt.Fprintf(&b, "accounting: {mode: %s, interimInterval: 1s, linger: 1500ms}\n", cmp.Or(s.mode, "asm"))
+	fmt.Fprintf(&b, "accounting: {mode: %s, interimInterval: 1s, linger: 1500ms%s}\n", cmp.Or(s.mode, "asm"), s.counting)
 	fmt.Fprintf(&b, "delivery: {destinationRealm: %s, peers: %s, timeout: %s, reconnect: 200ms%s}\n",
 		cmp.Or(s.realm, "aaa.example"), "["+strings.Join(s.peers, ", ")+"]", cmp.Or(s.timeout, "2s"), s.delivery)
 	fmt.Fprintf(&b, "server: {listen: %s, originHost: server.aaa.example}\n", list(s.server))

@@ -69,7 +69,7 @@ type killRun struct {
 func newKillRun(t *testing.T, dir string, s setup) *killRun {
 	_, users := files(t, dir)
 	s.data, s.users, s.tcp = filepath.Join(dir, "bridge"), users, "127.0.0.1:0"
-	s.spool = ", keepJournal: 0s" // so that it trims
+	s.spool, s.counting = ", keepJournal: 0s", ", compareJournal: 0" // so that it trims
 	r := &killRun{t: t, setup: s, stream: captureStream(t), random: rand.New(rand.NewPCG(1, 2))}
 	r.step = len(r.stream.messages) / 14
 	return r
