@@ -125,6 +125,9 @@ func (s *Spool) Hold(ctx context.Context, term time.Duration) error {
 		} else if err != nil {
 			s.log.Warn("the lease can't be renewed: a standby may take over", "error", err)
 		}
+		if s.lock == nil { // who was replaced had it still
+			s.lock, _ = lock(s.dir)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -135,25 +138,28 @@ func (s *Spool) Hold(ctx context.Context, term time.Duration) error {
 	}
 }
 
-// Await returns when nobody alive holds the lease of the spool in dir: no
-// process of this machine has it open, or its holder's beat has stood still
-// for term. Open then takes it over.
+// Await returns when nobody alive holds the lease of the spool in dir: its
+// holder's beat has stood still for term, or for half of it while no process of
+// this machine has the lock: a holder that has just replaced one that hung has
+// it not yet. Open then takes the lease over.
 func Await(ctx context.Context, dir string, term time.Duration, log *slog.Logger) error {
 	look := time.NewTicker(term / beats)
 	defer look.Stop()
 	var last [2]int64
 	since, told := time.Now(), false
 	for {
-		if free(dir) {
-			return nil
-		}
+		unlocked := free(dir)
 		now, err := lease(ctx, dir)
 		switch {
+		case unlocked && errors.Is(err, os.ErrNotExist):
+			return nil // there is no spool yet
 		case err != nil && ctx.Err() == nil:
 			log.Warn("the lease can't be read", "error", err)
 			since = time.Now() // nothing is known of the holder
 		case now != last:
 			last, since = now, time.Now()
+		case unlocked && time.Since(since) >= term/2:
+			return nil
 		case time.Since(since) >= term:
 			log.Warn("the holder of the lease shows no life: taking over", "epoch", now[0], "for", time.Since(since).Round(time.Millisecond))
 			return nil

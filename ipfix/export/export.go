@@ -392,7 +392,7 @@ func (p *Process) closed(cause error) error {
 		return fmt.Errorf("export: close: %d messages are not acknowledged; they are kept, and sent at the next start: %w", s.QueuedMessages, cause)
 	case s.QueuedMessages > 0:
 		return fmt.Errorf("export: close: %d messages with %d records are unsent: %w", s.QueuedMessages, s.QueuedRecords, cause)
-	case cause != nil:
+	case cause != nil && p.keeping == nil: // else all is acknowledged, however the connection ended
 		return fmt.Errorf("export: close: not known to have been read to the end: %w", cause)
 	}
 	return nil
