@@ -147,12 +147,17 @@ func TestPadding(t *testing.T) {
 		e := NewEncoder(1, 0)
 		e.Padding = true
 		for range test.records {
-			if err := e.AppendRecord(template, make([]byte, test.length)); err != nil {
+			if err := e.AppendRecord(template, bytes.Repeat([]byte{0xff}, test.length)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if got := len(e.Flush(0)); got != test.want {
-			t.Errorf("%d records of %d octets: %d octets, want %d", test.records, test.length, got, test.want)
+		msg := e.Flush(0)
+		if len(msg) != test.want {
+			t.Errorf("%d records of %d octets: %d octets, want %d", test.records, test.length, len(msg), test.want)
+		}
+		padding := msg[20+test.records*test.length:]
+		if !bytes.Equal(padding, make([]byte, len(padding))) {
+			t.Errorf("%d records of %d octets: padded by %x", test.records, test.length, padding)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"time"
+	"unicode/utf8"
 )
 
 // ErrValue says that a Go value can't be the value of a field.
@@ -21,7 +22,7 @@ var ErrValue = errors.New("value does not suit the field")
 //	boolean                   bool
 //	ipv4Address, ipv6Address  netip.Addr
 //	macAddress                net.HardwareAddr
-//	string                    string
+//	string                    string, in UTF-8 (RFC 7011, Section 6.1.6)
 //	dateTime...               time.Time
 //	any                       []byte: the octets as they are
 //
@@ -81,7 +82,7 @@ func octets(t Type, n int, v any) ([]byte, bool) {
 	case []byte:
 		return v, true
 	case string:
-		return []byte(v), t == TypeString || t == TypeOctetArray
+		return []byte(v), t == TypeString && utf8.ValidString(v) || t == TypeOctetArray
 	case bool:
 		if v {
 			return []byte{1}, t == TypeBoolean

@@ -194,6 +194,7 @@ func TestAppendRecordValues(t *testing.T) {
 		{"string of another length", InterfaceName, 5, "eth0", ""},
 		{"integer of variable length", OctetDeltaCount, VariableLength, 5, "080000000000000005"},
 		{"octets as they are", OctetDeltaCount, 2, []byte{1, 2}, "0102"},
+		{"MUST NOT send ill-formed UTF-8 (6.1.6)", InterfaceName, VariableLength, "eth\xff", ""},
 		{"a time for a counter", OctetDeltaCount, 8, time.Unix(0, 0), ""},
 		{"a time before 1970", FlowStartSeconds, 4, time.Unix(-1, 0), ""},
 		{"an NTP timestamp before 1970", FlowStartNanoseconds, 8, time.Unix(-1, 0), ""},

@@ -15,7 +15,7 @@ func TestDocsNameTestsThatExist(t *testing.T) {
 	if err != nil || len(pages) == 0 {
 		t.Fatalf("no pages (%v)", err)
 	}
-	named := regexp.MustCompile("`([a-z0-9/]+)\\.(Test\\w+)`")
+	named := regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`")
 	for _, page := range pages {
 		text, err := os.ReadFile(page)
 		if err != nil {

@@ -38,6 +38,7 @@ func newMeter() *cobra.Command {
 		serverName   string
 		streams      int
 		lifetime     time.Duration
+		refresh      time.Duration
 		domain       uint32
 		active, idle time.Duration
 		spool        exportSpool
@@ -83,6 +84,7 @@ says so.`,
 	flags.StringVar(&serverName, "server-name", "", "whom the collector's certificate must be of; by default the host of --to")
 	flags.IntVar(&streams, "streams", 1, "sctp streams that carry records, in turn")
 	flags.DurationVar(&lifetime, "lifetime", 0, "let sctp give up a message after so long (PR-SCTP); not for what is billed from")
+	flags.DurationVar(&refresh, "template-refresh", 10*time.Minute, "send templates again this often over udp and dtls")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
 	spool.flags(cmd)
 	flags.DurationVar(&active, "active-timeout", 60*time.Second, "a long flow is exported this often")
@@ -116,6 +118,13 @@ says so.`,
 		} else if flags.Changed("streams") || flags.Changed("lifetime") {
 			return errors.New("meter: --streams and --lifetime: are for --transport sctp alone")
 		}
+		switch {
+		case cfg.Transport.Reliable() && flags.Changed("template-refresh"):
+			return errors.New("meter: --template-refresh: is for --transport udp and dtls alone: over others a template is sent once")
+		case refresh <= 0:
+			return fmt.Errorf("meter: --template-refresh: %v is not more than 0", refresh)
+		}
+		cfg.TemplateRefresh = refresh
 		to := strings.Split(collectors, ",")
 		var m *meter.Meter
 		pull := func(ctx context.Context, of netip.Prefix) (time.Time, error) { return m.Pull(ctx, of) }

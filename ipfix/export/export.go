@@ -30,7 +30,7 @@ import (
 // Errors of Export.
 var (
 	ErrClosed   = errors.New("exporting process is closed")
-	ErrTemplate = errors.New("template ID is in use by a different template")
+	ErrTemplate = errors.New("template ID is in use by a different template: give it a free one, or a Process of its own")
 )
 
 // A Config says how a Process exports.
@@ -111,7 +111,8 @@ type Process struct {
 	encoder   *ipfix.Encoder    // the Message that is being filled
 	longest   int               // that it may become, in octets
 	templates []*ipfix.Template // in the order of their first use
-	last      *ipfix.Template   // the one used last; records come in runs
+	byID      map[uint16]*ipfix.Template
+	last      *ipfix.Template // the one used last; records come in runs
 	queue     queue
 	keeping   *keeping      // nil unless Config.Acknowledged
 	skipped   int           // records dropped since the latest Message was cut
@@ -155,6 +156,7 @@ func New(cfg Config) (*Process, error) {
 		done:    make(chan struct{}),
 		encoder: ipfix.NewEncoder(cfg.Domain, cfg.MaxMessage),
 		longest: cfg.MaxMessage,
+		byID:    make(map[uint16]*ipfix.Template),
 	}
 	if cfg.Acknowledged != nil {
 		var err error
@@ -236,7 +238,12 @@ func orDefault[T int | time.Duration](v *T, d T) {
 }
 
 // Export adds one Data Record of t, or one record of options data, and copies
-// it. It blocks while the buffer is full, unless DropWhenFull is set. The error is ErrClosed, ErrTemplate,
+// it. Template IDs are the caller's: an ID stays with its Template as long as
+// the Process lives, so that nothing has to be withdrawn (RFC 7011, Section
+// 8.1) and no Collecting Process can take one Template for another. There are
+// 65280 of them (Section 3.4.1); after that each new Template is ErrTemplate.
+//
+// Export blocks while the buffer is full, unless DropWhenFull is set. The error is ErrClosed, ErrTemplate,
 // that of ctx, or ipfix.ErrLength where the octets are no record of t or too
 // many for a Message.
 func (p *Process) Export(ctx context.Context, t *ipfix.Template, record []byte) error {
@@ -278,8 +285,8 @@ func (p *Process) useLocked(t *ipfix.Template) error {
 	if p.keeping != nil && t.ID >= ack.FirstReserved {
 		return fmt.Errorf("template %d: IDs from %d on are those of acknowledged export: %w", t.ID, ack.FirstReserved, ErrTemplate)
 	}
-	i := slices.IndexFunc(p.templates, func(u *ipfix.Template) bool { return u.ID == t.ID })
-	if i < 0 {
+	u := p.byID[t.ID]
+	if u == nil {
 		if err := ipfix.NewEncoder(p.cfg.Domain, p.cfg.MaxMessage).AddTemplate(t); err != nil {
 			return err
 		}
@@ -289,7 +296,8 @@ func (p *Process) useLocked(t *ipfix.Template) error {
 			}
 		}
 		p.templates = append(p.templates, t)
-	} else if u := p.templates[i]; u.Scope != t.Scope || !slices.Equal(u.Fields, t.Fields) {
+		p.byID[t.ID] = t
+	} else if u.Scope != t.Scope || !slices.Equal(u.Fields, t.Fields) {
 		return fmt.Errorf("template %d: %w", t.ID, ErrTemplate)
 	}
 	p.last = t

@@ -168,6 +168,33 @@ func TestExportRefuses(t *testing.T) {
 	}
 }
 
+// An exporter that runs out of Template IDs (RFC 5472, Section 4.5) has all of
+// them exported, and is told so with the next Template: none is redefined
+// under records that are under way.
+func TestTemplateIDsExhausted(t *testing.T) {
+	p := start(t, export.Config{Transport: ipfix.UDP, Address: listenUDP(t, "127.0.0.1:0").LocalAddr().String(), MaxMessage: ipfix.MaxMessage})
+	octets := ipfix.FieldSpecifier{ID: ipfix.OctetDeltaCount, Length: 8}
+	for id := 256; id <= 65535; id++ {
+		if err := p.Export(t.Context(), template(uint16(id), octets), record(uint64(id))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []uint16{256, 4739, 65535} {
+		if err := p.Export(t.Context(), template(id, ipfix.FieldSpecifier{ID: ipfix.PacketDeltaCount, Length: 8}), record(1)); !errors.Is(err, export.ErrTemplate) {
+			t.Errorf("another template %d: %v", id, err)
+		}
+		if err := p.Export(t.Context(), template(id, octets), record(1)); err != nil {
+			t.Errorf("template %d: %v", id, err)
+		}
+	}
+	if err := p.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := p.Stats(); s.Records+s.LostRecords != 65536-256+3 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
 // A Collecting Process that stops in an orderly way, again and again, while
 // records flow, loses none: the exporter sees it close its end, ends its own
 // after what it sent, and sends the rest on the next connection.

@@ -35,6 +35,7 @@ type association struct {
 	reader    *backlog.Reader
 	announced map[uint16]announcement // what the Collecting Process was sent
 	sequence  uint32
+	clock     clock
 	flight    []uint64 // positions sent and not known to be acknowledged
 	out       []byte   // Messages to be sent
 	cuts      []int    // where each ends
@@ -162,7 +163,7 @@ func (a *association) sendBatch() (int, error) {
 		}
 		a.out = append(a.out, e.Octets...)
 		a.cuts = append(a.cuts, len(a.out))
-		ipfix.Header{Length: uint16(len(e.Octets)), ExportTime: uint32(now.Unix()), Sequence: a.sequence, Domain: k.domain}.Append(a.out[start:start])
+		ipfix.Header{Length: uint16(len(e.Octets)), ExportTime: a.clock.data(now), Sequence: a.sequence, Domain: k.domain}.Append(a.out[start:start])
 		a.sequence += e.Records
 		a.flight = append(a.flight, e.Position)
 		n++
@@ -242,7 +243,7 @@ func (a *association) announce(e backlog.Entry, now time.Time) error {
 	a.announced[id] = definition
 	start := len(a.out)
 	a.out = append(a.out, m.Flush(0)...)
-	ipfix.Header{Length: uint16(len(a.out) - start), ExportTime: uint32(now.Unix()), Sequence: a.sequence, Domain: a.keeping.domain}.Append(a.out[start:start])
+	ipfix.Header{Length: uint16(len(a.out) - start), ExportTime: a.clock.templates(now), Sequence: a.sequence, Domain: a.keeping.domain}.Append(a.out[start:start])
 	return nil
 }
 

@@ -18,6 +18,7 @@ type sender struct {
 	cfg       Config               // MaxMessage is what the path allows
 	limit     func(maxMessage int) // tells the Process of a new MaxMessage
 	sequence  uint32
+	clock     clock
 	announced int   // Templates that the Collecting Process was sent
 	counted   Stats // since take
 }
@@ -32,7 +33,7 @@ func (s *sender) take() Stats {
 func (s *sender) stamp(msg []byte, now time.Time) {
 	ipfix.Header{
 		Length:     uint16(len(msg)),
-		ExportTime: uint32(now.Unix()),
+		ExportTime: s.clock.data(now),
 		Sequence:   s.sequence,
 		Domain:     s.cfg.Domain,
 	}.Append(msg[:0])
@@ -48,6 +49,7 @@ func (s *sender) templateMessages(templates []*ipfix.Template, now time.Time) []
 	e := ipfix.NewEncoder(s.cfg.Domain, s.cfg.MaxMessage)
 	cut := func() {
 		msg := bytes.Clone(e.Flush(0))
+		s.clock.templates(now)
 		s.stamp(msg, now)
 		messages = append(messages, msg)
 	}
