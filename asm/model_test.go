@@ -130,6 +130,7 @@ func (s *modelStore) Commit(_ context.Context, b acct.Batch) error {
 		l.LostEstimated += r.LostEstimated
 		l.LostSuspect += r.LostSuspect
 		l.Restarts += r.Restarts
+		l.Unscaled += r.Unscaled
 		l.UndecodedMessages += r.UndecodedMessages
 		l.UndecodedOctets += r.UndecodedOctets
 		l.DecodedMessages += r.DecodedMessages
@@ -272,6 +273,7 @@ func audit(t tb, s *modelStore) books {
 		sum.LostEstimated += l.LostEstimated
 		sum.LostSuspect += l.LostSuspect
 		sum.Restarts += l.Restarts
+		sum.Unscaled += l.Unscaled
 	}
 	if len(held)+len(waiting) > 0 {
 		t.Errorf("amounts of no row of the ledger: %v %v", held, waiting)

@@ -196,6 +196,7 @@ func (m *Module) refine(p *plan, d ipfix.Record, f *flow, n int, key acct.Ledger
 	v, known := r.rate(d)
 	if !known {
 		m.stats.UnknownSampler++
+		m.ledger.row(key).Unscaled++
 		m.logs.warn(m.log, "records of a sampler that no options record has told of are counted unscaled", key, uint64(p.template.ID))
 		f.estimated = true
 	}

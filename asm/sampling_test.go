@@ -126,6 +126,26 @@ func TestSamplingByInterface(t *testing.T) {
 	}
 }
 
+// Records of a sampler that nothing was said of count as they are, and the
+// ledger tells them from those that were scaled.
+func TestUnknownSampler(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	b.sendRecords(s, must(ipfix.NewOptionsTemplate(400, 1, field(ipfix.ObservationDomainId, 4), field(ipfix.SamplerId, 1), field(ipfix.SamplerRandomInterval, 4))), []any{1, 1, 10})
+	ann := netip.MustParseAddr("192.0.2.1")
+	b.sendRecords(s, sampledTemplate, []any{b.clock, ann, 1, 100, 3, 7, 8, 0, 1}) // of that sampler
+	if sum := b.checkpoint(); sum.Unscaled != 0 || sum.Estimated != count(1, 1000, 30) {
+		t.Errorf("of a known sampler: %d unscaled, estimated %+v", sum.Unscaled, sum.Estimated)
+	}
+	b.sendRecords(s, sampledTemplate, []any{b.clock, ann, 2, 100, 3, 7, 8, 0, 2}, []any{b.clock, ann, 3, 100, 3, 7, 8, 0, 2})
+	b.checkpoint()
+	b.restart()
+	b.sendRecords(s, sampledTemplate, []any{b.clock, ann, 4, 100, 3, 7, 8, 0, 2})
+	if sum := b.checkpoint(); sum.Unscaled != 3 || sum.Estimated != count(4, 1300, 39) {
+		t.Errorf("of an unknown sampler: %d unscaled, estimated %+v", sum.Unscaled, sum.Estimated)
+	}
+}
+
 // What is scaled is marked: in the ledger, in the record, and there until the
 // session stops.
 func TestEstimated(t *testing.T) {

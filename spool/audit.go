@@ -51,8 +51,15 @@ type Sums struct {
 	Acknowledged acct.Count `json:"acknowledged"`
 	Quarantined  acct.Count `json:"quarantined"`
 	Estimated    acct.Count `json:"estimated"`
+	Unscaled     Unscaled   `json:"unscaled"`
 	Undecoded    Undecoded  `json:"undecoded"`
 	Lost         Lost       `json:"lost"`
+}
+
+// Unscaled are the Data Records, duplicates included, that name a sampler of
+// which nothing was said. They count as they came, and are in Estimated.
+type Unscaled struct {
+	Records uint64 `json:"records"`
 }
 
 // Undecoded are the Data Sets whose Template has not come yet.
@@ -137,6 +144,7 @@ func (s *Sums) add(d *Sums) {
 	} {
 		*p[0] = p[0].Plus(*p[1])
 	}
+	s.Unscaled.Records += d.Unscaled.Records
 	s.Undecoded.Messages += d.Undecoded.Messages
 	s.Undecoded.Octets += d.Undecoded.Octets
 	s.Lost.Records += d.Lost.Records
@@ -265,7 +273,7 @@ func (b *bookRow) row() Row {
 		Open: b.open, Pending: b.pending, Acknowledged: b.Acknowledged, Quarantined: b.quarantined,
 		Undecoded: Undecoded{b.UndecodedMessages - min(b.UndecodedMessages, b.DecodedMessages),
 			b.UndecodedOctets - min(b.UndecodedOctets, b.DecodedOctets)},
-		Estimated: b.Estimated, Lost: b.lost(),
+		Estimated: b.Estimated, Unscaled: Unscaled{b.Unscaled}, Lost: b.lost(),
 	}}
 }
 

@@ -25,7 +25,7 @@ func bookkeeping(tb testing.TB) *Spool {
 		Ledger: []acct.LedgerRow{{LedgerKey: k, Received: count(100), Mirrored: count(5), Accounted: count(60), Duplicate: count(20),
 			Suspended: count(15), Resumed: count(5), Rejected: count(8), Skipped: count(7),
 			UndecodedMessages: 4, UndecodedOctets: 400, DecodedMessages: 1, DecodedOctets: 100, Lost: 9, LostFound: 2,
-			Estimated: count(30), LostEstimated: 4, LostSuspect: 1}},
+			Estimated: count(30), Unscaled: 6, LostEstimated: 4, LostSuspect: 1}},
 		Suspended: []acct.Suspended{{ID: 1, Key: k, Count: count(4)}, {ID: 2, Key: k, Count: count(6)}},
 	})
 	settle(tb, s, acct.Acknowledged, 1)
@@ -38,7 +38,7 @@ func TestAudit(t *testing.T) {
 	books := balanced(t, s)
 	want := Sums{Received: count(100), Mirrored: count(5), Accounted: count(60), Duplicate: count(20), Suspended: count(10),
 		Rejected: count(8), Skipped: count(7), Open: count(25), Pending: count(20), Acknowledged: count(10), Quarantined: count(5),
-		Undecoded: Undecoded{3, 300}, Estimated: count(30), Lost: Lost{Records: 7, Confidence: Suspect}}
+		Undecoded: Undecoded{3, 300}, Estimated: count(30), Unscaled: Unscaled{6}, Lost: Lost{Records: 7, Confidence: Suspect}}
 	if books.Total != want {
 		t.Errorf("total %+v\nwant %+v", books.Total, want)
 	}

@@ -60,6 +60,7 @@ var ledgerColumns = []struct {
 	{"lost_estimated", func(a *amount) *uint64 { return &a.LostEstimated }},
 	{"lost_suspect", func(a *amount) *uint64 { return &a.LostSuspect }},
 	{"restarts", func(a *amount) *uint64 { return &a.Restarts }},
+	{"unscaled", func(a *amount) *uint64 { return &a.Unscaled }},
 }
 
 var ledgerSelect, ledgerAdd, acknowledgedAdd = ledgerQueries()

@@ -117,7 +117,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"a newer schema", func(tb testing.TB, dir string) {
 			open(tb, dir, Config{}).Close()
 			execute(tb, filepath.Join(dir, "state.db"), "PRAGMA user_version = 99")
-		}, ErrNewer, "schema version 99, this program knows up to 7"},
+		}, ErrNewer, "schema version 99, this program knows up to 8"},
 		{"a directory that is a file", func(tb testing.TB, dir string) {
 			if err := os.Remove(dir); err != nil {
 				tb.Fatal(err)

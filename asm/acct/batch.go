@@ -66,7 +66,8 @@ type LedgerRow struct {
 	Resumed   Count // taken out of suspense
 	Rejected  Count
 	Skipped   Count
-	Estimated Count // of Accounted, scaled from sampled packets
+	Estimated Count  // of Accounted, scaled from sampled packets, or to be
+	Unscaled  uint64 // Data Records that count as they came, as nothing was said of the sampler that they name
 
 	UndecodedMessages uint64 // messages that held a Data Set without its Template
 	UndecodedOctets   uint64 // octets of those Data Sets

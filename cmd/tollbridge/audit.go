@@ -24,7 +24,9 @@ Both sides are counted independently, in one moment, beside a running daemon
 or without one. Estimated is the part of accounted that was scaled from sampled
 packets. Undecoded data and lost records stand apart; confidence says what the
 number of lost records is worth: exact, estimated, suspect, or unknown where
-the exporter's numbers began anew. The exit status is 1, and the row is named,
+the exporter's numbers began anew. Unscaled are records, duplicates included,
+that name a sampler of which the exporter has said nothing: they count as they
+came, and are in estimated. The exit status is 1, and the row is named,
 when something does not balance.
 
 With --user the rows are those of one user's accounting records: what each
@@ -78,6 +80,9 @@ exporter, domain and interval gave to which record.`,
 		}
 		if *out == "table" {
 			fmt.Fprintln(cmd.OutOrStdout(), booksLine(books))
+			if n := books.Total.Unscaled.Records; n > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "%d records name a sampler that no options record has told of: they count unscaled, so bills are too low until collectingProcess.exporters[].sampling says its rate\n", n)
+			}
 		}
 		if !books.Balanced {
 			for _, p := range books.Problems {
@@ -101,7 +106,7 @@ func booksTable(b spool.Books, wide bool) table {
 			t.columns = append(t.columns, a.name)
 		}
 	}
-	t.columns = append(t.columns, "undecoded", "lost", "confidence")
+	t.columns = append(t.columns, "undecoded", "lost", "confidence", "unscaled")
 	add := func(s spool.Sums, cells ...any) {
 		for _, a := range amounts(s) {
 			if wide {
@@ -110,7 +115,7 @@ func booksTable(b spool.Books, wide bool) table {
 				cells = append(cells, a.Octets)
 			}
 		}
-		t.add(append(cells, s.Undecoded.Octets, s.Lost.Records, s.Lost.Confidence)...)
+		t.add(append(cells, s.Undecoded.Octets, s.Lost.Records, s.Lost.Confidence, s.Unscaled.Records)...)
 	}
 	for _, r := range b.Rows {
 		add(r.Sums, r.Exporter, r.Domain, r.Interval.UTC().Format(time.RFC3339))

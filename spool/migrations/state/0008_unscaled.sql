@@ -1,0 +1,2 @@
+-- Data Records of samplers that nothing was said of.
+ALTER TABLE ledger ADD COLUMN unscaled INTEGER NOT NULL DEFAULT 0;
