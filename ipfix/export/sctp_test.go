@@ -10,6 +10,7 @@ import (
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/collect"
 	"tollbridge/ipfix/export"
+	"tollbridge/ipfix/export/backlog"
 	"tollbridge/ipfix/sctp"
 )
 
@@ -115,4 +116,46 @@ func TestSCTPMalformed(t *testing.T) {
 	if s := p.Stats(); s.Messages != 1 || s.Malformed[collect.CauseTruncated] != 1 || s.Malformed[collect.CauseLength]+s.Malformed[collect.CauseVersion] != 1 {
 		t.Errorf("stats %+v", s)
 	}
+}
+
+// Acknowledged export over SCTP: all over one stream, in order, and answered
+// on the same association; what one collector did not acknowledge goes to the
+// next.
+func TestSCTPAcknowledged(t *testing.T) {
+	serve := func(s *store) (at string, stop func()) {
+		t.Helper()
+		ln, err := sctp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sctp.Config{})
+		if errors.Is(err, errors.ErrUnsupported) {
+			t.Skip("this kernel has no SCTP: run make test-sctp")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := collect.New(collect.Config{Journal: s, Acknowledge: s, StopTimeout: 200 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ln.Addr().String(), background(t, func(ctx context.Context) error { return p.ServeSCTP(ctx, ln) })
+	}
+	primary, backup := newStore(), newStore()
+	primary.hold(true) // nothing becomes durable there
+	primaryAt, stop := serve(primary)
+	backupAt, _ := serve(backup)
+	b := openBacklog(t, t.TempDir(), backlog.Config{})
+	p := start(t, export.Config{
+		Transport: ipfix.SCTP, Address: primaryAt, Backups: []string{backupAt}, Reconnect: 10 * time.Millisecond,
+		Acknowledged: &export.Acknowledged{Backlog: b},
+	})
+	const n = 20_000
+	exportNumbers(t, p, 0, n)
+	if err := p.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	primary.await(t, "all received", func() bool { return len(primary.seen) == n })
+	stop()
+	exportNumbers(t, p, n, n+100)
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	backup.exactly(t, n+100)
 }
