@@ -74,7 +74,7 @@ func TestInBand(t *testing.T) {
 			b.users("file", c.bindings...)
 			s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
 			for i, f := range c.flows {
-				b.sendRecords(s, namedTemplate, []any{b.clock, netip.MustParseAddr(f.from), netip.MustParseAddr(f.to), i, 100, f.name, f.direction})
+				b.sendRecords(s, namedTemplate, []any{b.clock, netip.MustParseAddr(f.from), netip.MustParseAddr(f.to), i, 100, []byte(f.name), f.direction})
 				b.checkpoint()
 				b.restart()
 			}

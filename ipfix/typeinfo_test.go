@@ -39,7 +39,7 @@ func TestTypeInformation(t *testing.T) {
 		{32473, 7, TypeUnsigned64, SemanticsDeltaCounter, 2, 1, 1000, "billedOctets", "what was billed"},
 		{0, OctetDeltaCount, TypeString, 0, 0, 0, 0, "mine", ""},                              // IANA's stay
 		{ReversePEN, OctetDeltaCount, TypeString, 0, 0, 0, 0, "mine", ""},                     // those too
-		{32473, 0x8008, 99, 99, 99, 0, 0, "a\xffb\x00", ""},                                   // enterprise bit, values not registered, no UTF-8
+		{32473, 0x8008, 99, 99, 99, 0, 0, []byte("a\xffb\x00"), ""},                           // enterprise bit, values not registered, no UTF-8
 		{32473, 9, TypeUnsigned8, 0, 0, 0, 0, "one too many", ""},                             // Limits
 		{32473, 7, TypeUnsigned32, SemanticsDeltaCounter, 2, 1, 1000, "billedKilooctets", ""}, // holds now
 	} {
