@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -84,6 +85,27 @@ func TestWhatAMeterExportedIsDurable(t *testing.T) {
 		t.Errorf("received %+v, want %d octets in %d records", got.Received, octets, records)
 	}
 	d.stop()
+}
+
+// A collector that is killed resets its connections: an orderly end would tell
+// exporters that all they sent is on the disk.
+func TestAKilledCollectorResets(t *testing.T) {
+	d := start(t, setup{data: filepath.Join(t.TempDir(), "bridge"), tcp: "127.0.0.1:0", server: "127.0.0.1:0"})
+	nc, err := net.Dial("tcp", d.tcp())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	for _, m := range captureStream(t).messages[:3] {
+		if _, err := nc.Write(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, func() bool { return !audit(t, d.data).Received.IsZero() }) // nothing is left unread
+	d.kill()
+	if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection ends with %v, want a reset", err)
+	}
 }
 
 // A meter exports over SCTP and its streams to the daemon, which is killed once

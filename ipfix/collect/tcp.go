@@ -125,6 +125,9 @@ func (p *Process) serveExporter(t ipfix.Transport, conn net.Conn, r io.Reader, e
 		stream:   newStream(r, p.cfg.Now),
 	}
 	c.answers = p.answer(conn, e, c.session.Remote)
+	// Should this process be killed, the kernel must not tell the exporter
+	// that all was well.
+	linger(conn, 0)
 	err := c.collect()
 	if c.answers != nil {
 		c.answers.finish()
@@ -139,17 +142,28 @@ func (p *Process) serveExporter(t ipfix.Transport, conn net.Conn, r io.Reader, e
 	if err := p.sync(); err != nil {
 		reset(conn)
 		p.logSession(slog.LevelWarn, "connection reset, what it brought is not durable yet", e, "remote", c.session.Remote, "error", err)
+		return nil
 	}
+	linger(conn, -1)
 	return nil
+}
+
+// linger sets how conn ends at its close, or with the process: 0 resets it, -1
+// ends it in order.
+func linger(conn net.Conn, seconds int) {
+	if t, ok := conn.(*tls.Conn); ok {
+		conn = t.NetConn()
+	}
+	if t, ok := conn.(*net.TCPConn); ok {
+		_ = t.SetLinger(seconds) // fails where it is closed already
+	}
 }
 
 // reset ends a connection in a way that is no orderly end to the exporter.
 func reset(conn net.Conn) {
+	linger(conn, 0)
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn() // without the alert that all is well
-	}
-	if t, ok := conn.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // fails where it is closed already
 	}
 	conn.Close()
 }
@@ -162,6 +176,7 @@ func (p *Process) halfClose(conn net.Conn) bool {
 		a.last()
 	}
 	half, ok := conn.(interface{ CloseWrite() error })
+	linger(conn, -1)
 	return ok && half.CloseWrite() == nil && conn.SetReadDeadline(time.Now().Add(p.cfg.StopTimeout)) == nil
 }
 
