@@ -8,7 +8,7 @@ import (
 )
 
 // keepHouse lets settled records go once they have been kept for long enough,
-// and keeps openings, at which the journal can be read again, while there is a
+// counts what waits for partners, and keeps openings, at which the journal can be read again, while there is a
 // journal to be read.
 func (b *bridge) keepHouse(ctx context.Context) error {
 	every := time.NewTicker(time.Minute)
@@ -24,6 +24,9 @@ func (b *bridge) keepHouse(ctx context.Context) error {
 		}
 		if _, err := b.spool.Outbox().TrimSettled(ctx, now, spool.Retention{Age: b.cfg.Spool.KeepSettled}); err != nil && ctx.Err() == nil {
 			b.log.Error("settled records can't be trimmed", "error", err)
+		}
+		if err := b.countQuotas(ctx); err != nil && ctx.Err() == nil {
+			b.log.Error("what waits for partners can't be counted", "error", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -344,7 +343,7 @@ func (b *bridge) importUsers(ctx context.Context, r importRequest) (importResult
 		return importResult{}, err
 	}
 	if source != r.Source || !strings.HasPrefix(source, importSource) {
-		return importResult{}, errors.New("users import: the source's name does not begin with " + importSource)
+		return importResult{}, fmt.Errorf("users import: source %q: its name must begin with %q", r.Source, importSource)
 	}
 	position, err := b.journal.Append(acct.EntryUsers, time.Now().UnixNano(), 0, users.AppendList(nil, source, list))
 	if err == nil {
