@@ -33,7 +33,7 @@ func meterProcess(t *testing.T, capture, to string, args ...string) (cmd *exec.C
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.Command(program, append([]string{"meter", "-r", capture, "--to", to}, args...)...)
+	cmd = exec.Command(program, append([]string{"meter", "-r", capture, "--to", to, "--reconnect", "500ms"}, args...)...)
 	log = new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

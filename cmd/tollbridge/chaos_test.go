@@ -273,7 +273,7 @@ func (c *chaos) meter(ctx context.Context, stop <-chan struct{}) error {
 			return err
 		}
 		for {
-			args := []string{"netns", "exec", c.field, program, "meter", "-r", name, "--to", net.JoinHostPort(chaosCore, "4739")}
+			args := []string{"netns", "exec", c.field, program, "meter", "-r", name, "--to", net.JoinHostPort(chaosCore, "4739"), "--reconnect", "500ms"}
 			acknowledged := c.captures%2 == 0
 			if acknowledged {
 				args = append(args, "--acknowledged", "--spool", filepath.Join(c.dir, "exporter"))
@@ -285,7 +285,7 @@ func (c *chaos) meter(ctx context.Context, stop <-chan struct{}) error {
 				return err
 			}
 			c.exports.Store(cmd.Process)
-			patience := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }) // it waits a minute to connect again
+			patience := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }) // it may wait for an answer that was cut off
 			err := cmd.Wait()
 			patience.Stop()
 			c.exports.Store(nil)

@@ -39,6 +39,7 @@ func newMeter() *cobra.Command {
 		streams      int
 		lifetime     time.Duration
 		refresh      time.Duration
+		reconnect    time.Duration
 		domain       uint32
 		active, idle time.Duration
 		spool        exportSpool
@@ -85,6 +86,7 @@ says so.`,
 	flags.IntVar(&streams, "streams", 1, "sctp streams that carry records, in turn")
 	flags.DurationVar(&lifetime, "lifetime", 0, "let sctp give up a message after so long (PR-SCTP); not for what is billed from")
 	flags.DurationVar(&refresh, "template-refresh", 10*time.Minute, "send templates again this often over udp and dtls")
+	flags.DurationVar(&reconnect, "reconnect", time.Minute, "between attempts to connect to a collector")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
 	spool.flags(cmd)
 	flags.DurationVar(&active, "active-timeout", 60*time.Second, "a long flow is exported this often")
@@ -95,7 +97,7 @@ says so.`,
 	cmd.MarkFlagsRequiredTogether("cert", "key", "ca")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-		cfg := export.Config{Domain: domain, Reconnect: 5 * time.Second, Log: log}
+		cfg := export.Config{Domain: domain, Reconnect: reconnect, Log: log}
 		credentials := credentials{key: "--cert, --key, --ca", log: log}
 		if udp {
 			transport = "udp"
