@@ -17,7 +17,7 @@ import (
 // A Command is what an operator orders: the data of an acct.EntryCommand. So
 // it is carried out at the same place whenever the journal is read.
 type Command struct {
-	What   string `json:"what"`   // ReleaseFlows, RejectFlows, AdjustUsage
+	What   string `json:"what"`   // ReleaseFlows, RejectFlows, AdjustUsage, NewEpoch
 	By     string `json:"by"`     // who orders it
 	Reason string `json:"reason"` // why
 
@@ -30,6 +30,7 @@ const (
 	ReleaseFlows = "release" // suspended flows are accounted as if they were new
 	RejectFlows  = "reject"  // suspended flows are given up
 	AdjustUsage  = "adjust"  // what users were charged is corrected
+	NewEpoch     = "epoch"   // the spool was restored from a backup: Session-Ids begin anew
 	SetClock     = "clock"   // the clock is set back to the time of the entry; the daemon orders it
 )
 
@@ -65,7 +66,7 @@ func (c *Command) Validate() error {
 			return bad("flows: want IDs, an exporter, a reason of suspense, or all")
 		}
 		return nil
-	case SetClock:
+	case SetClock, NewEpoch:
 		return nil
 	case AdjustUsage:
 		if n := len(c.Adjust); n == 0 || n > maxAdjustments {
@@ -78,7 +79,7 @@ func (c *Command) Validate() error {
 		}
 		return nil
 	}
-	return bad("want %q, %q or %q", ReleaseFlows, RejectFlows, AdjustUsage)
+	return bad("want %q, %q, %q or %q", ReleaseFlows, RejectFlows, AdjustUsage, NewEpoch)
 }
 
 // AppendBinary appends the data of an acct.EntryCommand.
@@ -146,6 +147,8 @@ func (m *Module) command(ctx context.Context, e acct.Entry) error {
 		return nil
 	case AdjustUsage:
 		d.Count, d.On = m.adjust(&c)
+	case NewEpoch:
+		d.On = fmt.Sprintf("%d sessions, epoch %d", m.newEpoch(e), m.epoch)
 	default:
 		slices.Sort(c.Flows.IDs)
 		d.On = c.Flows.String()

@@ -180,7 +180,7 @@ func (m *Module) restoreMessages(state []acct.State) error {
 }
 
 // pipelineVersion is the first octet of the encoded pipeline.
-const pipelineVersion = 3
+const pipelineVersion = 4
 
 func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	b = append(b, pipelineVersion)
@@ -201,7 +201,8 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	}
 	b = appendString(b, string(messages))
 	b = binary.AppendVarint(b, s.remap)
-	return binary.AppendVarint(b, m.swept), nil
+	b = binary.AppendVarint(b, m.swept)
+	return binary.AppendUvarint(b, uint64(m.epoch)), nil
 }
 
 // restorePipeline returns the floor that the windows of new exporters begin at.
@@ -226,6 +227,10 @@ func (m *Module) restorePipeline(data []byte) (base int64, err error) {
 	messages := r.bytes()
 	if version > 2 {
 		s.remap, m.swept = r.varint(), r.varint()
+	}
+	if version > 3 {
+		// The store has a later one after it has lost part of its state.
+		m.epoch = max(m.epoch, uint32(r.uvarint()))
 	}
 	if err := r.close(); err != nil {
 		return 0, err

@@ -110,3 +110,15 @@ func loadMeta(ctx context.Context, q querier, file string) (Meta, error) {
 	}
 	return m, nil
 }
+
+// RaiseStateID gives the spool a higher Origin-State-Id, since session state
+// was lost that peers know of (RFC 6733, Section 8.16). It holds from the next
+// Open on.
+func (s *Spool) RaiseStateID(now time.Time) error {
+	if s.w == nil {
+		return ErrReadOnly
+	}
+	return s.w.transact(func() error {
+		return s.w.setMeta(metaOriginStateID, int64(max(s.meta.OriginStateID+1, uint32(now.Unix()))))
+	})
+}
