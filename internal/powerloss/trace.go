@@ -230,15 +230,15 @@ func (r *reader) onNames(call, args string, texts []string) error {
 	name, ours := r.inside(texts[0])
 	switch {
 	case call == "openat" && ours:
-		if strings.Contains(args, "O_TRUNC") {
-			return fmt.Errorf("%s is opened with O_TRUNC, which is not understood", name)
-		}
 		r.ends[name] = 0
 		if strings.Contains(args, "O_APPEND") {
 			return fmt.Errorf("%s is opened with O_APPEND, which is not understood", name)
 		}
 		if strings.Contains(args, "O_CREAT") {
 			r.events = append(r.events, Event{Call: create, Name: name})
+		}
+		if strings.Contains(args, "O_TRUNC") {
+			r.events = append(r.events, Event{Call: truncate, Name: name})
 		}
 	case strings.HasPrefix(call, "unlink") && ours:
 		r.events = append(r.events, Event{Call: unlink, Name: name})
