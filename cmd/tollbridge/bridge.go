@@ -83,6 +83,7 @@ type bridge struct {
 // runs yet. After an error nothing stays open.
 func newBridge(cfg config.Config, log *slog.Logger) (*bridge, error) {
 	b := &bridge{cfg: cfg, log: log, start: time.Now()}
+	b.entrance.opened = make(chan struct{})
 	if err := b.open(); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -302,8 +303,8 @@ func (b *bridge) collect(ctx context.Context) error {
 	if err := bindings.put(); err != nil {
 		return err
 	}
-	b.entrance.open.Store(true)
-	defer b.entrance.open.Store(false)
+	close(b.entrance.opened)
+	defer b.entrance.closed.Store(true)
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range b.files {
 		g.Go(func() error { return bindings.watch(ctx, i, b.cfg.Users.Reload) })

@@ -19,22 +19,28 @@ import (
 )
 
 // An entrance takes the Accounting-Requests that become accounting records
-// here into the journal: those that carry flows, those for other realms, and those of access
-// servers.
-// It is open while data is collected, so that a stopping daemon works off what
-// it has taken.
+// here into the journal: those that carry flows, those for other realms, and
+// those of access servers. Requests that come before data is collected wait;
+// afterwards they are refused, so that a stopping daemon works off what it has
+// taken.
 type entrance struct {
 	journal journal
 	log     *slog.Logger
-	open    atomic.Bool
+	opened  chan struct{} // closed when data is collected
+	closed  atomic.Bool
 
 	empty, unreadable atomic.Uint64 // requests of access servers that told of nothing, or could not be used
 }
 
 // Take implements aaaserver.Pipeline.
 func (e *entrance) Take(ctx context.Context, requests []acct.Request) error {
-	if !e.open.Load() {
-		return fmt.Errorf("the daemon starts or stops: %w", aaaserver.ErrBusy)
+	select {
+	case <-e.opened:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if e.closed.Load() {
+		return fmt.Errorf("the daemon stops: %w", aaaserver.ErrBusy)
 	}
 	var last uint64
 	now := time.Now()
