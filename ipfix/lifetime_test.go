@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Templates over UDP may have a lifetime (8.4, 10.3.7), which Export Times
+// Templates over UDP may have a lifetime (8.4), which Export Times
 // tell and a refresh extends.
 func TestTemplateLifetime(t *testing.T) {
 	message := func(at uint32, sets ...[]byte) []byte {

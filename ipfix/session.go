@@ -44,7 +44,7 @@ type Session struct {
 
 	// TemplateLifetime is how long a Template holds over UDP and DTLS after
 	// the Message that defined it last, by Export Times (RFC 7011, Sections
-	// 8.4 and 10.3.7); 0 means for ever. It should be three times what the
+	// 8.4); 0 means for ever. It should be three times what the
 	// exporter's refresh is, or more.
 	TemplateLifetime time.Duration
 

@@ -40,6 +40,7 @@ func newMeter() *cobra.Command {
 		lifetime     time.Duration
 		refresh      time.Duration
 		reconnect    time.Duration
+		connect      time.Duration
 		domain       uint32
 		active, idle time.Duration
 		spool        exportSpool
@@ -87,6 +88,7 @@ says so.`,
 	flags.DurationVar(&lifetime, "lifetime", 0, "let sctp give up a message after so long (PR-SCTP); not for what is billed from")
 	flags.DurationVar(&refresh, "template-refresh", 10*time.Minute, "send templates again this often over udp and dtls")
 	flags.DurationVar(&reconnect, "reconnect", time.Minute, "between attempts to connect to a collector")
+	flags.DurationVar(&connect, "connect-timeout", 30*time.Second, "how long an attempt to connect may take")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
 	spool.flags(cmd)
 	flags.DurationVar(&active, "active-timeout", 60*time.Second, "a long flow is exported this often")
@@ -97,7 +99,7 @@ says so.`,
 	cmd.MarkFlagsRequiredTogether("cert", "key", "ca")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-		cfg := export.Config{Domain: domain, Reconnect: reconnect, Log: log}
+		cfg := export.Config{Domain: domain, Reconnect: reconnect, ConnectTimeout: connect, Log: log}
 		credentials := credentials{key: "--cert, --key, --ca", log: log}
 		if udp {
 			transport = "udp"
@@ -125,6 +127,8 @@ says so.`,
 			return errors.New("meter: --template-refresh: is for --transport udp and dtls alone: over others a template is sent once")
 		case refresh <= 0:
 			return fmt.Errorf("meter: --template-refresh: %v is not more than 0", refresh)
+		case connect <= 0:
+			return fmt.Errorf("meter: --connect-timeout: %v is not more than 0", connect)
 		}
 		cfg.TemplateRefresh = refresh
 		to := strings.Split(collectors, ",")

@@ -100,6 +100,7 @@ func TestMeterExportsByCertificate(t *testing.T) {
 		{"are for --transport sctp alone", "--transport tls --lifetime 1s --to " + tls4},
 		{"is for --transport udp and dtls alone", "--transport tls --template-refresh 1m --to " + tls4},
 		{"0s is not more than 0", "--transport dtls --template-refresh 0s --to " + dtls},
+		{"--connect-timeout: 0s is not more than 0", "--transport tls --connect-timeout 0s --to " + tls4},
 	} {
 		if out, err := meter("meter.isp.example", strings.Fields(refused.args)...); err == nil || !strings.Contains(out+err.Error(), refused.want) {
 			t.Errorf("meter %s: %v\n%s", refused.args, err, out)

@@ -41,9 +41,9 @@ func (p *Process) dialDTLS(ctx context.Context, address string) (net.Conn, error
 		return nil, err
 	}
 	forbidFragments(socket)
-	mtu := 1200
+	mtu := p.unmeasured
 	if octets := pathLimit(socket); octets > 0 {
-		mtu = min(mtu, octets)
+		mtu = min(1200, octets)
 	}
 	secure := p.tls.Load()
 	c, err := dtls.ClientWithOptions(connected{socket}, socket.RemoteAddr(),
@@ -88,7 +88,7 @@ type dtlsCarrier struct {
 func newDTLS(s sender) *dtlsCarrier {
 	conn := s.conn.(dtlsConn)
 	c := &dtlsCarrier{
-		udp:   newUDP(s, conn.socket, dtlsOverhead),
+		udp:   newUDP(s, conn.socket),
 		renew: time.Now().Add(s.cfg.TemplateRefresh),
 		ended: make(chan error, 1),
 	}

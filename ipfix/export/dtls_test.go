@@ -29,7 +29,7 @@ func TestDTLS(t *testing.T) {
 			}
 			d.exactly(t, n)
 			nearly(t, d, tt.longest)
-			if s := p.Stats(); s.Records != n || s.TemplateMessages != 1 || s.LostMessages != 0 || s.Broken != 0 {
+			if s := p.Stats(); s.Records != n || s.TemplateMessages != 2 || s.LostMessages != 0 || s.Broken != 0 {
 				t.Errorf("stats %+v", s)
 			}
 		})

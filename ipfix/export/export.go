@@ -58,8 +58,9 @@ type Config struct {
 	// MaxMessage is the longest Message, in octets. 0 means 8192 over TCP, TLS
 	// and SCTP. Over UDP 0 means 1400, but 1232, what every IPv6 path carries, unless
 	// Address is an IPv4 address; over DTLS it is 37 less. Over both a Message
-	// is never longer than the path's MTU allows, as far as the kernel knows it
-	// (RFC 7011, Section 10.3.3).
+	// is never longer than the path's MTU allows, as far as the kernel knows it;
+	// where it does not, 0 means what a packet of 512 octets holds (RFC 7011,
+	// Section 10.3.3).
 	MaxMessage int
 
 	// TemplateRefresh and TemplateRefreshMessages say when Templates are sent
@@ -71,9 +72,13 @@ type Config struct {
 	TemplateRefreshMessages int
 
 	// Reconnect is the least time between two attempts to connect to one
-	// Collecting Process. 0 means the 1 minute of RFC 7011, Section 10.4. The
+	// Collecting Process. 0 means the 1 minute of RFC 7011, Section 10.4.4. The
 	// first comes at once.
 	Reconnect time.Duration
+
+	// ConnectTimeout bounds one attempt, with its handshake (RFC 7011, Sections
+	// 10.2.4 and 10.4.4). 0 means 30 seconds.
+	ConnectTimeout time.Duration
 
 	// Linger is how long a record waits, at most, for others to fill its
 	// Message. 0 means 1 second.
@@ -100,8 +105,9 @@ type Config struct {
 
 // A Process is an Exporting Process. All its methods may be called at once.
 type Process struct {
-	cfg Config
-	tls atomic.Pointer[TLS]
+	cfg        Config
+	unmeasured int // octets of a Message over UDP while nobody knows the path's MTU
+	tls        atomic.Pointer[TLS]
 
 	ready chan struct{} // a Message was queued, or closing began
 	done  chan struct{} // Run has ended
@@ -127,6 +133,7 @@ func New(cfg Config) (*Process, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	unmeasured := cmp.Or(cfg.MaxMessage, cfg.unmeasuredMessage())
 	orDefault(&cfg.MaxMessage, cfg.defaultMaxMessage())
 	orDefault(&cfg.Streams, 1)
 	if cfg.Streams < 1 || cfg.Streams > maxStreams {
@@ -135,6 +142,7 @@ func New(cfg Config) (*Process, error) {
 	orDefault(&cfg.TemplateRefresh, 10*time.Minute)
 	orDefault(&cfg.TemplateRefreshMessages, 1000)
 	orDefault(&cfg.Reconnect, time.Minute)
+	orDefault(&cfg.ConnectTimeout, 30*time.Second)
 	orDefault(&cfg.Linger, time.Second)
 	orDefault(&cfg.Buffer, 8<<20)
 	longest := ipfix.MaxMessage
@@ -151,12 +159,13 @@ func New(cfg Config) (*Process, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Process{
-		cfg:     cfg,
-		ready:   make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		encoder: ipfix.NewEncoder(cfg.Domain, cfg.MaxMessage),
-		longest: cfg.MaxMessage,
-		byID:    make(map[uint16]*ipfix.Template),
+		cfg:        cfg,
+		unmeasured: unmeasured,
+		ready:      make(chan struct{}, 1),
+		done:       make(chan struct{}),
+		encoder:    ipfix.NewEncoder(cfg.Domain, cfg.MaxMessage),
+		longest:    cfg.MaxMessage,
+		byID:       make(map[uint16]*ipfix.Template),
 	}
 	if cfg.Acknowledged != nil {
 		var err error
@@ -219,16 +228,36 @@ func (c *Config) defaultMaxMessage() int {
 		return 8192
 	}
 	n := 1400
-	for _, a := range c.collectors() {
-		host, _, _ := net.SplitHostPort(a)
-		if addr, err := netip.ParseAddr(host); err != nil || !addr.Unmap().Is4() {
-			n = 1232
-		}
+	if !c.overIPv4() {
+		n = 1232
 	}
+	return n - c.overhead()
+}
+
+// unmeasuredMessage returns what a packet of 512 octets holds.
+func (c *Config) unmeasuredMessage() int {
+	n := 512 - headers6
+	if c.overIPv4() {
+		n = 512 - headers4
+	}
+	return n - c.overhead()
+}
+
+// overIPv4 reports whether it is known that nobody is exported to over IPv6.
+func (c *Config) overIPv4() bool {
+	return !slices.ContainsFunc(c.collectors(), func(address string) bool {
+		host, _, _ := net.SplitHostPort(address)
+		addr, err := netip.ParseAddr(host)
+		return err != nil || !addr.Unmap().Is4()
+	})
+}
+
+// overhead returns the octets of a datagram beside its Message.
+func (c *Config) overhead() int {
 	if c.Transport == ipfix.DTLS {
-		n -= dtlsOverhead
+		return dtlsOverhead
 	}
-	return n
+	return 0
 }
 
 func orDefault[T int | time.Duration](v *T, d T) {

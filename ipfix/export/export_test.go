@@ -81,7 +81,7 @@ func TestUDP(t *testing.T) {
 			}
 			d.await(t, n)
 			d.exactly(t, n)
-			if s := p.Stats(); s.Records != n || s.TemplateMessages != 1 || s.LostMessages != 0 {
+			if s := p.Stats(); s.Records != n || s.TemplateMessages != 2 || s.LostMessages != 0 {
 				t.Errorf("stats %+v", s)
 			}
 			if d.longest > tt.longest || d.longest < tt.longest-50 {
@@ -349,7 +349,7 @@ func TestTCPBufferIsBounded(t *testing.T) {
 }
 
 // Attempts to connect are no closer than Reconnect, by default a minute (RFC
-// 7011, Section 10.4); the first comes at once.
+// 7011, Section 10.4.4); the first comes at once.
 func TestReconnectInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var attempts []time.Duration
@@ -376,6 +376,37 @@ func TestReconnectInterval(t *testing.T) {
 			t.Errorf("stats %+v", s)
 		}
 	})
+}
+
+// An attempt to connect is given up after ConnectTimeout, 30 seconds if it is
+// not set (RFC 7011, Section 10.4.4).
+func TestConnectTimeout(t *testing.T) {
+	for _, tt := range []struct{ configured, want time.Duration }{{0, 30 * time.Second}, {5 * time.Second, 5 * time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			gaveUp := make(chan time.Duration, 1)
+			p, err := export.New(export.Config{
+				Transport: ipfix.TCP, Address: "192.0.2.1:4739", ConnectTimeout: tt.configured,
+				Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					began := time.Now()
+					<-ctx.Done()
+					gaveUp <- time.Since(began)
+					return nil, ctx.Err()
+				},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go p.Run(t.Context())
+			if got := <-gaveUp; got != tt.want {
+				t.Errorf("given up after %v, want %v", got, tt.want)
+			}
+			synctest.Wait()
+			if s := p.Stats(); s.Failures != 1 {
+				t.Errorf("stats %+v", s)
+			}
+			p.Close(t.Context())
+		})
+	}
 }
 
 // Without traffic Close ends a Process that waits to reconnect; with records
@@ -435,8 +466,8 @@ func runUDP(t *testing.T, cfg export.Config, write func(b []byte) error) *export
 	return p
 }
 
-// Over UDP Templates are sent again after a time, traffic or not (RFC 7011,
-// Section 8.4).
+// Over UDP Templates are sent twice before their first record, and again after
+// a time, traffic or not (RFC 7011, Section 8.4).
 func TestUDPTemplateRefreshByTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var templates []time.Duration
@@ -450,8 +481,38 @@ func TestUDPTemplateRefreshByTime(t *testing.T) {
 		exportNumbers(t, p, 0, 1)
 		time.Sleep(25*time.Minute + time.Second/2)
 		p.Close(t.Context())
-		if want := []time.Duration{time.Second, 10*time.Minute + time.Second, 20*time.Minute + time.Second}; !slices.Equal(templates, want) {
+		if want := []time.Duration{time.Second, time.Second, 10*time.Minute + time.Second, 20*time.Minute + time.Second}; !slices.Equal(templates, want) {
 			t.Errorf("templates sent at %v, want %v", templates, want)
+		}
+	})
+}
+
+// A Template that comes later is sent twice, with the others once.
+func TestUDPNewTemplateIsSentTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent []int // Template Records in Messages of them
+		p := runUDP(t, export.Config{}, func(b []byte) error {
+			if b[17] == 2 {
+				session := ipfix.NewSession(ipfix.UDP)
+				if _, err := session.Decode(b, func(ipfix.DataSet) {}); err != nil {
+					t.Error(err)
+				}
+				sent = append(sent, len(session.Templates()))
+			}
+			return nil
+		})
+		for i, tmpl := range []*ipfix.Template{counter, wide, counter} {
+			r := record(uint64(i))
+			if tmpl == wide {
+				r = append(r, 0)
+			}
+			if err := errors.Join(p.Export(t.Context(), tmpl, r), p.Flush(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.Close(t.Context())
+		if want := []int{1, 1, 2, 1}; !slices.Equal(sent, want) {
+			t.Errorf("messages of %v templates, want %v", sent, want)
 		}
 	})
 }
@@ -475,7 +536,7 @@ func TestUDPTemplateRefreshByMessages(t *testing.T) {
 			}
 		}
 		p.Close(t.Context())
-		if want := "TDDDTDDDTD"; string(sent) != want {
+		if want := "TTDDDTDDDTD"; string(sent) != want {
 			t.Errorf("sent %s, want %s", sent, want)
 		}
 	})
@@ -548,7 +609,7 @@ func TestUDPRefusedDatagramsAreCounted(t *testing.T) {
 		if s.LostMessages != 1 || s.LostRecords != 2 || s.Messages != 2 || s.Records != 4 {
 			t.Errorf("stats %+v", s)
 		}
-		if want := []uint32{0, 0, 4}; !slices.Equal(sequence, want) { // the first is of the Template
+		if want := []uint32{0, 0, 0, 4}; !slices.Equal(sequence, want) { // the first two are of the Template
 			t.Errorf("sequence numbers %v, want %v", sequence, want)
 		}
 	})

@@ -105,6 +105,35 @@ func nearly(t *testing.T, d *decoder, most int) {
 	d.longest = 0
 }
 
+// Where nobody knows the path's MTU a packet has 512 octets, unless the operator
+// says otherwise (RFC 7011, Section 10.3.3).
+func TestUnknownPath(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		configured, want int
+	}{{"by default", 0, 512 - 28}, {"as configured", 1000, 1000}} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				longest := 0
+				p := runUDP(t, export.Config{MaxMessage: tt.configured}, func(b []byte) error {
+					longest = max(longest, len(b))
+					return nil
+				})
+				exportNumbers(t, p, 0, 1000)
+				if err := p.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if longest > tt.want || longest < tt.want-8 {
+					t.Errorf("longest message %d octets, want nearly %d", longest, tt.want)
+				}
+				if s := p.Stats(); s.Records != 1000 || s.LostRecords != 0 {
+					t.Errorf("stats %+v", s)
+				}
+			})
+		})
+	}
+}
+
 // A datagram that the kernel finds too long, without saying what would not be,
 // is lost and counted like any that it refuses.
 func TestTooLongForAnUnknownPath(t *testing.T) {

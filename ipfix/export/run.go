@@ -10,9 +10,6 @@ import (
 	"tollbridge/ipfix"
 )
 
-// connectTimeout bounds one attempt to connect.
-const connectTimeout = 30 * time.Second
-
 // batchMessages is the most Messages handed to the kernel by one system call.
 const batchMessages = 64
 
@@ -93,7 +90,7 @@ func (p *Process) drained() bool {
 // connect connects to one Collecting Process.
 func (p *Process) connect(ctx context.Context, to *collector) (link, error) {
 	to.due = time.Now().Add(p.cfg.Reconnect)
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
 	conn, err := p.dial(ctx, to.address)
 	p.mu.Lock()
@@ -150,10 +147,10 @@ type carrier interface {
 }
 
 func (p *Process) carrier(conn net.Conn) carrier {
-	s := sender{conn: conn, cfg: p.cfg, limit: p.limit}
+	s := sender{conn: conn, cfg: p.cfg, limit: p.limit, unmeasured: p.unmeasured}
 	switch p.cfg.Transport {
 	case ipfix.UDP:
-		return newUDP(s, s.conn, 0)
+		return newUDP(s, s.conn)
 	case ipfix.DTLS:
 		return newDTLS(s)
 	case ipfix.SCTP:

@@ -14,13 +14,14 @@ import (
 // of Data Records sent over it. Sequence numbers count those of one Transport
 // Session (RFC 7011, Section 3.1), so each begins at 0.
 type sender struct {
-	conn      net.Conn
-	cfg       Config               // MaxMessage is what the path allows
-	limit     func(maxMessage int) // tells the Process of a new MaxMessage
-	sequence  uint32
-	clock     clock
-	announced int   // Templates that the Collecting Process was sent
-	counted   Stats // since take
+	conn       net.Conn
+	cfg        Config               // MaxMessage is what the path allows
+	limit      func(maxMessage int) // tells the Process of a new MaxMessage
+	unmeasured int                  // see Process
+	sequence   uint32
+	clock      clock
+	announced  int   // Templates that the Collecting Process was sent
+	counted    Stats // since take
 }
 
 func (s *sender) take() Stats {

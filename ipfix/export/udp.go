@@ -10,21 +10,25 @@ import (
 	"tollbridge/ipfix"
 )
 
+// templateCopies is how often a Template is sent before its first record, in
+// Messages of their own (RFC 7011, Section 8.4).
+const templateCopies = 2
+
 // udp carries Messages as datagrams. All Templates are sent before the first
-// record of a new one, and again from time to time, as any may get lost or the
-// Collecting Process may be a new one (RFC 7011, Section 8.4).
+// record of a new one, that one more than once, and all again from time to
+// time, as any may get lost or the Collecting Process may be a new one (RFC
+// 7011, Section 8.4).
 type udp struct {
 	sender
 	socket    net.Conn  // what sends the datagrams
-	overhead  int       // octets that each holds beside its Message
 	wanted    int       // the configured MaxMessage
 	refreshed time.Time // when Templates were last sent
 	since     int       // Messages sent after that
 	failing   bool      // the latest datagram was refused
 }
 
-func newUDP(s sender, socket net.Conn, overhead int) *udp {
-	c := &udp{sender: s, socket: socket, overhead: overhead, wanted: s.cfg.MaxMessage}
+func newUDP(s sender, socket net.Conn) *udp {
+	c := &udp{sender: s, socket: socket, wanted: s.cfg.MaxMessage}
 	forbidFragments(socket)
 	c.fit()
 	return c
@@ -33,9 +37,9 @@ func newUDP(s sender, socket net.Conn, overhead int) *udp {
 // fit makes Messages fit the path, and reports whether they are shorter now.
 func (c *udp) fit() (shorter bool) {
 	before := c.cfg.MaxMessage
-	c.cfg.MaxMessage = c.wanted
+	c.cfg.MaxMessage = c.unmeasured
 	if octets := pathLimit(c.socket); octets > 0 {
-		c.cfg.MaxMessage = max(min(c.wanted, octets-c.overhead), minMessage)
+		c.cfg.MaxMessage = max(min(c.wanted, octets-c.cfg.overhead()), minMessage)
 	}
 	c.limit(c.cfg.MaxMessage)
 	return c.cfg.MaxMessage < before
@@ -112,9 +116,14 @@ func (c *udp) refresh(templates []*ipfix.Template) error {
 	return nil
 }
 
-// announce sends all Templates. If one can't be sent they are still due.
+// announce sends all Templates, those that are new in several copies. If one
+// can't be sent they are still due.
 func (c *udp) announce(templates []*ipfix.Template, now time.Time) error {
-	for _, msg := range c.templateMessages(templates, now) {
+	messages := c.templateMessages(templates, now)
+	for range templateCopies - 1 {
+		messages = append(messages, c.templateMessages(templates[c.announced:], now)...)
+	}
+	for _, msg := range messages {
 		err := c.write(msg)
 		if errors.Is(err, syscall.EMSGSIZE) && c.fit() {
 			return c.announce(templates, now)
