@@ -168,7 +168,7 @@ func (m *Module) decide(ctx context.Context, e acct.Entry, c *Command) (total ac
 			switch {
 			case c.What == RejectFlows:
 				row.Rejected = row.Rejected.Plus(x.Count)
-			case h.identified && !m.proveNew(x, h):
+			case leftToNext(x, h), h.identified && !m.proveNew(x, h):
 				row.Duplicate = row.Duplicate.Plus(x.Count)
 			case !m.release(x, h):
 				return false, nil
@@ -177,6 +177,12 @@ func (m *Module) decide(ctx context.Context, e acct.Entry, c *Command) (total ac
 			return true, nil
 		})
 	return total, err
+}
+
+// leftToNext reports whether a flow is a report of totals that ended ahead of
+// the clock: the next one that does not says all of it again.
+func leftToNext(x *acct.Suspended, h *held) bool {
+	return x.Reason == reasonAhead && !h.identified && x.Count == acct.Count{Records: 1}
 }
 
 // proveNew reports whether a flow that was outside of its window is none that

@@ -138,6 +138,17 @@ func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 	return columns
 }
 
+// addsTotals reports whether any of the counters that are totals adds to what
+// was known, by delta.
+func (c *counters) addsTotals(delta [counterCount]uint64) bool {
+	for i, n := range delta {
+		if n != 0 && c.totals>>i&1 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // choose puts, for a counter of f that is zero, the one that stands beside it.
 func (c *counters) choose(row *row, f *flow) {
 	if f.forward.octets == 0 {

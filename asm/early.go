@@ -35,7 +35,7 @@ func (m *Module) keepEarly(set ipfix.DataSet, row *acct.LedgerRow) {
 	c.transport.early = append(early, earlySet{
 		position: c.position, time: c.time, interval: row.Interval, inner: c.inner, offset: set.Offset,
 		domain: set.Header.Domain, template: set.ID, octets: n,
-		duplicate: m.repeated(), partial: m.dropped == c.position,
+		message: c.messageHash(), partial: m.dropped == c.position,
 	})
 }
 
@@ -94,7 +94,7 @@ func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipf
 		}
 		c := &m.decoder
 		c.transport, c.position, c.time = t, e.position, e.time
-		c.compared, c.duplicate = true, e.duplicate
+		c.domain, c.hash, c.hashed, c.compared = d, e.message, true, false
 		m.stats.EarlyDecoded++
 		outer := c.inner
 		c.inner = e.inner

@@ -45,12 +45,15 @@ type decoder struct {
 	time      int64 // arrival, Unix nanoseconds
 	early     bool  // some Data Set waits for its Template
 
-	// Whether an equal Message came before. It is asked only where records
-	// have no identity that says more, as the hash of all octets costs time.
+	// Whether the Data Set at hand was decoded before, in an equal Message. It
+	// is asked only where records have no identity that says more, as the hash
+	// of all octets costs time.
 	domain    *domain
 	message   []byte
-	compared  bool
-	duplicate bool
+	hash      dedup.Identity // of the Message, once hashed says so
+	hashed    bool
+	compared  bool // it was asked
+	duplicate bool // the answer
 
 	identified identified // by acknowledged export; zero for other Messages
 
@@ -77,7 +80,7 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	d := t.domain(h.Domain, m.hashKey)
 	m.decoder.transport, m.decoder.position, m.decoder.time = t, e.Position, e.Time
 	m.decoder.domain, m.decoder.message = d, e.Data
-	m.decoder.compared, m.decoder.duplicate, m.decoder.early = false, false, false
+	m.decoder.hashed, m.decoder.early = false, false
 	m.decoder.identified = identified{}
 	m.decoder.forwarded = m.decoder.forwarded[:0]
 
@@ -149,6 +152,7 @@ func (m *Module) dataSet(set ipfix.DataSet) {
 		m.keepEarly(set, m.row(d))
 		return
 	}
+	m.decoder.compared = false
 	m.dataRecords(&set, d, m.row(d), d.key)
 }
 
@@ -244,6 +248,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		window.AddBatch(c.ids[:n], c.ends[:n], c.ordinals[:n], c.verdicts[:n])
 	}
 	comparing := p.timed && m.settings.CompareOctets > 0 && c.request == nil
+	totals := p.counters.totals != 0 && !stated
 	for i := range n {
 		v := &c.verdicts[i]
 		if again {
@@ -256,21 +261,15 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		if comparing && *v == dedup.Duplicate {
 			*v = m.compare(set, p, window, i)
 		}
-		// The identity of a record says more than that of its Message, whose
-		// first copy may have been one that could not be decoded.
 		if c.request != nil && c.request.late && !p.timed {
 			*v = dedup.BelowFloor
 		}
-		if outside := *v == dedup.BelowFloor || *v == dedup.AheadOfClock; outside && p.timed && m.released.has(c.ids[i]) ||
-			(outside || !p.timed) && m.repeated() {
+		if !totals && m.cameBefore(set, p, i) {
 			*v = dedup.Duplicate
 		}
 	}
-	totals := p.counters.totals != 0 && !stated
 	if totals {
-		var settled acct.Count
-		n, settled = m.settle(p, n, row, key)
-		received = settled
+		n, received = m.settle(set, p, n, row, key)
 	}
 	row.Received = row.Received.Plus(received)
 	if m.settings.Mode == ModeASM {
@@ -291,7 +290,8 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		case dedup.BelowFloor:
 			m.suspend(f, reasonBelowFloor, m.heldRecord(set, i, p.timed), row, key)
 		case dedup.AheadOfClock:
-			m.suspend(f, reasonAhead, m.heldRecord(set, i, p.timed), row, key)
+			// A report of totals that adds nothing is none that a copy repeats.
+			m.suspend(f, reasonAhead, m.heldRecord(set, i, !totals || f.count() != acct.Count{Records: 1}), row, key)
 		case dedup.New:
 			if totals && c.doubts[i] {
 				m.suspend(f, reasonForgotten, m.heldRecord(set, i, false), row, key)
@@ -324,21 +324,42 @@ func (m *Module) tooLarge(f *flow, row *acct.LedgerRow, key acct.LedgerKey, temp
 	m.logs.warn(m.log, "records with an impossible counter are rejected", key, template)
 }
 
-// repeated reports whether a Message equal to the one at hand came before, at
-// a time when that was asked too: for the same Templates it always is.
-func (m *Module) repeated() bool {
+// cameBefore reports whether record number i of the chunk, one of set, is known
+// otherwise than by the window to have come before. The identity of a record
+// says more than that of its Data Set.
+func (m *Module) cameBefore(set *ipfix.DataSet, p *plan, i int) bool {
 	c := &m.decoder
-	if c.identified.novelty != unidentified {
-		return c.identified.novelty == resent
+	outside := c.verdicts[i] == dedup.BelowFloor || c.verdicts[i] == dedup.AheadOfClock
+	return outside && p.timed && m.released.has(c.ids[i]) || (outside || !p.timed) && m.repeated(set)
+}
+
+// repeated reports whether set, the one at hand, was decoded before in a Message
+// equal to this one, at a time when that was asked too: for the same Templates
+// it always is. A copy that was never decoded is none: where its Template did
+// not come, nothing of it was counted.
+func (m *Module) repeated(set *ipfix.DataSet) bool {
+	c := &m.decoder
+	if c.identified.novelty == resent {
+		return true
 	}
 	if !c.compared {
 		c.compared = true
-		c.duplicate = m.messages.Add(c.domain.messages.Sum(c.message), m.millis()) == dedup.Duplicate
+		c.scratch = c.messageHash().Append(c.scratch[:0])
+		id := c.domain.messages.Uint64(uint64(set.Offset)).Sum(c.scratch)
+		c.duplicate = m.messages.Add(id, m.millis()) == dedup.Duplicate
 		if c.duplicate {
-			m.stats.DuplicateMessages++
+			m.stats.DuplicateSets++
 		}
 	}
 	return c.duplicate
+}
+
+// messageHash returns what tells the Message at hand from others.
+func (c *decoder) messageHash() dedup.Identity {
+	if !c.hashed {
+		c.hash, c.hashed = c.domain.messages.Sum(c.message), true
+	}
+	return c.hash
 }
 
 // lookup finds the holders of the addresses of the first n flows. Their

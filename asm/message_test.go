@@ -3,6 +3,7 @@ package asm
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -149,6 +150,57 @@ func TestEarlyDuplicateWithoutTime(t *testing.T) {
 	b.add(acct.EntryMessage, s, e.Flush(uint32(b.clock.Unix())))
 	if sum := b.checkpoint(); sum.Received != count(2, 20, 0) || sum.Duplicate != count(1, 10, 0) || sum.UndecodedMessages != 0 {
 		t.Errorf("%+v", sum)
+	}
+}
+
+// A Data Set that stays undecoded makes no duplicate of its copy: of the Sets of
+// a Message each is one only if it was decoded itself.
+func TestUndecodedIsNoFirstCopy(t *testing.T) {
+	known := must(ipfix.NewTemplate(300, field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4)))
+	unknown := must(ipfix.NewTemplate(301, field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 8)))
+	for _, c := range []struct {
+		name  string
+		early int // Data Sets that may wait
+		sets  []*ipfix.Template
+	}{
+		{"the only Set, given up", 10, []*ipfix.Template{unknown}},
+		{"the only Set, beyond the bound", 1, []*ipfix.Template{unknown}},
+		{"one of two Sets, given up", 10, []*ipfix.Template{known, unknown}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			settings := testSettings
+			settings.EarlySets, settings.EarlyWait = c.early, 2*time.Minute
+			b := mapped(t, settings)
+			tell := func(templates ...*ipfix.Template) uint64 {
+				s := b.open(ipfix.UDP, "router", fmt.Sprint("198.51.100.1:", b.j.entries[len(b.j.entries)-1].Position))
+				for _, tmpl := range templates {
+					b.sendRecords(s, tmpl)
+				}
+				return s
+			}
+			first, second := tell(known), tell(known, unknown)
+			if c.early == 1 {
+				b.add(acct.EntryMessage, first, b.message(false, b.flow("192.0.2.1", outside)))
+			}
+			e := ipfix.NewEncoder(1, 0)
+			for _, tmpl := range c.sets {
+				if err := e.AddRecord(tmpl, netip.MustParseAddr("192.0.2.1"), 10); err != nil {
+					t.Fatal(err)
+				}
+			}
+			msg := bytes.Clone(e.Flush(uint32(b.clock.Unix())))
+			b.add(acct.EntryMessage, first, msg)
+			b.checkpoint()
+			b.restart()
+			b.after(5 * time.Minute)
+			b.add(acct.EntryMessage, second, msg)
+			b.add(acct.EntryMessage, second, msg)
+			b.checkpoint()
+			n := uint64(len(c.sets))
+			if sum := b.checkpoint(); sum.Accounted != count(n, 10*n, 0) || sum.Duplicate != sum.Received.Minus(sum.Accounted) {
+				t.Errorf("received %+v, accounted %+v, duplicate %+v", sum.Received, sum.Accounted, sum.Duplicate)
+			}
+		})
 	}
 }
 

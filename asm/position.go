@@ -180,7 +180,8 @@ func (m *Module) identify(id ack.Identity, d *domain) {
 	i := m.spools.of(instanceKey{d.key.Exporter, id.Instance})
 	i.used, i.dirty = c.position, true
 	c.passing = id.Instance
-	c.scratch = d.messages.Sum(ack.Body(c.message)).Append(c.scratch[:0])
+	c.hash, c.hashed = d.messages.Sum(ack.Body(c.message)), true // the same in every sending
+	c.scratch = c.hash.Append(c.scratch[:0])
 	c.identified = identified{instance: i, position: id.Position, records: c.identified.records, digest: max(binary.LittleEndian.Uint64(c.scratch)&^givenUp, 2)}
 	if id.Position < i.floor {
 		m.stats.ForgottenPositions++

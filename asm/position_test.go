@@ -82,6 +82,26 @@ func TestResentMessages(t *testing.T) {
 	}
 }
 
+// A Message of which one Data Set waits for its Template is not whole when it is
+// sent again; the Set that was decoded is a copy all the same.
+func TestResentWhileInPart(t *testing.T) {
+	b := mapped(t, testSettings)
+	x := b.spool()
+	one := x.open("router")
+	unknown := must(ipfix.NewTemplate(301, field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4)))
+	part := func(e *ipfix.Encoder) error { return e.AddRecord(unknown, netip.MustParseAddr("192.0.2.1"), 1) }
+	b.add(acct.EntryMessage, one, x.message(1, 1, part, 100, 100))
+	b.checkpoint()
+	b.restart()
+	two := x.open("router") // the session before has ended, and what waited in it
+	b.sendRecords(two, unknown)
+	b.add(acct.EntryMessage, two, x.message(1, 7, part, 100, 100))
+	sum := b.checkpoint()
+	if sum.Duplicate != count(2, 200, 0) || sum.Accounted != count(3, 201, 0) {
+		t.Errorf("duplicate %+v, accounted %+v", sum.Duplicate, sum.Accounted)
+	}
+}
+
 // A position is never trusted blindly: with other content, or of another
 // exporter, it says nothing, and the records count.
 func TestPositionConflict(t *testing.T) {

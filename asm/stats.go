@@ -18,7 +18,7 @@ type Stats struct {
 	Uncompared uint64 // duplicates by their identity alone, as the journal no longer has that, or it is not to be compared
 	Collisions uint64 // records that were no duplicates though their identity is another's
 
-	DuplicateMessages uint64 // of those whose records have no identity, or came early
+	DuplicateSets uint64 // Data Sets that came in an equal Message before, of those whose records have no identity that tells
 
 	Records        uint64 // Data Records of usage, received
 	OptionsRecords uint64 // Data Records of Options Templates; not in the books

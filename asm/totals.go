@@ -197,38 +197,43 @@ func (t *totals) link(e *total) {
 	t.newest = e
 }
 
-// settle turns the totals of the first n flows of the chunk, records of p,
-// into what they add, and returns how many flows are left: those that add more
-// than can be are rejected. A duplicate adds nothing. The totals of a record
-// that ends ahead of the clock add nothing either, and are not remembered: its
-// end tells nothing of the order of reports, and a later one says it again.
-func (m *Module) settle(p *plan, n int, row *acct.LedgerRow, key acct.LedgerKey) (kept int, received acct.Count) {
+// settle turns the totals of the first n flows of the chunk, records of set and
+// p, into what they add, and returns how many flows are left: those that add
+// more than can be are rejected. A duplicate adds nothing. The totals of a
+// record that ends ahead of the clock add nothing either, and are not
+// remembered: its end tells nothing of the order of reports, and a later one
+// says it again. So may its copy, below the window: what adds to the totals of
+// its flow was not counted, whatever came before.
+func (m *Module) settle(set *ipfix.DataSet, p *plan, n int, row *acct.LedgerRow, key acct.LedgerKey) (kept int, received acct.Count) {
 	c := &m.decoder
 	t := m.totalsOf(m.identityOf(key.Exporter))
 	for i := range n {
 		f, s := &c.flows[i], &c.sightings[i]
-		c.flows[kept], c.octets[kept], c.ids[kept], c.ordinals[kept], c.verdicts[kept], c.doubts[kept] = *f, c.octets[i], c.ids[i], c.ordinals[i], c.verdicts[i], false
+		v, known := c.verdicts[i], true
+		var delta [counterCount]uint64
+		s.end = f.end
+		switch v {
+		case dedup.Duplicate:
+		case dedup.AheadOfClock:
+			delta = s.deltasOnly(&p.counters)
+		default:
+			delta, known = t.delta(&p.counters, s)
+		}
+		proven := v == dedup.BelowFloor && known && p.counters.addsTotals(delta)
+		if v != dedup.Duplicate && !proven && m.cameBefore(set, p, i) {
+			v, delta, known = dedup.Duplicate, [counterCount]uint64{}, true
+		}
+		c.flows[kept], c.octets[kept], c.ids[kept], c.ordinals[kept], c.verdicts[kept], c.doubts[kept] = *f, c.octets[i], c.ids[i], c.ordinals[i], v, !known
 		f = &c.flows[kept]
-		if c.verdicts[kept] == dedup.Duplicate {
-			f.forward, f.reverse = volume{}, volume{}
-		} else {
-			s.end = f.end
-			ahead := c.verdicts[kept] == dedup.AheadOfClock
-			delta, known := s.deltasOnly(&p.counters), true
-			if !ahead {
-				delta, known = t.delta(&p.counters, s)
-			}
-			f.forward = volume{delta[forwardOctets], delta[forwardPackets]}
-			f.reverse = volume{delta[reverseOctets], delta[reversePackets]}
-			if f.scale(c.rates[i]); !f.fits() {
-				received = received.Plus(f.count())
-				m.tooLarge(f, row, key, uint64(p.template.ID))
-				continue
-			}
-			if !ahead {
-				m.stats.TotalsForgotten += uint64(t.put(&p.counters, s, m.settings.MaxTotals))
-			}
-			c.doubts[kept] = !known
+		f.forward = volume{delta[forwardOctets], delta[forwardPackets]}
+		f.reverse = volume{delta[reverseOctets], delta[reversePackets]}
+		if f.scale(c.rates[i]); !f.fits() {
+			received = received.Plus(f.count())
+			m.tooLarge(f, row, key, uint64(p.template.ID))
+			continue
+		}
+		if v == dedup.New || v == dedup.BelowFloor {
+			m.stats.TotalsForgotten += uint64(t.put(&p.counters, s, m.settings.MaxTotals))
 		}
 		received = received.Plus(f.count())
 		kept++

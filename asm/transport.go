@@ -220,16 +220,16 @@ func (t *transports) sorted() []*transport {
 // An earlySet is a Data Set that came before its Template. It stays in the
 // journal.
 type earlySet struct {
-	position  uint64 // of its Message
-	time      int64  // arrival, Unix nanoseconds
-	interval  int64  // of its ledger row, Unix seconds
-	inner     int    // where in the entry the Message begins, which another collector had
-	offset    int    // of the Set Header in the Message
-	domain    uint32
-	template  uint16
-	octets    int
-	duplicate bool // the whole Message is one
-	partial   bool // another Data Set of the Message was not kept, so it will never be decoded whole
+	position uint64 // of its Message
+	time     int64  // arrival, Unix nanoseconds
+	interval int64  // of its ledger row, Unix seconds
+	inner    int    // where in the entry the Message begins, which another collector had
+	offset   int    // of the Set Header in the Message
+	domain   uint32
+	template uint16
+	octets   int
+	message  dedup.Identity // hash of the Message
+	partial  bool           // another Data Set of the Message was not kept, so it will never be decoded whole
 }
 
 // An earlyAccount is what an exporter makes us keep.
@@ -261,7 +261,7 @@ func (t *transports) oldest(otherwise uint64) uint64 {
 }
 
 // transportVersion is the first octet of an encoded transport.
-const transportVersion = 3
+const transportVersion = 4
 
 // appendState appends what a restart needs of s.
 func (s *transport) appendState(b []byte) ([]byte, error) {
@@ -281,7 +281,7 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 		b = binary.AppendUvarint(b, uint64(e.domain))
 		b = binary.AppendUvarint(b, uint64(e.template))
 		b = binary.AppendUvarint(b, uint64(e.octets))
-		b = appendBool(b, e.duplicate)
+		b = e.message.Append(b)
 		b = appendBool(b, e.partial)
 	}
 	b = s.appendLosses(b)
@@ -305,7 +305,13 @@ func (t *transports) restore(number uint64, state []byte) error {
 			e.inner = int(r.uvarint())
 		}
 		e.offset, e.domain, e.template, e.octets = int(r.uvarint()), uint32(r.uvarint()), uint16(r.uvarint()), int(r.uvarint())
-		e.duplicate, e.partial = r.bool(), r.bool()
+		if version > 3 {
+			e.message = r.identity()
+		} else {
+			r.bool() // whether the Message had come before
+			e.message = dedup.ParseIdentity(binary.BigEndian.AppendUint64(make([]byte, 8, dedup.IdentitySize), e.position))
+		}
+		e.partial = r.bool()
 		s.early[i] = e
 	}
 	if version > 1 {

@@ -106,8 +106,8 @@ func TestSim(t *testing.T) {
 	}
 	g.Wait()
 	t.Logf("%d seeds: %+v", n, sum)
-	// A world in which nothing goes wrong shows nothing.
-	if sum.Crashes < int(n) || sum.Duplicates < n || sum.Suspended < n || sum.Resent < int(n) || sum.Reloads == 0 {
+	// Worlds in which nothing goes wrong show nothing; of a few that may be so.
+	if n >= 20 && (sum.Crashes < int(n) || sum.Duplicates < n || sum.Suspended < n || sum.Resent < int(n) || sum.Reloads == 0) {
 		t.Errorf("too little has gone wrong: %+v", sum)
 	}
 }
