@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/acct"
 	"tollbridge/dict/avp"
 )
 
@@ -16,6 +17,7 @@ type answer struct {
 	vendor             uint32 // of an Experimental-Result-Code
 	origin             []byte // Origin-Host; nil for none
 	realtime           uint32 // Accounting-Realtime-Required; 0 for none
+	interim            uint32 // Acct-Interim-Interval as acct.InterimInterval has it; 0 for none
 	session            []byte // Session-Id; nil for none
 	number             uint32 // Accounting-Record-Number, where hasNumber
 	hasNumber          bool
@@ -65,6 +67,13 @@ func parseAnswer(m peer.Message) (answer, error) {
 		case avp.AccountingRealtimeRequired:
 			if a.realtime, err = v.Uint32(); err != nil {
 				return a, fmt.Errorf("aaaclient: answer: Accounting-Realtime-Required: %w", err)
+			}
+		case avp.AcctInterimInterval:
+			if a.interim, err = v.Uint32(); err != nil {
+				return a, fmt.Errorf("aaaclient: answer: Acct-Interim-Interval: %w", err)
+			}
+			if a.interim == 0 {
+				a.interim = acct.NoInterim
 			}
 		case avp.OriginHost:
 			a.origin = v.Data

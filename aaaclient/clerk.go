@@ -10,6 +10,7 @@ import (
 // A job is one round of work for the outbox: settle, then mark, then read, so
 // that what is read has been settled.
 type job struct {
+	obey    []acct.InterimInterval
 	settle  []acct.Settlement
 	settled []*session // beside settle
 	mark    []uint64
@@ -29,10 +30,11 @@ type fetch struct {
 // A done is what came of a job. What has failed is to be tried again.
 type done struct {
 	job
-	settleErr, markErr, fetchErr error
-	records                      []acct.Delivery
-	through                      uint64 // the route's records up to this ID were seen
-	more                         bool   // and there may be more of them
+	obeyErr, settleErr, markErr, fetchErr error
+
+	records []acct.Delivery
+	through uint64 // the route's records up to this ID were seen
+	more    bool   // and there may be more of them
 }
 
 // clerkTimeout bounds the work for one job.
@@ -51,6 +53,9 @@ func (c *Client) work(ctx context.Context, j job) done {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clerkTimeout)
 	defer cancel()
 	d := done{job: j}
+	if len(j.obey) > 0 {
+		d.obeyErr = c.cfg.Obey(ctx, j.obey)
+	}
 	if len(j.settle) > 0 {
 		d.settleErr = c.cfg.Outbox.Settle(ctx, j.settle)
 	}

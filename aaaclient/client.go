@@ -98,6 +98,12 @@ type Config struct {
 	Poison   int           // disconnects in a row with a record in flight before it is sent alone; 0 means 3
 	Grace    time.Duration // for the answers that are due when Run is stopped; 0 means 5 s
 
+	// Obey makes the Acct-Interim-Intervals that answers ask for durable, so
+	// that those who cut records obey them (RFC 6733, Section 9.8.2), before the
+	// records are settled; after an error they are handed over again. It is
+	// called as Outbox is. Nil passes them over.
+	Obey func(context.Context, []acct.InterimInterval) error
+
 	Dial func(ctx context.Context, network, address string) (net.Conn, error) // nil means TCP
 	Log  *slog.Logger                                                         // nil discards
 }

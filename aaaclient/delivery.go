@@ -32,6 +32,7 @@ type delivery struct {
 	waits    waits
 	late     map[uint32]*session // by End-to-End Identifier: records with a sending that was given up
 
+	obey    []acct.InterimInterval // that answers asked for
 	settle  []acct.Settlement
 	settled []*session // beside settle
 	marks   []*session // to be marked
@@ -400,6 +401,7 @@ func (d *delivery) answered(l *link, a *answer) {
 			l.pace.measure(d.now, latency, d.cfg.Timeout)
 		}
 		l.require(a.realtime)
+		d.demand(h, a)
 		s.route.count.settled.Add(1)
 		s.route.learn(s, a)
 		d.finish(s, acct.Settlement{ID: h.ID, State: acct.Acknowledged, Result: a.result, Peer: l.name(), At: d.now, Own: d.own(h)})
@@ -427,6 +429,23 @@ func (d *delivery) answered(l *link, a *answer) {
 		d.again(s, by, a, pause)
 	}
 }
+
+// demand notes the interval that a asks for, the answer to h, if that is not
+// the one by which the record was cut. What ends a session asks for nothing.
+func (d *delivery) demand(h *acct.Delivery, a *answer) {
+	r := &h.Record
+	if a.interim == 0 || a.interim == r.Interim || d.cfg.Obey == nil || len(d.obey) >= maxDemands {
+		return
+	}
+	if own := r.Received == nil; own && (r.Type == acct.Start || r.Type == acct.Interim) {
+		d.count.intervals.Add(1)
+		d.obey = append(d.obey, acct.InterimInterval{SessionID: r.SessionID, Seconds: a.interim})
+	}
+}
+
+// maxDemands bounds the intervals that wait for Config.Obey; a server that is
+// not obeyed says so again.
+const maxDemands = 1 << 14
 
 // maxReroutes bounds the answers that a route fails, where some configured
 // peer can't be asked.

@@ -17,6 +17,7 @@ type Stats struct {
 	Quarantined uint64 // records set aside, durably
 	Timeouts    uint64 // requests that were not answered in time
 	OutboxFails uint64 // failed calls of the Outbox
+	Intervals   uint64 // Acct-Interim-Intervals of answers that were handed to Config.Obey
 	Unproven    uint64 // cuts with one record in flight, which nothing proves to be its fault
 	Peers       []PeerStats
 	Routes      []RouteStats // beside Config.Routes
@@ -57,7 +58,7 @@ type PeerStats struct {
 }
 
 type counters struct {
-	sent, resent, answered, unmatched, settled, retried, quarantined, timeouts, outboxFails, unproven atomic.Uint64
+	sent, resent, answered, unmatched, settled, retried, quarantined, timeouts, outboxFails, unproven, intervals atomic.Uint64
 }
 
 type linkCounters struct {
@@ -74,6 +75,7 @@ func (c *Client) Stats() Stats {
 	s := Stats{
 		Sent: c.count.sent.Load(), Resent: c.count.resent.Load(), Answered: c.count.answered.Load(),
 		Unmatched: c.count.unmatched.Load(), Settled: c.count.settled.Load(), Retried: c.count.retried.Load(),
+		Intervals:   c.count.intervals.Load(),
 		Quarantined: c.count.quarantined.Load(), Unproven: c.count.unproven.Load(), Timeouts: c.count.timeouts.Load(), OutboxFails: c.count.outboxFails.Load(),
 	}
 	for _, l := range c.links {

@@ -16,8 +16,8 @@ func (d *delivery) job() (job, bool) {
 	if d.busy || d.retry.After(d.now) {
 		return j, false
 	}
-	j.settle, j.settled = d.settle, d.settled
-	d.settle, d.settled = nil, nil
+	j.obey, j.settle, j.settled = d.obey, d.settle, d.settled
+	d.obey, d.settle, d.settled = nil, nil, nil
 	if !d.stopping {
 		j.marked, d.marks = d.marks, nil
 		for _, s := range j.marked {
@@ -25,7 +25,7 @@ func (d *delivery) job() (job, bool) {
 		}
 		j.fetch = d.fetch()
 	}
-	d.busy = len(j.settle) > 0 || len(j.mark) > 0 || j.fetch.max > 0
+	d.busy = len(j.obey) > 0 || len(j.settle) > 0 || len(j.mark) > 0 || j.fetch.max > 0
 	return j, d.busy
 }
 
@@ -78,6 +78,9 @@ func (d *delivery) woken() { d.wakes++ }
 // done takes what came of a job.
 func (d *delivery) done(r done) {
 	d.busy = false
+	if r.obeyErr != nil {
+		d.obey = append(r.obey, d.obey...)
+	}
 	d.stored(r)
 	for _, s := range r.marked {
 		if r.markErr == nil {
@@ -95,7 +98,7 @@ func (d *delivery) done(r done) {
 		d.move(r.fetch.refill, reading)
 	}
 	var err error
-	for _, e := range []error{r.settleErr, r.markErr, r.fetchErr} {
+	for _, e := range []error{r.obeyErr, r.settleErr, r.markErr, r.fetchErr} {
 		if e != nil {
 			d.count.outboxFails.Add(1)
 			err = e

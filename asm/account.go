@@ -225,7 +225,11 @@ func (m *Module) use(y *tally, c classIndex, u acct.Usage, key acct.LedgerKey, n
 	}
 	y.last = now
 	m.sessions.count(y, c, u, key, n)
+	first := !y.changed
 	m.sessions.change(y)
+	if first && y.session.interim != 0 {
+		m.sessions.timers.set(y.session, m.due(y.session))
+	}
 }
 
 // end returns when s ends for its binding's end, 0 for never: when flows of
@@ -264,6 +268,9 @@ func (m *Module) due(s *session) int64 {
 	if s.midnight != 0 {
 		earlier(s.midnight)
 	}
+	if at := m.interimDue(s); at != 0 {
+		earlier(at)
+	}
 	return due
 }
 
@@ -295,6 +302,8 @@ func (m *Module) expire(s *session, at int64) {
 			m.cut(s, at)
 		}
 		s.midnight = m.midnight(s, at)
+	case !over && !m.tooOld(s, at) && (s.midnight == 0 || s.midnight > at):
+		m.cut(s, at) // for its own interval
 	default:
 		m.stop(s, at, dormant)
 	}

@@ -40,7 +40,8 @@ func (m *Module) start(s *session, at int64) {
 	if s.multiID == "" {
 		s.multiID = m.newSessionID()
 	}
-	s.sessionID, s.number = m.newSessionID(), 0
+	m.sessions.rename(s, m.newSessionID())
+	s.number, s.interim = 0, 0
 	s.started, s.cut, s.last = at, at, at
 	s.midnight = m.midnight(s, at)
 	s.usage, s.estimated, s.layers = s.usage[:0], false, 0
@@ -128,7 +129,7 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
 		SessionTime: time.Duration(at-s.started) * time.Millisecond,
 		Usage:       s.total(), Increase: s.increase(), Classes: m.classUsage(s),
-		Estimated: s.estimated, Layer: s.layers.layer(), Attributes: m.attributes(s),
+		Estimated: s.estimated, Layer: s.layers.layer(), Attributes: m.attributes(s), Interim: s.interim,
 		Shares: slices.Clone(s.open),
 	}
 	if r.Realm == "" {

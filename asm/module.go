@@ -202,6 +202,8 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 		m.request(e)
 	case acct.EntryCommand:
 		return m.command(ctx, e)
+	case acct.EntryInterim:
+		m.obey(e)
 	case acct.EntryTick:
 	default:
 		m.broken(e, fmt.Errorf("asm: kind %d: %w", e.Kind, ErrCorrupt))
@@ -269,13 +271,17 @@ func (m *Module) endInterval(ctx context.Context) error {
 	if err := m.fallback(ctx); err != nil {
 		return err
 	}
-	m.cutAll()
+	m.cutChanged(false)
 	return nil
 }
 
 // cutAll makes records of all usage that is open, in the order of sessions.
-func (m *Module) cutAll() {
-	for _, s := range m.sessions.takeChanged() {
+func (m *Module) cutAll() { m.cutChanged(true) }
+
+// cutChanged is cutAll; or, without all, leaves out sessions that go by an
+// interval of their own.
+func (m *Module) cutChanged(all bool) {
+	for _, s := range m.sessions.takeChanged(all) {
 		m.cut(s, m.millis())
 	}
 }

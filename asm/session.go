@@ -59,6 +59,7 @@ type session struct {
 
 	sessionID string
 	number    uint32 // of the latest record cut
+	interim   uint32 // that an answer asked for the current Diameter session, see acct.InterimInterval; 0 if none did
 	started   int64  // the current Diameter session, Unix milliseconds
 	cut       int64  // the latest record, or the first late flow since, Unix milliseconds
 	stopped   int64  // when phase left active, Unix milliseconds
@@ -125,11 +126,12 @@ func (s *session) increase() acct.Usage {
 type sessions struct {
 	byKey   map[bindingKey]*session
 	timers  timers
-	changed []*session // in the order of their first usage since the last cut
-	dirty   []*session // changed since the last checkpoint
-	active  int        // sessions in that phase
-	named   int        // sessions of a name alone
-	gone    []*session // ended for good since the last checkpoint
+	byID    map[string]*session // by Session-Id; nil until an answer asks for an interval
+	changed []*session          // in the order of their first usage since the last cut
+	dirty   []*session          // changed since the last checkpoint
+	active  int                 // sessions in that phase
+	named   int                 // sessions of a name alone
+	gone    []*session          // ended for good since the last checkpoint
 	nextID  uint64
 	counter uint64 // of Session-Ids
 
@@ -174,6 +176,7 @@ func (t *sessions) add(s *session) {
 func (t *sessions) remove(s *session) {
 	t.timers.remove(s)
 	delete(t.byKey, s.key)
+	delete(t.byID, s.sessionID)
 	if s.named() {
 		t.named--
 	}
@@ -181,12 +184,23 @@ func (t *sessions) remove(s *session) {
 	t.gone = append(t.gone, s)
 }
 
-// takeChanged returns the sessions with usage to be cut, in their order.
-func (t *sessions) takeChanged() []*session {
+// takeChanged returns the sessions with usage to be cut, in their order; without
+// all, those only that go by the common interval. It leaves the others listed.
+func (t *sessions) takeChanged(all bool) []*session {
 	changed := slices.DeleteFunc(t.changed, func(s *session) bool { return !s.changed })
 	slices.SortFunc(changed, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
+	changed = slices.Compact(changed)
 	t.changed = nil
-	return slices.Compact(changed)
+	if all {
+		return changed
+	}
+	return slices.DeleteFunc(changed, func(s *session) bool {
+		own := s.phase == active && s.interim != 0
+		if own {
+			t.changed = append(t.changed, s)
+		}
+		return own
+	})
 }
 
 // all returns all sessions in their order.
@@ -195,7 +209,7 @@ func (t *sessions) all() []*session {
 }
 
 // sessionStateVersion is the first octet of an encoded session.
-const sessionStateVersion = 5
+const sessionStateVersion = 6
 
 // appendState appends what a restart needs of s beside its row.
 func (s *session) appendState(b []byte, classNames []string) []byte {
@@ -242,7 +256,7 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 			b = binary.AppendUvarint(b, v)
 		}
 	}
-	return b
+	return binary.AppendUvarint(b, uint64(s.interim))
 }
 
 // restoreSession reads a row; class returns the index of a class's name.
@@ -298,6 +312,9 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 			break
 		}
 		u.cut = u.Minus(open)
+	}
+	if version > 5 {
+		s.interim = uint32(r.uvarint())
 	}
 	if s.phase < active || s.phase > ended {
 		r.fail()

@@ -34,6 +34,8 @@ type Settings struct {
 	VendorID         uint32 `json:"vendor_id"`         // of the AVPs of Information Elements; default 32473
 
 	Interval       time.Duration   `json:"interval"`                 // of interim records and ledger rows, whole seconds; default 5m
+	MinInterim     time.Duration   `json:"min_interim,omitempty"`    // a server's shorter interval for a session counts as this; default 1m, or Interval if that is shorter
+	MaxInterim     time.Duration   `json:"max_interim,omitempty"`    // likewise a longer one; default 24h, or Interval if that is longer
 	Linger         time.Duration   `json:"linger"`                   // from a binding's end, and from the session's last flow, to the STOP: the exporter's active timeout and export delay; default 5m30s
 	Late           time.Duration   `json:"late"`                     // how long after its STOP a session's late flows are still tied to it; default 24h
 	MaxSessionAge  time.Duration   `json:"max_session_age"`          // an older session stops and starts anew; 0 for no limit
@@ -139,6 +141,8 @@ var ErrSettings = errors.New("invalid settings")
 func (s Settings) WithDefaults() Settings {
 	def(&s.Mode, ModeASM)
 	def(&s.Interval, 5*time.Minute)
+	def(&s.MinInterim, min(time.Minute, s.Interval))
+	def(&s.MaxInterim, max(24*time.Hour, s.Interval))
 	def(&s.Linger, 5*time.Minute+30*time.Second)
 	def(&s.Late, 24*time.Hour)
 	def(&s.Wait, time.Hour)
@@ -177,6 +181,8 @@ func (s Settings) Validate() error {
 		return bad("origin_host: required")
 	case s.Interval < time.Second || s.Interval%time.Second != 0:
 		return bad("interval %v: want whole seconds, at least 1s", s.Interval)
+	case s.MinInterim < time.Second, s.MaxInterim < s.MinInterim:
+		return bad("min_interim %v, max_interim %v: want at least 1s, and no more than the longest", s.MinInterim, s.MaxInterim)
 	case s.Linger < 0, s.Late < 0, s.Wait < 0, s.ClockTolerance < 0, s.EarlyWait < 0, s.MaxSessionAge < 0:
 		return bad("linger, late, wait, clock_tolerance, early_wait, max_session_age: want no negative time")
 	case s.Split != "" && s.Split != SplitEnd && s.Split != SplitProportional:

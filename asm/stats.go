@@ -36,6 +36,8 @@ type Stats struct {
 	Events          uint64 // of user sessions, applied
 	EventsIdle      uint64 // of these, changed nothing: they came again, or too late
 	Contradictions  uint64 // of these, said that a session had ended before usage that is accounted to it
+	Interims        uint64 // interim intervals of sessions, as answers asked for them
+	InterimsIdle    uint64 // likewise, of sessions that were over
 	NATEvents       uint64 // records of a NAT
 	NATOther        uint64 // of these, thresholds and quotas
 	NATInvalid      uint64 // of these, without address or ports

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/acct"
@@ -176,6 +177,9 @@ func (s *Server) appendSuccess(b []byte, r *request, node peer.Node) []byte {
 	b = avp.AppendUint32(b, avp.AccountingRecordType, 0, m, uint32(r.cdr.Type))
 	b = avp.AppendUint32(b, avp.AccountingRecordNumber, 0, m, r.cdr.Number)
 	b = avp.AppendUint32(b, avp.AcctApplicationID, 0, m, r.message.Application)
+	if s.cfg.InterimInterval != 0 && (r.cdr.Type == acct.Start || r.cdr.Type == acct.Interim) {
+		b = avp.AppendUint32(b, avp.AcctInterimInterval, 0, m, uint32(s.cfg.InterimInterval/time.Second))
+	}
 	if node.StateID != 0 {
 		b = avp.AppendUint32(b, avp.OriginStateID, 0, m, node.StateID)
 	}

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -56,6 +57,11 @@ type Config struct {
 	Dictionary   *dict.Dictionary // reads requests; nil means dict.For(0)
 	Applications []uint32         // accounting applications served; none means base accounting, 3
 	Realms       []string         // Destination-Realms served, beside those of Forward; none means any
+
+	// InterimInterval is the Acct-Interim-Interval of answers to START and
+	// INTERIM records, in whole seconds (RFC 6733, Section 9.8.2); 0 asks for
+	// none in particular.
+	InterimInterval time.Duration
 
 	Pipeline Pipeline // required with Flows, Forward, or access servers among Peers
 	Flows    bool     // requests with a flow and without a user go there
@@ -118,6 +124,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if _, err := peer.NewWatchdog(cfg.Watchdog); err != nil {
 		return nil, fmt.Errorf("aaaserver: Config.Watchdog: %w", err)
+	}
+	if i := cfg.InterimInterval; i < 0 || i%time.Second != 0 || i/time.Second > math.MaxUint32 {
+		return nil, fmt.Errorf("aaaserver: Config.InterimInterval %v is not of whole seconds, 0 to 2^32-1", i)
 	}
 	if cfg.MaxConnections < 1 || cfg.Batch < 1 {
 		return nil, errors.New("aaaserver: Config: a limit is below 1")

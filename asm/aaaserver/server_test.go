@@ -202,6 +202,31 @@ func TestAnswers(t *testing.T) {
 
 // TestStoresThenAnswers: the CDR is what was sent, and nothing is answered
 // before Store has returned.
+// Acct-Interim-Interval is for sessions that go on (RFC 6733, Section 9.8.2).
+func TestInterimInterval(t *testing.T) {
+	const none = 0
+	_, address, _ := start(t, Config{Store: storeFunc(stored), InterimInterval: 5 * time.Minute})
+	c := mustDial(t, address)
+	for _, test := range []struct {
+		kind acct.RecordType
+		want uint32
+	}{{acct.Start, 300}, {acct.Interim, 300}, {acct.Stop, none}, {acct.Event, none}} {
+		r := record(1)
+		r.Type = test.kind
+		if err := c.conn.Send(build(request0, dict.For(0).AppendRecord(nil, r, options))); err != nil {
+			t.Fatal(err)
+		}
+		if got := u32(<-c.answers, avp.AcctInterimInterval); got != test.want {
+			t.Errorf("%v: interval %d, want %d", test.kind, got, test.want)
+		}
+	}
+	for _, wrong := range []time.Duration{-time.Second, time.Millisecond, 1 << 32 * time.Second} {
+		if _, err := New(Config{OriginHost: "a.example", OriginRealm: "example", Store: storeFunc(stored), InterimInterval: wrong}); err == nil {
+			t.Errorf("an interval of %v is taken", wrong)
+		}
+	}
+}
+
 func TestStoresThenAnswers(t *testing.T) {
 	got, release := make(chan acct.CDR, 1), make(chan struct{})
 	s, address, stop := start(t, Config{Store: storeFunc(func(cdrs []acct.CDR) ([]acct.Outcome, error) {

@@ -9,7 +9,7 @@ import (
 
 // recordVersion is the first octet of an encoded Record. Version 1 ended at
 // Parts, version 2 at Corrects; they are still read.
-const recordVersion = 6
+const recordVersion = 7
 
 // ErrCorrupt says that an encoded value of this package can't be read.
 var ErrCorrupt = errors.New("corrupt encoding")
@@ -62,6 +62,7 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 		b = append(b, free)
 	}
 	b = r.appendIncrease(b)
+	b = binary.AppendUvarint(b, uint64(r.Interim))
 	if r.Corrects == nil {
 		return append(b, 0), nil
 	}
@@ -200,6 +201,9 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 		}
 		if v >= 6 {
 			out.parseIncrease(&d)
+		}
+		if v >= 7 {
+			out.Interim = uint32(d.uvarint())
 		}
 		if d.octet() == 1 {
 			out.Corrects = &Correction{SessionID: d.string(), Number: uint32(d.uvarint()), Credit: d.octet() == 1, Reason: d.string()}

@@ -22,7 +22,7 @@ const (
 	EntryBinding EntryKind = 7  // an event of a source's user bindings: one began, changed or ended
 	EntryRequest EntryKind = 8  // an Accounting-Request that carries flows
 	EntryCommand EntryKind = 9  // what an operator decided: release, reject, adjust
-	EntryInterim EntryKind = 10 // an Acct-Interim-Interval that an answer asked for
+	EntryInterim EntryKind = 10 // Acct-Interim-Intervals that answers asked for
 )
 
 func (k EntryKind) String() string {

@@ -142,6 +142,11 @@ type Record struct {
 	// for a record of our own.
 	Received []byte
 
+	// Interim is what an answer to an earlier record of the session asked for,
+	// in seconds, and is in force: see InterimInterval. 0 if none did. It is
+	// not sent.
+	Interim uint32
+
 	// Part and Parts count the records that one too large record was split
 	// into, from 1; both zero for a record that is whole.
 	Part, Parts uint16

@@ -435,6 +435,8 @@ func settings(c config.Config) asm.Settings {
 		DestinationRealm: c.Delivery.DestinationRealm,
 		VendorID:         uint32(c.Delivery.VendorID),
 		Interval:         a.InterimInterval,
+		MinInterim:       a.MinInterim,
+		MaxInterim:       a.MaxInterim,
 		Linger:           a.Linger,
 		MaxSessionAge:    a.MaxSessionAge,
 		Wait:             c.Users.Wait,

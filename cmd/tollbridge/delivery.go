@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"tollbridge/aaaclient"
 	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict"
 )
@@ -42,8 +45,29 @@ func (b *bridge) delivery() (*aaaclient.Client, error) {
 		Timeout:          b.cfg.Delivery.Timeout,
 		Connect:          b.cfg.Delivery.Reconnect,
 		Watchdog:         b.cfg.Delivery.Watchdog,
+		Obey:             b.obey,
 		Log:              b.log,
 	})
+}
+
+// obey puts the interim intervals that answers ask for into the journal.
+func (b *bridge) obey(ctx context.Context, list []acct.InterimInterval) error {
+	select {
+	case <-b.entrance.opened:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	switch {
+	case b.entrance.closed.Load():
+		return errors.New("the daemon stops: interim intervals that answers ask for are taken no more")
+	case b.journal.Stats().Full:
+		return errors.New("the journal has no space for the interim intervals that answers ask for")
+	}
+	position, err := b.journal.Append(acct.EntryInterim, time.Now().UnixNano(), 0, acct.AppendInterimIntervals(nil, list))
+	if err != nil {
+		return err
+	}
+	return b.journal.Wait(ctx, position)
 }
 
 // peers returns the configured peers. Those over TLS share our certificate.

@@ -105,13 +105,15 @@ func (b *bridge) openServer() error {
 		Dictionary:  dict.For(uint32(b.cfg.Delivery.VendorID)),
 		Realms:      s.Realms,
 		Pipeline:    &b.entrance,
-		Flows:       s.Flows == config.FlowsPipeline,
-		Forward:     s.Forward,
-		Aliases:     []string{b.cfg.Identity.OriginHost},
-		Held:        b.spool.Journal().Held,
-		Peers:       b.clients(),
-		Watchdog:    b.cfg.Delivery.Watchdog,
-		Log:         b.log,
+
+		InterimInterval: s.InterimInterval,
+		Flows:           s.Flows == config.FlowsPipeline,
+		Forward:         s.Forward,
+		Aliases:         []string{b.cfg.Identity.OriginHost},
+		Held:            b.spool.Journal().Held,
+		Peers:           b.clients(),
+		Watchdog:        b.cfg.Delivery.Watchdog,
+		Log:             b.log,
 	}
 	if len(s.AccessServers) > 0 {
 		cfg.Applications = []uint32{avp.ApplicationAccounting, avp.ApplicationNASREQ} // RFC 7155, Section 1.6

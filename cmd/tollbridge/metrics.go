@@ -136,6 +136,8 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	for what, n := range map[string]uint64{"invalid": p.InBandInvalid, "conflict": p.InBandConflicts, "refused": p.InBandRefused} {
 		counter("pipeline_named_users_total", "Records whose named user was no name, not who their address is bound to, or one too many.", n, "outcome", what)
 	}
+	counter("pipeline_interim_intervals_total", "Acct-Interim-Intervals of answers that sessions go by.", p.Interims, "outcome", "obeyed")
+	counter("pipeline_interim_intervals_total", "Acct-Interim-Intervals of answers that sessions go by.", p.InterimsIdle, "outcome", "session over")
 	counter("users_events_total", "Events of user sessions applied since the start.", p.Events-p.EventsIdle, "outcome", "applied")
 	counter("users_events_total", "Events of user sessions applied since the start.", p.EventsIdle, "outcome", "nothing new")
 	counter("users_overlaps_total", "A session began to hold a prefix that another of its source still held.", p.Overlaps)

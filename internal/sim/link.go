@@ -90,7 +90,7 @@ func (l *link) breaks(err error) {
 func (p *process) connect() {
 	cfg := aaaclient.Config{
 		OriginHost: p.w.mood.settings.OriginHost, OriginRealm: "visited.example", DestinationRealm: "home.example",
-		Outbox: p.w.disk, Window: 1 + p.w.rng.IntN(8), Buffer: 8 + p.w.rng.IntN(64), RetryMax: 20 * time.Second,
+		Outbox: p.w.disk, Obey: p.obey, Window: 1 + p.w.rng.IntN(8), Buffer: 8 + p.w.rng.IntN(64), RetryMax: 20 * time.Second,
 	}
 	for _, s := range p.w.peers {
 		cfg.Peers = append(cfg.Peers, aaaclient.Peer{Address: s.address()})

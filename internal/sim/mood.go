@@ -81,6 +81,7 @@ func newMood(rng *rand.Rand) mood {
 		OriginHost: "bridge.visited.example", DestinationRealm: "home.example",
 		Interval: time.Duration(30+30*rng.IntN(3)) * time.Second,
 		Linger:   time.Duration(5+rng.IntN(60)) * time.Second, Late: time.Duration(1+rng.IntN(10)) * time.Minute,
+		MinInterim: 5 * time.Second, MaxInterim: 4 * time.Minute,
 		InBandIdle:  time.Duration(1+rng.IntN(5)) * time.Minute,
 		DedupWindow: time.Duration(5+5*rng.IntN(4)) * time.Minute, ClockTolerance: time.Minute,
 		MaxTotals: remembered, EarlySets: early, EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"time"
@@ -123,6 +124,16 @@ func (p *process) append(kind acct.EntryKind, session uint64, data []byte) uint6
 		p.work()
 	}
 	return e.Position
+}
+
+// obey puts interim intervals that answers asked for into the journal.
+func (p *process) obey(_ context.Context, list []acct.InterimInterval) error {
+	if p.w.full {
+		return errFull
+	}
+	p.w.log("answers ask for intervals: %v", list)
+	p.append(acct.EntryInterim, 0, acct.AppendInterimIntervals(nil, list))
+	return nil
 }
 
 // clockTolerance is how far the pipeline's clock may be ahead of the host's.

@@ -50,7 +50,12 @@ func (s *server) receive(l *link, m peer.Message) {
 		w.fail("a request is no record: %v", err)
 	}
 	reply := func(result uint32, after time.Duration) {
-		l.answer(s.node().AppendError(nil, m, result, "", nil), after)
+		b := s.node().AppendError(nil, m, result, "", nil)
+		if asks := w.intervals; asks != nil && result == avp.ResultSuccess && asks.IntN(3) == 0 {
+			b = avp.AppendUint32(b, avp.AcctInterimInterval, 0, avp.FlagMandatory, asks.Uint32N(300))
+			avp.SetLength(b)
+		}
+		l.answer(b, after)
 	}
 	account := func() { w.app.account(&r, m.AVPs()) }
 	soon := w.between(0, 200*time.Millisecond)

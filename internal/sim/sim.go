@@ -105,6 +105,8 @@ type world struct {
 	full  bool     // the disk
 	quiet bool     // nothing goes wrong any more
 
+	intervals *rand.Rand // of what AAA peers ask for; nil where they ask for none, in half of the runs
+
 	users     directory
 	nases     nases
 	exporters []*exporter
@@ -121,6 +123,9 @@ func newWorld(cfg Config) *world {
 	w := &world{cfg: cfg, bug: cfg.Bug, ctx: context.Background(), known: map[string]*message{}, templates: map[[2]int]*ipfix.Template{}}
 	w.scheduler = scheduler{now: epoch, rng: rand.New(rand.NewPCG(cfg.Seed, 0x70b1))}
 	w.mood = newMood(w.rng)
+	if cfg.Seed%2 == 0 {
+		w.intervals = rand.New(rand.NewPCG(cfg.Seed, 0x85))
+	}
 	w.disk = newDevice(w)
 	w.truth = newTruth(w)
 	w.app = newApplication(w)

@@ -77,6 +77,9 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	atLeast("accounting.linger", c.Accounting.Linger, time.Second)
 	atLeast("accounting.clockTolerance", c.Accounting.ClockTolerance, time.Second)
 	atLeast("accounting.interimInterval", c.Accounting.InterimInterval, time.Second)
+	atLeast("accounting.minInterimInterval", c.Accounting.MinInterim, time.Second)
+	atLeast("accounting.maxInterimInterval", c.Accounting.MaxInterim, c.Accounting.MinInterim)
+	atLeast("server.interimInterval", c.Server.InterimInterval, 0)
 	atLeast("accounting.maxSessionAge", c.Accounting.MaxSessionAge, c.Accounting.InterimInterval)
 	atLeast("accounting.dedupWindow", c.Accounting.DedupWindow, time.Minute)
 	atLeast("delivery.timeout", c.Delivery.Timeout, 100*time.Millisecond)
@@ -118,8 +121,12 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 			report(fmt.Sprintf("collectingProcess.exporters[%d].name", i), "%q begins with a parenthesis, as the books of corrections do: choose another", e.Name)
 		}
 	}
-	if c.Accounting.InterimInterval%time.Second != 0 {
-		report("accounting.interimInterval", "%s is not of whole seconds", c.Accounting.InterimInterval)
+	for key, d := range map[string]time.Duration{
+		"accounting.interimInterval": c.Accounting.InterimInterval, "server.interimInterval": c.Server.InterimInterval,
+	} {
+		if d%time.Second != 0 {
+			report(key, "%s is not of whole seconds", d)
+		}
 	}
 	within("accounting.billingDay", c.Accounting.BillingDay, 0, 31)
 	within("accounting.maxRecord", c.Accounting.MaxRecord, 2048, 1<<24-4096)

@@ -108,6 +108,8 @@ type Users struct {
 type Accounting struct {
 	Mode            Mode          `yaml:"mode"`
 	InterimInterval time.Duration `yaml:"interimInterval"`
+	MinInterim      time.Duration `yaml:"minInterimInterval"`
+	MaxInterim      time.Duration `yaml:"maxInterimInterval"`
 	Linger          time.Duration `yaml:"linger"`
 	MaxSessionAge   time.Duration `yaml:"maxSessionAge"`
 	DedupWindow     time.Duration `yaml:"dedupWindow"`
@@ -172,6 +174,8 @@ type Server struct {
 	Forward   []string `yaml:"forward"`
 	Flows     Flows    `yaml:"flows"`
 	Plaintext bool     `yaml:"plaintext"`
+
+	InterimInterval time.Duration `yaml:"interimInterval"` // 0 asks for none
 }
 
 // A Relay hands over the requests of other nodes: an agent, or a partner's
@@ -244,6 +248,8 @@ func Default() Config {
 		Accounting: Accounting{
 			Mode:            "asm",
 			InterimInterval: 5 * time.Minute,
+			MinInterim:      time.Minute,
+			MaxInterim:      24 * time.Hour,
 			Linger:          6 * time.Minute,
 			MaxSessionAge:   24 * time.Hour,
 			DedupWindow:     time.Hour,
