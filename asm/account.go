@@ -124,7 +124,8 @@ func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
 		m.broken(e, err)
 		return nil
 	}
-	change := m.users.Replace(source, bindings, m.millis())
+	var change users.Change
+	m.changeUsers(func() { change = m.users.Replace(source, bindings, m.millis()) })
 	m.state.users = append(m.state.users, source)
 	for _, h := range change.Added {
 		m.rebind(h)
@@ -156,7 +157,8 @@ func (m *Module) applyEvent(e acct.Entry) {
 	}
 	m.stats.Events++
 	m.sweep()
-	changed := m.users.Apply(event)
+	var changed []*users.Claim
+	m.changeUsers(func() { changed = m.users.Apply(event) })
 	for _, c := range changed {
 		if s := m.sessions.byKey[sessionKey(c)]; s != nil {
 			m.contradict(s, c)
@@ -173,14 +175,19 @@ func (m *Module) applyEvent(e acct.Entry) {
 
 // contradict counts, and tells of, a session whose user turns out to have held
 // nothing any more at a time of which usage has been cut into records: some of
-// it may be another's. An operator decides (tollbridge spool adjust).
+// it may be another's. Where enough is remembered that is corrected at the
+// interval's end; else an operator decides (tollbridge spool adjust).
 func (m *Module) contradict(s *session, c *users.Claim) {
 	until := c.Until()
 	if until == 0 || s.until != 0 && s.until <= until || s.sessionID == "" || until >= s.last || until >= s.cut {
 		return
 	}
 	m.stats.Contradictions++
-	m.logs.warn(m.log, "a binding ended before usage that has been accounted to it", acct.LedgerKey{}, 0,
+	text := "a binding ended before usage that has been accounted to it, which is corrected"
+	if !m.charges.covers(until) {
+		text = "a binding ended before usage that has been accounted to it, and users.correct does not reach so far back"
+	}
+	m.logs.warn(m.log, text, acct.LedgerKey{}, 0,
 		"session_id", s.sessionID, "prefix", s.framed, "ended", milliTime(until), "accounted_until", milliTime(min(s.last, s.cut)))
 	m.log.Debug("whose binding ended early", "session_id", s.sessionID, "user", s.key.user)
 }

@@ -146,7 +146,7 @@ func (m *Module) command(ctx context.Context, e acct.Entry) error {
 		m.setBack(e.Time)
 		return nil
 	case AdjustUsage:
-		d.Count, d.On = m.adjust(&c)
+		d.Count, d.On = m.adjust(e.Position, &c)
 	case NewEpoch:
 		d.On = fmt.Sprintf("%d sessions, epoch %d", m.newEpoch(e), m.epoch)
 	default:

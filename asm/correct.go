@@ -32,12 +32,6 @@ type Adjustment struct {
 // maxAdjustments is how many one Command may order.
 const maxAdjustments = 10_000
 
-// count returns what the books say of a.
-func (a *Adjustment) count() acct.Count {
-	u := &a.Usage
-	return acct.Count{Records: 1, Octets: u.InputOctets + u.OutputOctets, Packets: u.InputPackets + u.OutputPackets}
-}
-
 // validate returns what is wrong with a, nil for nothing.
 func (a *Adjustment) validate() error {
 	u := &a.Usage
@@ -57,15 +51,6 @@ func (a *Adjustment) validate() error {
 	return nil
 }
 
-// book returns the exporter's name under which a is in the ledger: credits and
-// debits have books of their own, which balance like any other.
-func (a *Adjustment) book() string {
-	if a.Credit {
-		return acct.CreditBook
-	}
-	return acct.DebitBook
-}
-
 func (a *Adjustment) String() string {
 	what := "debit"
 	if a.Credit {
@@ -74,30 +59,24 @@ func (a *Adjustment) String() string {
 	return fmt.Sprintf("%s %s: %s/%d", what, a.User, a.SessionID, a.Number)
 }
 
-// adjust makes an EVENT record of each correction that c orders: nothing that
-// was cut is ever changed. It returns what they come to.
-func (m *Module) adjust(c *Command) (total acct.Count, on string) {
+// adjust makes an EVENT record of each correction that c orders, by the journal
+// entry at position: nothing that was cut is ever changed. It returns what they
+// come to.
+func (m *Module) adjust(position uint64, c *Command) (total acct.Count, on string) {
 	var said []string
 	for i := range c.Adjust {
 		a := &c.Adjust[i]
-		n := a.count()
-		key := acct.LedgerKey{Exporter: a.book(), Interval: m.interval}
-		row := m.ledger.row(key)
-		row.Received = row.Received.Plus(n)
-		row.Accounted = row.Accounted.Plus(n)
-		now := milliTime(m.millis())
 		r := acct.Record{
-			SessionID: m.newSessionID(), Type: acct.Event, MultiSessionID: a.MultiSessionID,
+			Type: acct.Event, MultiSessionID: a.MultiSessionID,
 			User: a.User, Realm: a.Realm, Framed: a.Framed, Attributes: a.Attributes, Layer: a.Layer,
-			Start: a.Start, End: a.End, Event: now, Usage: a.Usage, Increase: a.Usage,
+			Start: a.Start, End: a.End, Event: milliTime(m.millis()), Usage: a.Usage, Increase: a.Usage,
 			Corrects: &acct.Correction{SessionID: a.SessionID, Number: a.Number, Credit: a.Credit, Reason: c.Reason},
-			Shares:   []acct.Share{{LedgerKey: key, Count: n}},
 		}
 		if r.Realm == "" {
 			r.Realm = m.settings.DestinationRealm
 		}
-		m.records = append(m.records, r)
-		total = total.Plus(n)
+		m.correctBy(r, []TracedFlow{{Position: position, Endpoints: "by order", Start: a.Start, End: a.End, Usage: a.Usage}})
+		total = total.Plus(usageCount(a.Usage))
 		if len(said) < 3 {
 			said = append(said, a.String())
 		}
@@ -106,4 +85,43 @@ func (m *Module) adjust(c *Command) (total acct.Count, on string) {
 		said = append(said, fmt.Sprintf("%d more", more))
 	}
 	return total, strings.Join(said, ", ")
+}
+
+// usageCount returns what the books say of a correction by u.
+func usageCount(u acct.Usage) acct.Count {
+	return acct.Count{Records: 1, Octets: u.InputOctets + u.OutputOctets, Packets: u.InputPackets + u.OutputPackets}
+}
+
+// correctBy books and cuts r, which corrects another record and lacks but its
+// Session-Id: credits and debits have books of their own, which balance like
+// any other. It returns the records, several if one would be too large. What
+// flows it is about, a tracer is told, with the user and the books filled in.
+func (m *Module) correctBy(r acct.Record, flows []TracedFlow) []acct.Record {
+	key := acct.LedgerKey{Exporter: bookOf(r.Corrects.Credit), Interval: m.interval}
+	n := usageCount(r.Usage)
+	row := m.ledger.row(key)
+	row.Received = row.Received.Plus(n)
+	row.Accounted = row.Accounted.Plus(n)
+	r.Shares = []acct.Share{{LedgerKey: key, Count: n}}
+	cut := m.emitEvent(r)
+	if m.tracer != nil {
+		for i := range flows {
+			f := &flows[i]
+			f.LedgerKey, f.User = key, r.User
+			if f.Count = usageCount(f.Usage); i > 0 {
+				f.Count.Records = 0 // it is one record in its book, whatever it is about
+			}
+			m.tracer.Flow(0, *f)
+		}
+		m.tracer.Record(0, &cut[0])
+	}
+	return cut
+}
+
+// bookOf returns the name of the book of credits, or of debits.
+func bookOf(credit bool) string {
+	if credit {
+		return acct.CreditBook
+	}
+	return acct.DebitBook
 }

@@ -42,7 +42,7 @@ func TestAdjust(t *testing.T) {
 			r.User != a.User || r.Usage != a.Usage || r.MultiSessionID != a.MultiSessionID || !r.Start.Equal(wrong.Start) {
 			t.Errorf("record %d: %+v corrects %+v", i, r, r.Corrects)
 		}
-		key := acct.LedgerKey{Exporter: a.book(), Interval: b.clock.Unix()}
+		key := acct.LedgerKey{Exporter: bookOf(a.Credit), Interval: b.clock.Unix()}
 		if row := b.s.ledger[key]; row.Received != count(1, 60, 1) || row.Accounted != count(1, 60, 1) {
 			t.Errorf("%s has %+v", key.Exporter, row)
 		}

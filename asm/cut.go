@@ -74,6 +74,17 @@ func (m *Module) stop(s *session, at int64, next phase) {
 func (m *Module) event(s *session, at int64) {
 	r := m.record(s, acct.Event, at)
 	r.SessionTime = 0
+	cut := m.emitEvent(r)
+	m.traceRecord(s, &cut[0])
+	m.mark(s, &r, cut)
+	s.usage, s.estimated, s.layers = s.usage[:0], false, 0
+	s.cut = at
+}
+
+// emitEvent adds r, an EVENT, to the batch, in parts if it is too large, each
+// with some of the classes and a Session-Id of its own, and returns them.
+func (m *Module) emitEvent(r acct.Record) []acct.Record {
+	first := len(m.records)
 	parts := m.split(r.Classes, m.room(&r))
 	shares := r.Shares
 	for i, classes := range parts {
@@ -92,13 +103,17 @@ func (m *Module) event(s *session, at int64) {
 				p.Shares, shares = takeShares(shares, p.Usage)
 			}
 		}
-		if i == 0 {
-			m.traceRecord(s, &p)
-		}
 		m.records = append(m.records, p)
 	}
-	s.usage, s.estimated, s.layers = s.usage[:0], false, 0
-	s.cut = at
+	return m.records[first:]
+}
+
+// mark notes, for corrections, that the records that r was cut into have what
+// was charged to s since those before.
+func (m *Module) mark(s *session, r *acct.Record, cut []acct.Record) {
+	if m.charges.on() && r.Increase != (acct.Usage{}) {
+		m.charges.markAll(s.id, cut, m.millis())
+	}
 }
 
 // takeShares divides shares into what makes up usage u, as far as they go, and
@@ -147,6 +162,7 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 // with the whole usage, some of the classes and their increase, and the
 // increment in the first.
 func (m *Module) emit(s *session, r acct.Record) {
+	first := len(m.records)
 	parts := m.split(r.Classes, m.room(&r))
 	for i, classes := range parts {
 		p := r
@@ -172,6 +188,7 @@ func (m *Module) emit(s *session, r acct.Record) {
 		}
 		m.records = append(m.records, p)
 	}
+	m.mark(s, &r, m.records[first:])
 	s.cut = r.End.UnixMilli()
 }
 

@@ -242,6 +242,7 @@ func same(t tb, a, b *modelStore) {
 	}
 	for _, s := range []*modelStore{a, b} {
 		joinTotals(t, s)
+		joinCharges(t, s)
 		maps.DeleteFunc(s.state, func(k [2]string, _ []byte) bool { return k[0] == stateMessages })
 	}
 	if !reflect.DeepEqual(a.state, b.state) {
@@ -275,6 +276,24 @@ func joinTotals(t tb, s *modelStore) {
 	}
 }
 
+// joinCharges puts one piece in the place of all that a segment of charges is
+// stored in.
+func joinCharges(t tb, s *modelStore) {
+	t.Helper()
+	m := &Module{}
+	var state []acct.State
+	for k, v := range s.state {
+		state = append(state, acct.State{Kind: k[0], Key: k[1], Value: v})
+	}
+	if err := m.restoreCharges(state); err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(s.state, func(k [2]string, _ []byte) bool { return k[0] == stateCharge })
+	for _, g := range m.charges.segments {
+		s.state[[2]string{stateCharge, g.key(0)}] = g.data
+	}
+}
+
 func never() (checkpoint, crash, fail bool) { return false, false, false }
 
 // anything draws a journal of whatever may happen.
@@ -291,6 +310,7 @@ func anything(rt *rapid.T) *traffic {
 	variants[2].MaxTotals = 2
 	variants[0].CompareOctets, variants[1].CompareOctets, variants[4].CompareOctets = 1<<20, 2048, 1<<20
 	variants[4] = namingSettings
+	variants[0].Correct, variants[2].Correct, variants[2].CorrectOctets = 5*time.Minute, 2*time.Minute, minCorrectOctets
 	variants[4].Exporters = []ExporterSettings{{Name: "west", Sampling: 100}}
 	x := newTraffic(rt)
 	x.settings(testSettings)

@@ -43,10 +43,13 @@ func (m *Module) divide(f *flow, a netip.Addr, h *users.Holder, to bool, key acc
 			forward: whole.forward.part(spans[i].To-whole.start, whole.end-whole.start),
 			reverse: whole.reverse.part(spans[i].To-whole.start, whole.end-whole.start),
 		}
+		end := spans[i].To - 1
 		if last {
+			end = whole.end
 			until.forward, until.reverse = whole.forward, whole.reverse
 		}
 		part := whole
+		part.end = end
 		part.forward, part.reverse = until.forward.minus(given.forward), until.reverse.minus(given.reverse)
 		given = until
 		count := part.count()

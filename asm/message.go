@@ -403,10 +403,7 @@ func (m *Module) lookupEach(n int) {
 
 // holder returns who held the source of f, or its destination, when it ended.
 func (m *Module) holder(f *flow, to bool) *users.Holder {
-	a, port, vrf, remote := f.source, f.sourcePort, f.vrf, netip.AddrPortFrom(f.destination, f.destinationPort)
-	if to {
-		a, port, vrf, remote = f.destination, f.destinationPort, f.vrfTo, netip.AddrPortFrom(f.source, f.sourcePort)
-	}
+	a, port, vrf, remote := f.side(to)
 	if m.users.Shared() {
 		if h := m.users.LookupPort(vrf, a, port, f.protocol, remote, f.end); h != nil {
 			return h

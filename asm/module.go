@@ -102,6 +102,7 @@ type Module struct {
 	sessions sessions
 	ledger   ledger
 	suspense suspense
+	charges  charges
 
 	generation    uint64                // rises with all that refiners go by
 	points        map[string]*point     // policies of observation points, by exporter
@@ -272,7 +273,7 @@ func (m *Module) endInterval(ctx context.Context) error {
 		return err
 	}
 	m.cutChanged(false)
-	return nil
+	return m.correct()
 }
 
 // cutAll makes records of all usage that is open, in the order of sessions.
@@ -299,7 +300,7 @@ func (m *Module) Deadline() time.Time {
 		earlier(s.due * int64(time.Millisecond))
 	}
 	earlier(m.suspense.remap)
-	if len(m.sessions.changed) > 0 {
+	if len(m.sessions.changed) > 0 || len(m.charges.doubts) > 0 {
 		earlier(m.boundary)
 	}
 	if s := &m.suspense; s.since != 0 && m.settings.Fallback != "" && m.settings.Mode == ModeASM {
@@ -332,6 +333,7 @@ func (m *Module) configure(ctx context.Context, s Settings) error {
 	}
 	if s.Mode != old.Mode {
 		m.stopAll()
+		m.charges.configure(0, 0) // they are of sessions that are gone
 	}
 	m.adopt(s)
 	m.configured = true
@@ -424,6 +426,7 @@ func (m *Module) adopt(s Settings) {
 	for _, t := range m.totals {
 		m.stats.TotalsForgotten += uint64(t.bound(s.MaxTotals))
 	}
+	m.charges.configure(s.Correct.Milliseconds(), s.CorrectOctets)
 	m.linkLayer = s.Layer == LayerLink
 	m.realms = make(map[string]*RealmSettings)
 	for i := range s.Realms {

@@ -55,13 +55,11 @@ func newNATReader(t *ipfix.Template) *natReader {
 func (m *Module) natEvents(set *ipfix.DataSet, r *natReader, key acct.LedgerKey) {
 	m.sweep()
 	changed := false
-	for {
-		d, ok := set.Next()
-		if !ok {
-			break
+	m.changeUsers(func() {
+		for d, ok := set.Next(); ok; d, ok = set.Next() {
+			changed = m.natEvent(r, d, set.Header.ExportTime, key) || changed
 		}
-		changed = m.natEvent(r, d, set.Header.ExportTime, key) || changed
-	}
+	})
 	if changed {
 		m.retryLater()
 	}

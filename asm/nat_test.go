@@ -2,6 +2,7 @@ package asm
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -41,18 +42,27 @@ func (n *natEvents) send(session uint64, t *ipfix.Template, values ...any) {
 	n.b.add(acct.EntryMessage, session, n.e.Flush(uint32(n.b.clock.Unix())))
 }
 
-// totals sums what users were accounted in the records so far.
-func (b *bridge) totals() map[string]acct.Usage {
+// totals sums what users were accounted in the records so far, less credits.
+func (b *bridge) totals() map[string]acct.Usage { return charged(b.s.records) }
+
+func charged(records []acct.Record) map[string]acct.Usage {
 	last := map[string]acct.Record{}
-	for _, r := range b.s.records {
+	for _, r := range records {
 		last[r.SessionID] = r
 	}
 	sum := map[string]acct.Usage{}
-	for _, r := range last {
-		if r.Usage != (acct.Usage{}) {
-			sum[r.User] = sum[r.User].Plus(r.Usage)
+	for _, sign := range []bool{false, true} { // what was charged, then credits
+		for _, r := range last {
+			switch credit := r.Corrects != nil && r.Corrects.Credit; {
+			case credit != sign || r.Usage == (acct.Usage{}):
+			case credit:
+				sum[r.User] = sum[r.User].Minus(r.Usage)
+			default:
+				sum[r.User] = sum[r.User].Plus(r.Usage)
+			}
 		}
 	}
+	maps.DeleteFunc(sum, func(_ string, u acct.Usage) bool { return u == acct.Usage{} })
 	return sum
 }
 

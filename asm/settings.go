@@ -47,6 +47,8 @@ type Settings struct {
 	Realms         []RealmSettings `json:"realms,omitempty"`         // what is particular to users of some realms
 	Split          Split           `json:"split,omitempty"`          // who gets a flow during which its address changed hands; default SplitEnd
 	UserTolerance  time.Duration   `json:"user_tolerance,omitempty"` // how far the clocks of the sources of bindings and of the exporters may differ
+	Correct        time.Duration   `json:"correct,omitempty"`        // for how long what was accounted is remembered, so that bindings which contradict it correct it; 0 corrects nothing
+	CorrectOctets  int             `json:"correct_octets,omitempty"` // of memory for that at most, the oldest is forgotten; default 64 MiB
 	ClockTolerance time.Duration   `json:"clock_tolerance"`          // how far ahead of its arrival a flow may end; default 10m
 	DedupWindow    time.Duration   `json:"dedup_window"`             // how far before the newest flow end identities are remembered; default 1h
 	CompareOctets  int             `json:"compare_octets,omitempty"` // of the journal that are kept to compare duplicates with the records that came first; 0 compares none
@@ -134,6 +136,9 @@ type PortRange struct {
 // maxName is the most octets of a class's name.
 const maxName = 253
 
+// minCorrectOctets is the least Settings.CorrectOctets.
+const minCorrectOctets = 4096
+
 // ErrSettings is matched by the errors of Settings that can't be used.
 var ErrSettings = errors.New("invalid settings")
 
@@ -157,6 +162,7 @@ func (s Settings) WithDefaults() Settings {
 	def(&s.MaxTotals, 1<<18)
 	def(&s.InBandIdle, time.Hour)
 	def(&s.MaxInBand, 1<<20)
+	def(&s.CorrectOctets, 64<<20)
 	return s
 }
 
@@ -189,6 +195,10 @@ func (s Settings) Validate() error {
 		return bad("split %q: want %q or %q", s.Split, SplitEnd, SplitProportional)
 	case s.UserTolerance < 0 || s.UserTolerance > time.Hour:
 		return bad("user_tolerance %v: want 0 to 1h", s.UserTolerance)
+	case s.Correct < 0 || s.Correct > s.Late:
+		return bad("correct %v: want 0 to late, %v: bindings that are over are forgotten then", s.Correct, s.Late)
+	case s.CorrectOctets < minCorrectOctets:
+		return bad("correct_octets %d: want at least %d", s.CorrectOctets, minCorrectOctets)
 	case s.MaxSessionAge != 0 && s.MaxSessionAge < s.Interval:
 		return bad("max_session_age %v: want at least the interval, %v", s.MaxSessionAge, s.Interval)
 	case s.DedupWindow < time.Second:

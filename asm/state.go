@@ -32,6 +32,7 @@ const (
 	stateParts     = "parts"     // flow records of which not all requests have come, by client and Acct-Multi-Session-Id
 	stateWindow    = "window"    // of record identities, by exporter
 	stateReleased  = "released"  // identities that left suspense, by position of the command
+	stateCharge    = "charge"    // what was charged, by segment and offset, and the doubts about it
 	stateCrash     = "crash"     // how often the pipeline crashed at an entry, by position
 )
 
@@ -128,6 +129,9 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 		}
 	}
 	if err := m.restoreTotals(cp.State); err != nil {
+		return err
+	}
+	if err := m.restoreCharges(cp.State); err != nil {
 		return err
 	}
 	m.users.Trim(m.trimmed)
@@ -309,6 +313,7 @@ func (m *Module) batch() (acct.Batch, error) {
 	m.putTotals(put)
 	m.putPositions(put)
 	m.parts.put(put)
+	m.charges.put(put)
 	for position, times := range m.crashes {
 		if position > m.position {
 			put(stateCrash, strconv.FormatUint(position, 10), []byte{byte(min(times, 255))})

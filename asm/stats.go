@@ -38,6 +38,7 @@ type Stats struct {
 	Contradictions  uint64 // of these, said that a session had ended before usage that is accounted to it
 	Interims        uint64 // interim intervals of sessions, as answers asked for them
 	InterimsIdle    uint64 // likewise, of sessions that were over
+	Corrections     uint64 // records cut since bindings contradicted others
 	NATEvents       uint64 // records of a NAT
 	NATOther        uint64 // of these, thresholds and quotas
 	NATInvalid      uint64 // of these, without address or ports
@@ -76,6 +77,8 @@ type Stats struct {
 	InBand     int    // sessions of users whom flow records named
 	Position   uint64 // of the last entry applied
 	Clock      int64  // of the pipeline, Unix nanoseconds
+	Charges    int    // octets that it takes to remember what was accounted
+	ChargedFor int64  // since when, Unix milliseconds; 0 for not at all
 	SetBack    uint64 // how often that was ahead and was set back
 }
 
@@ -93,6 +96,9 @@ func (m *Module) Stats() Stats {
 	s.InBand = m.sessions.named
 	s.Overlaps = m.users.Overlaps()
 	s.Mappings, s.MappingsRefused = m.users.Mappings()
+	if x := &m.charges; len(x.segments) > 0 {
+		s.Charges, s.ChargedFor = x.size, x.segments[0].begun
+	}
 	s.Position, s.Clock = m.position, m.now
 	return s
 }

@@ -19,7 +19,7 @@ type Tracer interface {
 	Flow(session uint64, f TracedFlow)
 
 	// Record is called when r is cut of what was accounted to the session since
-	// the record before. Session 0 is r's own: it has one flow, just told.
+	// the record before. Session 0 is r's own: it has the flows just told.
 	Record(session uint64, r *acct.Record)
 }
 

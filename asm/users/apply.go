@@ -220,6 +220,7 @@ func (a *applying) extend(c *Claim, from int64) {
 		a.t.unlink(h)
 		h.From = from
 		a.link(h)
+		a.t.doubtHolder(h) // all of it: others that began since come before it now
 		a.touch(c)
 	}
 }
@@ -269,7 +270,7 @@ func (a *applying) update(c *Claim) {
 			case slices.Contains(a.e.Prefixes, p):
 				held[p] = held[p] || a.t.rival(h) == nil
 			default:
-				h.Until = max(a.at, h.From)
+				a.t.setUntil(h, max(a.at, h.From))
 				a.bound(h)
 				h.flags |= holderGiven
 			}
@@ -282,7 +283,7 @@ func (a *applying) update(c *Claim) {
 	}
 	for h := range c.Holders() {
 		if h.flags&holderGiven == 0 {
-			h.Until = c.until.ms()
+			a.t.setUntil(h, c.until.ms())
 			a.bound(h)
 		}
 	}
@@ -300,6 +301,7 @@ func (a *applying) change(c *Claim) {
 	for h := range c.Holders() {
 		if moved {
 			a.link(h)
+			a.t.doubtHolder(h)
 		}
 	}
 }
@@ -310,7 +312,7 @@ func (a *applying) end(c *Claim, at int64) {
 	c.seen, c.until = momentOf(max(c.Seen(), at)), momentOf(max(at, c.start()))
 	for h := range c.Holders() {
 		if h.flags&holderGiven == 0 || h.Until > at {
-			h.Until = max(at, h.From)
+			a.t.setUntil(h, max(at, h.From))
 			a.bound(h)
 		}
 	}
@@ -323,6 +325,7 @@ func (a *applying) hold(c *Claim, p netip.Prefix, from int64) {
 	h.Until = c.until.ms()
 	h.setPrefix(p)
 	a.link(h)
+	a.t.doubtHolder(h)
 }
 
 // link puts h into the Table, and ends what its rivals held.
@@ -333,7 +336,7 @@ func (a *applying) link(h *Holder) {
 		if !g.rivals(h) || g.Until != 0 && g.Until <= h.From {
 			continue
 		}
-		g.Until = h.From
+		a.t.setUntil(g, h.From)
 		a.t.overlaps++
 		a.touch(g.Claim)
 	}
@@ -342,7 +345,7 @@ func (a *applying) link(h *Holder) {
 // bound ends h when a rival begins.
 func (a *applying) bound(h *Holder) {
 	if g := a.t.rival(h); g != nil && (h.Until == 0 || h.Until > g.From) {
-		h.Until = g.From
+		a.t.setUntil(h, g.From)
 	}
 }
 

@@ -187,6 +187,7 @@ func (t *Table) Map(m Mapping, at int64) (changed bool) {
 				fresh.until = s.from
 			}
 		case s.until == 0 || s.until > at:
+			t.doubt(m.PublicVRF, hostPrefix(m.Public), at, s.until)
 			s.until = at
 		}
 	}
@@ -195,6 +196,7 @@ func (t *Table) Map(m Mapping, at int64) (changed bool) {
 		return false
 	}
 	p.add(fresh)
+	t.doubt(m.PublicVRF, hostPrefix(m.Public), at, fresh.until)
 	t.mappings++
 	t.shared++
 	t.touchPorts(m)
@@ -217,6 +219,7 @@ func (t *Table) Unmap(m Mapping, at int64) (changed bool) {
 	}
 	for _, s := range space.pools[m.Public][pageOf(m.First)] {
 		if s.sameShare(&m) && (!m.Private.IsValid() || s.Mapping == m) && s.from <= at && (s.until == 0 || s.until > at) {
+			t.doubt(m.PublicVRF, hostPrefix(m.Public), at, s.until)
 			s.until, changed = at, true
 		}
 	}
@@ -296,7 +299,7 @@ func (t *Table) appendPage(k pageKey) []byte {
 		return nil
 	}
 	b := appendString([]byte{mappingsVersion}, k.vrf)
-	b = appendPrefix(b, netip.PrefixFrom(k.addr, 32))
+	b = appendPrefix(b, hostPrefix(k.addr))
 	empty := true
 	for _, s := range p[k.page] {
 		if s.holder != nil || pageOf(s.First) != k.page {
@@ -306,7 +309,7 @@ func (t *Table) appendPage(k pageKey) []byte {
 		for _, v := range [...]uint64{uint64(s.First), uint64(s.Last), uint64(s.Protocol), uint64(s.from), uint64(s.until)} {
 			b = binary.AppendUvarint(b, v)
 		}
-		b = appendPrefix(b, netip.PrefixFrom(s.Private, s.Private.BitLen()))
+		b = appendPrefix(b, hostPrefix(s.Private))
 		b = appendString(b, s.PrivateVRF)
 		remote := s.Remote.Addr()
 		b = appendString(b, string(remote.AsSlice()))
@@ -354,3 +357,6 @@ func (t *Table) RestorePorts(data []byte) error {
 	}
 	return nil
 }
+
+// hostPrefix returns a alone as a prefix.
+func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

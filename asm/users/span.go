@@ -31,7 +31,7 @@ func (t *Table) AppendSpans(spans []Span, vrf string, a netip.Addr, from, to int
 	}
 	note(s.hosts.get(hostOf(a)))
 	a = a.Unmap().WithZone("")
-	for _, chain := range s.prefixes.Supernets(netip.PrefixFrom(a, a.BitLen())) {
+	for _, chain := range s.prefixes.Supernets(hostPrefix(a)) {
 		note(chain)
 	}
 	slices.Sort(changes)

@@ -23,6 +23,7 @@ type Table struct {
 	options  map[Options]*Options
 	dirty    []*Claim // user sessions that changed since the last Delta
 	overlaps uint64
+	doubts   doubts
 
 	tolerance int64 // milliseconds
 
@@ -173,7 +174,7 @@ func (t *space) lookupPrefix(a netip.Addr, at int64, host *Holder, tolerance int
 	if h := chain.find(at); h != nil {
 		return h
 	}
-	all := netip.PrefixFrom(a, a.BitLen())
+	all := hostPrefix(a)
 	for _, chain := range t.prefixes.Supernets(all) {
 		if h := chain.find(at); h != nil {
 			return h
@@ -222,6 +223,7 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 			h.Until = toMilli(b.Until)
 			h.setPrefix(b.Prefix)
 			t.link(h)
+			t.doubtHolder(h)
 			c.Added = append(c.Added, h)
 		case h.round == s.round:
 			continue
@@ -229,9 +231,12 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 			c.Changed = append(c.Changed, Changed{h, h.Binding()})
 			revived = revived || h.Removed()
 			t.unlink(h)
-			h.Until, h.Options = toMilli(b.Until), t.intern(b.Options)
+			t.doubtHolder(h)
+			h.Until = toMilli(b.Until)
+			h.Options = t.intern(b.Options)
 			h.flags &^= holderRemoved
 			t.link(h)
+			t.doubtHolder(h)
 		}
 		h.round = s.round
 		s.holders = append(s.holders, h)
@@ -244,6 +249,7 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 			continue
 		}
 		c.Removed = append(c.Removed, h)
+		t.doubtHolder(h)
 		t.unlink(h)
 		h.flags |= holderRemoved
 		if h.Until == 0 || h.Until > at {

@@ -451,6 +451,8 @@ func settings(c config.Config) asm.Settings {
 		InBandIdle:       c.Users.InBandIdle,
 		Split:            asm.Split(c.Users.Split),
 		UserTolerance:    c.Users.Tolerance,
+		Correct:          c.Users.Correct,
+		CorrectOctets:    int(c.Users.CorrectMemory),
 		Layer:            a.Layer,
 		TimeZone:         a.TimeZone,
 		BillingDay:       a.BillingDay,

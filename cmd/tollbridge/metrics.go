@@ -142,6 +142,9 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	counter("users_events_total", "Events of user sessions applied since the start.", p.EventsIdle, "outcome", "nothing new")
 	counter("users_overlaps_total", "A session began to hold a prefix that another of its source still held.", p.Overlaps)
 	counter("users_contradictions_total", "Sessions that turned out to have ended before usage that is accounted to them.", p.Contradictions)
+	counter("users_corrections_total", "Accounting records that correct others, since a binding came late.", p.Corrections)
+	gauge("users_correctable_octets", "Memory that remembers what was accounted, to be corrected.", float64(p.Charges))
+	gauge("users_correctable_since_timestamp_seconds", "Since when what was accounted is remembered; 0 if it is not.", float64(p.ChargedFor)/1000)
 	for what, n := range map[string]uint64{"mapping": p.NATEvents - p.NATOther - p.NATInvalid, "threshold or quota": p.NATOther, "invalid": p.NATInvalid} {
 		counter("users_nat_events_total", "NAT event records (RFC 8158).", n, "what", what)
 	}

@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// correctable is for how long asm remembers bindings that are over.
+const correctable = 24 * time.Hour
+
 // checkBilling reports what can't be cut, told apart or named so.
 func (c *Config) checkBilling(report func(key, format string, args ...any)) {
 	oneOf := func(key, value string, allowed ...string) {
@@ -23,6 +26,12 @@ func (c *Config) checkBilling(report func(key, format string, args ...any)) {
 	}
 	a := &c.Accounting
 	oneOf("users.split", c.Users.Split, "end", "proportional")
+	if c.Users.Correct > correctable {
+		report("users.correct", "%s is too long: at most %s, as bindings that are over are forgotten then", c.Users.Correct, correctable)
+	}
+	if c.Users.CorrectMemory < 1<<20 {
+		report("users.correctMemory", "%d octets are too few: at least 1MiB", c.Users.CorrectMemory)
+	}
 	if c.Users.Tolerance > time.Hour {
 		report("users.tolerance", "%s is too long: at most 1h", c.Users.Tolerance)
 	}

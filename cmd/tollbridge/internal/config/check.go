@@ -71,6 +71,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	}
 	atLeast("users.inBandIdle", c.Users.InBandIdle, time.Second)
 	atLeast("users.tolerance", c.Users.Tolerance, 0)
+	atLeast("users.correct", c.Users.Correct, 0)
 	c.checkBilling(report)
 	atLeast("users.reload", c.Users.Reload, 100*time.Millisecond)
 	atLeast("users.wait", c.Users.Wait, time.Second)

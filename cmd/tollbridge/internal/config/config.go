@@ -96,6 +96,9 @@ type Users struct {
 	Split     string        `yaml:"split"`
 	Tolerance time.Duration `yaml:"tolerance"`
 
+	Correct       time.Duration `yaml:"correct"`
+	CorrectMemory Octets        `yaml:"correctMemory"`
+
 	InBand     []string      `yaml:"inBand"`
 	InBandIdle time.Duration `yaml:"inBandIdle"`
 
@@ -239,7 +242,7 @@ func Default() Config {
 		},
 		Users: Users{
 			Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour,
-			Split: "end", Tolerance: 2 * time.Second,
+			Split: "end", Tolerance: 2 * time.Second, CorrectMemory: 64 << 20,
 			RADIUS: RADIUS{
 				Listen:         []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1813")},
 				ClockTolerance: 5 * time.Minute, MaxDelay: 24 * time.Hour,

@@ -25,13 +25,13 @@ func TestAnEmptyFileIsTheDefault(t *testing.T) {
 func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 	for _, row := range []struct{ name, content, want string }{
 		{"unknown key", "data: x\ndatum: y\n", `x.yaml:2: datum: is not a key: here are accounting, archive, collectingProcess, creditControl, data,`},
-		{"unknown key below", "users:\n  file: [a]\n", `x.yaml:2: users.file: is not a key: here are fallback, files,`},
+		{"unknown key below", "users:\n  file: [a]\n", `x.yaml:2: users.file: is not a key: here are correct, correctMemory, fallback, files,`},
 		{"key given twice", "data: x\ndata: y\n", `x.yaml:2: mapping key "data" already defined`},
 		{"broken YAML", "users: [a\n", `x.yaml:1: `},
 		{"two documents", "data: x\n---\ndata: y\n", "several YAML documents"},
 		{"list for a word", "data: [x]\n", "x.yaml:1: data: is sequence: a single value is expected"},
 		{"word for a list", "users:\n  files: x\n", "x.yaml:2: users.files: is string: a list is expected"},
-		{"word for keys", "users: x\n", "x.yaml:1: users: is string: the keys fallback, files,"},
+		{"word for keys", "users: x\n", "x.yaml:1: users: is string: the keys correct, correctMemory, fallback, files,"},
 		{"no duration", "accounting:\n  linger: 5\n", `x.yaml:2: accounting.linger: "5" is not a duration: write it like 30s, 5m or 24h`},
 		{"negative duration", "accounting:\n  linger: -5s\n", `x.yaml:2: accounting.linger: "-5s" is not a duration`},
 		{"no number", "delivery:\n  window: many\n", `x.yaml:2: delivery.window: "many" is not a whole number`},
