@@ -38,7 +38,7 @@ const (
 
 // A database waits this long for another process's lock. Readers never take
 // one that a writer waits for (WAL), so only a foreign program can be met.
-const busyTimeout = 10 * time.Second
+const busyTimeout = 3 * time.Second
 
 func newWriter(file string, pageSize int) connector {
 	return connector{file, "mode=rwc", []string{

@@ -13,6 +13,8 @@ import (
 // What callers may branch on.
 var (
 	ErrFull        = errors.New("disk is full")                       // free space; what waits is kept and tried again
+	ErrIO          = errors.New("the disk fails")                     // an input or output error; likewise
+	ErrBusy        = errors.New("another program has it locked")      // likewise
 	ErrNotDatabase = errors.New("not a database of this program")     // another file bears the name
 	ErrDamaged     = errors.New("damaged")                            // stored octets fail their check
 	ErrNewer       = errors.New("written by a newer version")         // of this program
@@ -68,6 +70,8 @@ func explain(file string, err error) error {
 		switch se.Code {
 		case sqlite3.ErrFull:
 			e.is, e.advice = ErrFull, "free some space on its file system"
+		case sqlite3.ErrIoErr:
+			e.is, e.advice = ErrIO, "look into the kernel's log"
 		case sqlite3.ErrNotADB:
 			e.is, e.advice = ErrNotDatabase, elsewhere
 		case sqlite3.ErrCorrupt:
@@ -75,7 +79,7 @@ func explain(file string, err error) error {
 		case sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrPerm, sqlite3.ErrAuth:
 			e.advice = permissions(file)
 		case sqlite3.ErrBusy, sqlite3.ErrLocked:
-			e.advice = "end the other program that has it open"
+			e.is, e.advice = ErrBusy, "end the other program that has it open"
 		}
 	case errors.Is(err, fs.ErrPermission):
 		e.advice = permissions(file)
@@ -83,6 +87,14 @@ func explain(file string, err error) error {
 		e.err = ErrClosed
 	}
 	return e
+}
+
+// passes reports whether a failure to write may pass by itself, so that what
+// was to be written is kept and tried again. That is safe after a failed sync
+// too: SQLite takes what it wrote to the WAL for not written, and writes and
+// syncs it whole once more at the same place.
+func passes(err error) bool {
+	return errors.Is(err, ErrFull) || errors.Is(err, ErrIO) || errors.Is(err, ErrBusy)
 }
 
 // What to do about it.

@@ -32,9 +32,10 @@ import (
 // that was appended but not durable may be given again, to another entry; no
 // one has been told of the first.
 //
-// A COMMIT that fails keeps its groups in memory, and the next Run writes them
-// again under the same positions (INSERT OR REPLACE), whether or not the
-// failed one reached the disk after all.
+// A COMMIT that fails keeps its groups in memory. They are written again under
+// the same positions (INSERT OR REPLACE), whether or not the failed one reached
+// the disk after all: by the same Run where the failure may pass, and else by
+// the next.
 //
 // SQLite does not check what it reads. So each group ends in a checksum over
 // its octets and its position; a group that fails it is moved to table damaged
@@ -87,6 +88,7 @@ type JournalStats struct {
 	FromDisk      uint64 // groups that readers took from the disk
 	DamagedGroups uint64 // set aside
 	Full          bool   // the disk is full; appending waits
+	Waits         error  // why the latest commit failed that is being tried again; nil if none is
 }
 
 // openJournal reads where the journal stands. Positions go on behind after.
@@ -125,7 +127,7 @@ func openJournal(w *writer, r *sql.DB, file string, after uint64, cfg Config) (*
 // Unix nanoseconds, session the position of its Transport Session's EntryOpen.
 //
 // While Config.Memory octets wait to be made durable Append blocks, also for
-// as long as the disk is full; a Message also while Held says so. It fails when
+// as long as the disk is full or fails; a Message also while Held says so. It fails when
 // Run has failed or ended.
 func (j *Journal) Append(kind acct.EntryKind, at int64, session uint64, data []byte) (uint64, error) {
 	need := len(data) + entryOverhead
@@ -198,8 +200,8 @@ func (j *Journal) wake() {
 // Config.MaxDelay after the first entry that waits. It returns nil after ctx
 // ends, when all that was appended is durable; Append fails from then on.
 //
-// It waits and tries again while the disk is full. Any other failure to commit
-// ends it; Append and Wait return that error until Run is called again, which
+// It waits and tries again while the disk is full or fails, or another program
+// has the database locked. Any other failure to commit ends it; Append and Wait return that error until Run is called again, which
 // takes up the entries that wait.
 func (j *Journal) Run(ctx context.Context) error {
 	if err := j.begin(); err != nil {
@@ -308,10 +310,10 @@ func (j *Journal) close() {
 	j.stopLocked(fmt.Errorf("spool: journal: %w", ErrClosed))
 }
 
-// retryFull is how long Run waits before it tries a full disk again.
-const retryFull = time.Second
+// retryAfter is how long Run waits before it tries again what may pass.
+const retryAfter = time.Second
 
-// flush commits all that is appended by now, waiting out a full disk. On an
+// flush commits all that is appended by now, waiting out what may pass. On an
 // error nothing of it is lost: it stays sealed.
 func (j *Journal) flush(ctx context.Context) error {
 	j.mu.Lock()
@@ -332,7 +334,7 @@ func (j *Journal) flush(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, ErrFull) || ctx.Err() != nil || !j.waitFull(ctx, err) {
+		if !passes(err) || ctx.Err() != nil || !j.waitOut(ctx, err) {
 			for _, g := range groups {
 				g.octets = g.octets[:len(g.octets)-groupTrailer] // sealed again by the next flush
 			}
@@ -344,12 +346,12 @@ func (j *Journal) flush(ctx context.Context) error {
 	}
 }
 
-// waitFull says that the disk is full, once, and waits before the next try.
-// It returns false when ctx ended: then there is one more try.
-func (j *Journal) waitFull(ctx context.Context, err error) bool {
+// waitOut says why a commit failed, once, and waits before the next try. When
+// ctx ended there is one more; it returns false where none is of use.
+func (j *Journal) waitOut(ctx context.Context, err error) bool {
 	j.mu.Lock()
-	again := j.stats.Full
-	j.stats.Full = true
+	again := j.stats.Waits != nil
+	j.stats.Waits, j.stats.Full = err, errors.Is(err, ErrFull)
 	closed := j.err != nil
 	j.mu.Unlock()
 	if closed {
@@ -358,7 +360,7 @@ func (j *Journal) waitFull(ctx context.Context, err error) bool {
 	if !again {
 		j.log.Error("journal waits: what can wait upstream does, the rest is lost and counted there", "error", err)
 	}
-	t := time.NewTimer(retryFull)
+	t := time.NewTimer(retryAfter)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -408,15 +410,15 @@ func (j *Journal) commit(groups []*group) error {
 	j.stats.Entries += last - first + 1
 	j.stats.Octets += uint64(octets)
 	j.stats.Groups += uint64(len(groups))
-	recovered := j.stats.Full
-	j.stats.Full = false
+	recovered := j.stats.Waits != nil
+	j.stats.Waits, j.stats.Full = nil, false
 	close(j.changed)
 	j.changed = make(chan struct{})
 	j.room.Broadcast()
 	j.mu.Unlock()
 
 	if recovered {
-		j.log.Info("journal goes on: there is space again")
+		j.log.Info("journal goes on")
 	}
 	j.log.Debug("journal group committed", "first", first, "last", last, "octets", octets)
 	return nil

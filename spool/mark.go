@@ -151,13 +151,16 @@ func (j *Journal) marked() (reason string, held bool) {
 }
 
 // Held reports whether Append of a Message blocks until something changes
-// outside, and says why, in words for people: the disk is full, or a mark of
-// Guard is passed.
+// outside, and says why, in words for people: the disk is full or fails, or a
+// mark of Guard is passed.
 func (j *Journal) Held() (reason string, held bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.stats.Full {
 		return "the journal waits for space on the disk", true
+	}
+	if j.stats.Waits != nil {
+		return "the journal waits: " + j.stats.Waits.Error(), true
 	}
 	return j.mark, j.mark != ""
 }

@@ -64,7 +64,7 @@ func TestPowerLossFindsWhatIsNotSynced(t *testing.T) {
 func traceVictim(t *testing.T, lives int, synchronous string) []powerloss.Event {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "spool")
-	life := fmt.Sprintf("SPOOL_VICTIM=%s SPOOL_VICTIM_PROMISES=200 SPOOL_VICTIM_SYNCHRONOUS=%s %s\n", dir, synchronous, os.Args[0])
+	life := fmt.Sprintf("SPOOL_VICTIM=%s SPOOL_VICTIM_PROMISES=60 SPOOL_VICTIM_SYNCHRONOUS=%s %s\n", dir, synchronous, os.Args[0])
 	return powerloss.Trace(t, dir, strings.Repeat(life, lives)+"true", func(name string) bool {
 		// The index of a WAL is made anew from it, and nothing is in the lock.
 		return strings.HasSuffix(name, "-shm") || name == "lock"

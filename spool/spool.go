@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -142,19 +143,47 @@ func (s *Spool) files() (state, journal string) {
 // more for readers. A damaged one is salvaged; salvaged says so.
 func openBoth(file string, pageSize int, schema schema, cfg Config) (w *writer, r *sql.DB, salvaged *Salvage, err error) {
 	w, r, err = openChecked(file, pageSize, schema, cfg)
+	if errors.Is(err, ErrDamaged) {
+		// SQLite takes what a disk can't read just now for damage, too.
+		cfg.Log.Warn("looking a second time whether it is damaged", "file", file, "error", err)
+		w, r, err = openChecked(file, pageSize, schema, cfg)
+	}
 	if !errors.Is(err, ErrDamaged) {
 		return w, r, nil, err
 	}
-	if salvaged, err = salvage(file, pageSize, schema, err, cfg.Log); err != nil {
+	damage := err
+	telling(cfg.Log, "saving what can be read", file, func() { salvaged, err = salvage(file, pageSize, schema, damage, cfg.Log) })
+	if err != nil {
 		return nil, nil, nil, err
 	}
 	w, r, err = openChecked(file, pageSize, schema, cfg)
 	return w, r, salvaged, err
 }
 
-// largeFile is from which size on it is told that a database is looked
-// through, as it takes time.
-const largeFile = 256 << 20
+// tellEvery is how often those who wait for a start are told what takes long.
+const tellEvery = 2 * time.Second
+
+// telling logs, while f runs, what it does with a file, how large that is, and
+// for how long it has been at it.
+func telling(log *slog.Logger, what, file string, f func()) {
+	begun, done := time.Now(), make(chan struct{})
+	var g sync.WaitGroup
+	g.Go(func() {
+		tick := time.NewTicker(tellEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				log.Info(what, "file", file, "octets", onDisk(file), "for", time.Since(begun).Round(time.Second))
+			}
+		}
+	})
+	f()
+	close(done)
+	g.Wait()
+}
 
 func openChecked(file string, pageSize int, schema schema, cfg Config) (*writer, *sql.DB, error) {
 	w, err := openWriter(file, pageSize, schema)
@@ -167,17 +196,15 @@ func openChecked(file string, pageSize int, schema schema, cfg Config) (*writer,
 		w.close()
 		return nil, nil, err
 	}
-	if n := onDisk(file); n > largeFile {
-		cfg.Log.Info("looking for damage", "file", file, "octets", n, "at_most", cfg.CheckTime)
-	}
-	whole, err := quickCheck(r, file, cfg.CheckTime)
+	var whole bool
+	telling(cfg.Log, "looking for damage", file, func() { whole, err = quickCheck(r, file, cfg.CheckTime) })
 	if err != nil {
 		r.Close()
 		w.close()
 		return nil, nil, err
 	}
 	if !whole {
-		cfg.Log.Debug("too large to be checked whole", "file", file, "limit", cfg.CheckTime)
+		cfg.Log.Info("too large to be looked through whole at a start", "file", file, "limit", cfg.CheckTime)
 	}
 	return w, r, nil
 }

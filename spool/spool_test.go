@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -302,10 +303,26 @@ func TestMigrate(t *testing.T) {
 	w.close()
 }
 
+// Who waits for a start is told every two seconds what takes so long.
+func TestTelling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		telling(slog.New(slog.NewTextHandler(&b, nil)), "looking for damage", "state.db", func() { time.Sleep(5 * time.Second) })
+		for _, want := range []string{`msg="looking for damage" file=state.db octets=0 for=2s`, "for=4s"} {
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("it says %q, want %q", b.String(), want)
+			}
+		}
+		if strings.Count(b.String(), "\n") != 2 {
+			t.Errorf("it says %q", b.String())
+		}
+	})
+}
+
 func TestOpenBoundsCheck(t *testing.T) {
 	var lines bytes.Buffer
 	open(t, t.TempDir(), Config{CheckTime: 1, Log: testLog(&lines)})
-	if !strings.Contains(lines.String(), "too large to be checked whole") {
+	if !strings.Contains(lines.String(), "too large to be looked through whole") {
 		t.Errorf("the log says %q", &lines)
 	}
 }

@@ -37,8 +37,11 @@ func (j journal) Open(at time.Time, s collect.Session) (uint64, error) {
 
 // HeldUp implements collect.Durability.
 func (j journal) HeldUp() ack.Reason {
-	if j.Stats().Full {
+	switch s := j.Stats(); {
+	case s.Full:
 		return ack.DiskFull
+	case s.Waits != nil:
+		return ack.Failing
 	}
 	return ack.Overload
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -80,21 +81,29 @@ func (w *streamWriter) flush() {
 // order: all of them are received then.
 func (s *stream) send(t *testing.T, address string, n int) {
 	t.Helper()
+	if err := s.export(address, n); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// export is send that may fail.
+func (s *stream) export(address string, n int) error {
 	nc, err := net.Dial("tcp", address)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer nc.Close()
 	for _, m := range s.messages[:n] {
 		if _, err := nc.Write(m); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
 	if err := nc.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	nc.SetReadDeadline(time.Now().Add(patience))
 	if _, err := nc.Read(make([]byte, 1)); err != io.EOF {
-		t.Fatalf("the collector did not end the connection in order: %v", err)
+		return fmt.Errorf("the collector did not end the connection in order: %w", err)
 	}
+	return nil
 }
