@@ -168,6 +168,8 @@ func (m *Module) decide(ctx context.Context, e acct.Entry, c *Command) (total ac
 			switch {
 			case c.What == RejectFlows:
 				row.Rejected = row.Rejected.Plus(x.Count)
+			case m.settings.Mode == ModeAAAClient && len(h.avps) == 0:
+				return false, nil // it was suspended under another mode: the AAA server could not read it
 			case leftToNext(x, h), h.identified && !m.proveNew(x, h):
 				row.Duplicate = row.Duplicate.Plus(x.Count)
 			case !m.release(x, h):
@@ -205,9 +207,6 @@ func (m *Module) proveNew(x *acct.Suspended, h *held) bool {
 func (m *Module) release(x *acct.Suspended, h *held) bool {
 	f := &h.flow
 	if m.settings.Mode == ModeAAAClient {
-		if h.avps == nil {
-			return false // it was suspended under another mode: the AAA server could not read it
-		}
 		m.emitFlow(f, bytes.Clone(h.avps), x.Key)
 		f.book(m.ledger.row(x.Key), x.Count, acct.Count{})
 		return true

@@ -21,6 +21,49 @@ func (b *bridge) order(c Command) {
 	b.add(acct.EntryCommand, 0, must(c.AppendBinary(nil)))
 }
 
+// What was released while it was ahead of the clock counted: its copy, which is
+// not any more, is a duplicate.
+func TestReleasedAheadComesAgain(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	ahead := b.flow("192.0.2.1", outside)
+	ahead.end = b.clock.Add(time.Hour)
+	b.send(s, ahead)
+	b.order(Command{What: ReleaseFlows, Flows: Selection{For: reasonAhead}})
+	b.checkpoint()
+	b.restart()
+	b.after(time.Hour)
+	b.send(s, ahead)
+	if sum := b.checkpoint(); sum.Accounted != count(1, 100, 2) || sum.Duplicate != count(1, 100, 2) {
+		t.Errorf("accounted %+v, duplicate %+v", sum.Accounted, sum.Duplicate)
+	}
+}
+
+// A flow that was suspended under another mode can't be sent to an AAA server
+// as it is: it stays in suspense, and counts when the mode is its own again.
+func TestReleaseUnderAnotherMode(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	b.send(s, b.flow("192.0.2.1", outside))
+	old := b.flow("192.0.2.1", outside)
+	old.end = b.clock.Add(-2 * time.Hour)
+	b.send(s, old)
+	b.checkpoint()
+	b.restart()
+	other := testSettings
+	other.Mode = ModeAAAClient
+	for _, c := range []struct {
+		settings  Settings
+		suspended uint64
+	}{{other, 1}, {testSettings, 0}} {
+		b.configure(c.settings)
+		b.order(Command{What: ReleaseFlows, Flows: Selection{All: true}})
+		if sum := b.checkpoint(); sum.Suspended.Records != c.suspended || sum.Accounted.Records != 2-c.suspended {
+			t.Errorf("mode %q: suspended %+v, accounted %+v", c.settings.Mode, sum.Suspended, sum.Accounted)
+		}
+	}
+}
+
 // An operator declares flows new that could not be proven to be: each counts
 // once, however often it waits in suspense or comes again.
 func TestRelease(t *testing.T) {

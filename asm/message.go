@@ -330,7 +330,8 @@ func (m *Module) tooLarge(f *flow, row *acct.LedgerRow, key acct.LedgerKey, temp
 func (m *Module) cameBefore(set *ipfix.DataSet, p *plan, i int) bool {
 	c := &m.decoder
 	outside := c.verdicts[i] == dedup.BelowFloor || c.verdicts[i] == dedup.AheadOfClock
-	return outside && p.timed && m.released.has(c.ids[i]) || (outside || !p.timed) && m.repeated(set)
+	// What was released while it was ahead of the clock is not in the window.
+	return p.timed && m.released.has(c.ids[i]) || (outside || !p.timed) && m.repeated(set)
 }
 
 // repeated reports whether set, the one at hand, was decoded before in a Message
