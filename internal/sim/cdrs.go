@@ -43,7 +43,7 @@ func (c *cdrStore) put(r *acct.Record, digest [32]byte, avps []byte, want acct.O
 	out, err := c.store.Store(context.Background(), []acct.CDR{{
 		OriginHost: c.w.mood.settings.OriginHost, OriginRealm: "visited.example",
 		SessionID: r.SessionID, Number: r.Number, Type: r.Type, MultiSessionID: r.MultiSessionID, User: r.User,
-		Event: r.Event, SessionTime: r.SessionTime, Usage: r.Usage, AVPs: avps, Content: digest, At: time.Unix(0, c.w.now),
+		Event: r.Event, SessionTime: r.SessionTime, Usage: r.Usage, Corrects: r.Corrects, AVPs: avps, Content: digest, At: time.Unix(0, c.w.now),
 	}})
 	must(err)
 	if out[0] != want {
@@ -53,20 +53,27 @@ func (c *cdrStore) put(r *acct.Record, digest [32]byte, avps []byte, want acct.O
 
 // check compares the users' totals with the truth.
 func (c *cdrStore) check() {
-	want := map[string]acct.Usage{}
+	type total struct{ usage, credited acct.Usage }
+	want := map[string]total{}
 	for key, u := range c.w.truth.billed {
-		want[key.user] = want[key.user].Plus(u)
+		sum := want[key.user]
+		if key.credit {
+			sum.credited = sum.credited.Plus(u)
+		} else {
+			sum.usage = sum.usage.Plus(u)
+		}
+		want[key.user] = sum
 	}
 	totals, err := c.store.Totals(context.Background())
 	must(err)
 	for _, t := range totals {
-		if t.User != "" && t.Usage != want[t.User] {
-			c.w.fail("the CDRs of %q come to %+v, in truth %+v", t.User, t.Usage, want[t.User])
+		if got := (total{t.Usage, t.Credited}); t.User != "" && got != want[t.User] {
+			c.w.fail("the CDRs of %q come to %+v, in truth %+v", t.User, got, want[t.User])
 		}
 		delete(want, t.User)
 	}
 	for user, u := range want {
-		if u != (acct.Usage{}) {
+		if u != (total{}) {
 			c.w.fail("there are no CDRs of %q, in truth %+v", user, u)
 		}
 	}

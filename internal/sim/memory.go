@@ -418,7 +418,7 @@ func (m *memory) books() (sums, error) {
 		} {
 			*c.to = c.to.Plus(c.add)
 		}
-		total.rows[key] = amounts{l.Received, l.Mirrored, l.Accounted, l.Duplicate, suspended}
+		total.rows[key] = amounts{l.Received, l.Mirrored, l.Accounted, l.Duplicate, suspended, l.Rejected}
 		delete(become, key)
 		delete(waiting, key)
 	}

@@ -109,6 +109,7 @@ type world struct {
 
 	users     directory
 	nases     nases
+	operator  operator
 	exporters []*exporter
 	known     map[string]*message // what was sent, by its octets
 	nextFlow  uint64

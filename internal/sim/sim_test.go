@@ -145,7 +145,7 @@ func TestPlantedBugs(t *testing.T) {
 // Whatever kind of state a checkpoint lacks, it is missed.
 func TestLostState(t *testing.T) {
 	const most = 500
-	for _, kind := range []string{"pipeline", "settings", "users", "claim", "transport", "messages", "totals", "sampling", "positions", "window"} {
+	for _, kind := range []string{"pipeline", "settings", "users", "claim", "transport", "messages", "totals", "sampling", "positions", "window", "released"} {
 		t.Run(kind, func(t *testing.T) {
 			for seed := uint64(1); seed <= most; seed++ {
 				if _, err := Run(Config{Seed: seed, Lose: kind}); err != nil {

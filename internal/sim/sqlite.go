@@ -181,13 +181,20 @@ func (s *sqlite) books() (sums, error) {
 	rows := map[acct.LedgerKey]amounts{}
 	for _, r := range b.Rows {
 		key := acct.LedgerKey{Exporter: r.Exporter, Domain: r.Domain, Interval: r.Interval.Unix()}
-		rows[key] = amounts{r.Received, r.Mirrored, r.Accounted, r.Duplicate, r.Suspended}
+		rows[key] = amounts{r.Received, r.Mirrored, r.Accounted, r.Duplicate, r.Suspended, r.Rejected}
 	}
-	t := b.Total
-	return sums{
-		rows:     rows,
-		received: t.Received, mirrored: t.Mirrored, accounted: t.Accounted, duplicate: t.Duplicate,
-		suspended: t.Suspended, rejected: t.Rejected, open: t.Open, pending: t.Pending,
-		acknowledged: t.Acknowledged, quarantined: t.Quarantined, records: len(all), covered: covered,
-	}, errors.Join(errs...)
+	total := sums{rows: rows, records: len(all), covered: covered}
+	for _, s := range []*spool.Sums{&b.Total, &b.Credits, &b.Debits} {
+		for _, c := range [...]struct {
+			to  *acct.Count
+			add acct.Count
+		}{
+			{&total.received, s.Received}, {&total.mirrored, s.Mirrored}, {&total.accounted, s.Accounted},
+			{&total.duplicate, s.Duplicate}, {&total.suspended, s.Suspended}, {&total.rejected, s.Rejected},
+			{&total.open, s.Open}, {&total.pending, s.Pending}, {&total.acknowledged, s.Acknowledged}, {&total.quarantined, s.Quarantined},
+		} {
+			*c.to = c.to.Plus(c.add)
+		}
+	}
+	return total, errors.Join(errs...)
 }

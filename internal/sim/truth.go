@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -20,6 +21,7 @@ import (
 type truth struct {
 	w        *world
 	position uint64
+	at       uint64       // position of the Message that records are taken from
 	journal  []acct.Entry // all of it
 	promised []*message   // that exporters were told of as durable
 	infos    map[string]asm.SessionInfo
@@ -35,6 +37,8 @@ type truth struct {
 	totals   map[string]*totals        // by exporter
 	rates    map[exporterDomain]uint64 // sampling rates that exporters told
 	waiting  []*waiting
+	suspects []*suspect
+	released map[uint64]bool // flows that an operator released
 	holders  []*holder
 	claims   []*claim // of user sessions
 	swept    int64    // when those that are over were last forgotten, Unix nanoseconds
@@ -43,7 +47,7 @@ type truth struct {
 	spooled map[spooled]bool // Messages of acknowledged export that came
 
 	billed map[bill]acct.Usage
-	events map[uint64]bool // flows that go to the AAA server as they are
+	events map[uint64]int // how often a flow goes to the AAA server as it is
 	rows   map[acct.LedgerKey]*amounts
 }
 
@@ -54,10 +58,13 @@ type window struct {
 }
 
 // A bill is what usage is summed by.
-type bill struct{ user, class string }
+type bill struct {
+	user, class string
+	credit      bool // to be taken away
+}
 
 func (b bill) compare(o bill) int {
-	return cmp.Or(cmp.Compare(b.user, o.user), cmp.Compare(b.class, o.class))
+	return cmp.Or(cmp.Compare(b.user, o.user), cmp.Compare(b.class, o.class), cmp.Compare(fmt.Sprint(b.credit), fmt.Sprint(o.credit)))
 }
 
 type exporterDomain struct {
@@ -66,7 +73,7 @@ type exporterDomain struct {
 }
 
 // amounts are a row of the books.
-type amounts struct{ received, mirrored, accounted, duplicate, suspended acct.Count }
+type amounts struct{ received, mirrored, accounted, duplicate, suspended, rejected acct.Count }
 
 // A transport is a Transport Session.
 type transport struct {
@@ -77,18 +84,20 @@ type transport struct {
 
 // An early set came before its Template.
 type early struct {
-	time    int64 // of its entry
-	arrival int64 // interval
-	domain  uint32
-	set     set
+	position uint64 // of its entry
+	time     int64  // likewise
+	arrival  int64  // interval
+	domain   uint32
+	set      set
 }
 
 // A waiting flow has no user.
 type waiting struct {
-	flow  *flow
-	row   *amounts
-	since int64
-	back  int64 // to when the clock was set back last, while it waited; 0 for never
+	position uint64 // in the journal
+	flow     *flow
+	row      *amounts
+	since    int64
+	back     int64 // to when the clock was set back last, while it waited; 0 for never
 }
 
 // A holder is a binding.
@@ -103,8 +112,8 @@ func newTruth(w *world) *truth {
 	return &truth{
 		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{}, windows: map[string]*window{},
 		totals: map[string]*totals{}, rates: map[exporterDomain]uint64{},
-		spooled: map[spooled]bool{},
-		billed:  map[bill]acct.Usage{}, events: map[uint64]bool{}, rows: map[acct.LedgerKey]*amounts{},
+		spooled: map[spooled]bool{}, released: map[uint64]bool{},
+		billed: map[bill]acct.Usage{}, events: map[uint64]int{}, rows: map[acct.LedgerKey]*amounts{},
 		settings: asm.Settings{Interval: 5 * time.Minute},
 	}
 }
@@ -146,7 +155,11 @@ func (t *truth) entry(e acct.Entry) {
 		}
 		t.sessions[e.Position] = s
 	case acct.EntryCommand:
-		t.setBack(e.Time) // the only command that there is here
+		if o, ok := t.w.operator.encoded[string(e.Data)]; ok {
+			t.carryOut(o)
+		} else {
+			t.setBack(e.Time)
+		}
 	case acct.EntryClose:
 		delete(t.sessions, e.Session)
 		for number, s := range t.sessions {
@@ -186,6 +199,7 @@ func (t *truth) entry(e acct.Entry) {
 			t.w.fail("entry %d is a message that nobody sent", e.Position)
 		}
 		if s := t.sessions[e.Session]; s != nil {
+			t.at = e.Position
 			t.message(s, m, e.Time)
 		}
 	}
@@ -278,7 +292,7 @@ func (t *truth) message(s *transport, m *message, at int64) {
 			known[x.id] = x.form
 		case !ok:
 			if t.earlyOf(s.info.Exporter) < t.settings.EarlySets {
-				s.early = append(s.early, early{at, t.interval(), m.domain, x})
+				s.early = append(s.early, early{t.at, at, t.interval(), m.domain, x})
 			}
 			for _, f := range x.flows {
 				f.journaled = true
@@ -292,6 +306,7 @@ func (t *truth) message(s *transport, m *message, at int64) {
 	rest := s.early[:0:0]
 	for _, e := range s.early {
 		if e.domain == m.domain && told[e.set.id] {
+			t.at = e.position
 			t.records(s, e.domain, e.set, e.arrival, false)
 		} else {
 			rest = append(rest, e)
@@ -331,21 +346,40 @@ func (t *truth) records(s *transport, domain uint32, x set, interval int64, agai
 	}
 }
 
-// flow takes in a Data Record. resent says that its whole Message came before.
-func (t *truth) flow(sent *flow, x *amounts, resent bool) {
-	now, ahead := t.now/int64(time.Millisecond), t.settings.ClockTolerance.Milliseconds()
-	w := t.windows[sent.exporter]
+// outside reports whether a flow ended before what is remembered of its
+// exporter, or ahead of the clock.
+func (t *truth) outside(f *flow) bool { return t.ahead(f) || f.end < t.window(f).floor }
+
+func (t *truth) ahead(f *flow) bool {
+	return f.end > t.now/int64(time.Millisecond)+t.settings.ClockTolerance.Milliseconds()
+}
+
+func (t *truth) window(f *flow) *window {
+	w := t.windows[f.exporter]
 	if w == nil {
 		w = &window{}
-		t.windows[sent.exporter] = w
+		t.windows[f.exporter] = w
 	}
-	outside := !resent && (sent.end > now+ahead || sent.end < w.floor)
-	again := resent || !outside && t.seen[sent.id]
+	return w
+}
+
+// reach moves the window of a flow's exporter to where the flow is in it.
+func (t *truth) reach(f *flow) {
+	if w, at := t.window(f), f.end/bucket; at > w.newest {
+		w.newest = at
+		t.raise(w)
+	}
+}
+
+// flow takes in a Data Record. resent says that its whole Message came before.
+func (t *truth) flow(sent *flow, x *amounts, resent bool) {
+	outside := !resent && t.outside(sent)
+	again := resent || !outside && (t.seen[sent.id] || t.released[sent.id])
 	added, doubt := *sent, false // by the record, scaled
 	f := &added
 	if f.long != nil {
 		// A report ahead of the clock is left to the next one that is not.
-		if f.forward = (volume{}); !again && sent.end <= now+ahead {
+		if f.forward = (volume{}); !again && !t.ahead(sent) {
 			f.forward, doubt = t.delta(sent)
 		}
 	}
@@ -356,12 +390,17 @@ func (t *truth) flow(sent *flow, x *amounts, resent bool) {
 	n := f.count()
 	t.w.log("truth: flow %d of form %d, ends %v, rate %d, outside %v, again %v: %+v", f.id, f.form, milli(f.end).Format("15:04:05.000"), t.rate(f), outside, again, n)
 	x.received = x.received.Plus(n)
-	if outside {
-		return // suspended, or a duplicate if the whole Message is one
+	suspect := &suspect{position: t.at, flow: f, row: x, proven: doubt && !outside, ahead: t.ahead(f), events: t.settings.Mode == asm.ModeAAAClient}
+	switch {
+	case outside && t.released[f.id] && (f.long == nil || n.Octets == 0):
+		x.duplicate = x.duplicate.Plus(n)
+		return
+	case outside: // suspended, or a duplicate if the whole Message is one
+		t.suspects = append(t.suspects, suspect)
+		return
 	}
-	if at := f.end / bucket; at > w.newest && !resent {
-		w.newest = at
-		t.raise(w)
+	if !resent {
+		t.reach(f)
 	}
 	if again {
 		x.duplicate = x.duplicate.Plus(n)
@@ -370,16 +409,23 @@ func (t *truth) flow(sent *flow, x *amounts, resent bool) {
 	t.seen[f.id] = true
 	if doubt {
 		x.suspended = x.suspended.Plus(n)
+		t.suspects = append(t.suspects, suspect)
 		return
 	}
+	t.accept(f, x, t.at)
+}
+
+// accept accounts a flow that is new, or lets it wait for a user.
+func (t *truth) accept(f *flow, x *amounts, position uint64) {
+	n := f.count()
 	if t.settings.Mode == asm.ModeAAAClient {
-		t.events[f.id] = true
+		t.events[f.id]++
 		x.accounted = x.accounted.Plus(n)
 		return
 	}
 	if sides := t.charge(f); sides == 0 {
 		x.suspended = x.suspended.Plus(n)
-		t.waiting = append(t.waiting, &waiting{f, x, t.now, 0})
+		t.waiting = append(t.waiting, &waiting{position, f, x, t.now, 0})
 	} else {
 		x.account(n, sides)
 	}
@@ -505,7 +551,7 @@ func (t *truth) charge(f *flow) (sides int) {
 
 // use bills what went from a user and to him.
 func (t *truth) use(user, class string, from, to volume) {
-	key := bill{user, class}
+	key := bill{user: user, class: class}
 	t.billed[key] = t.billed[key].Plus(acct.Usage{
 		InputOctets: from.octets, InputPackets: from.packets, OutputOctets: to.octets, OutputPackets: to.packets,
 	})

@@ -1,0 +1,214 @@
+package sim
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"tollbridge/asm"
+	"tollbridge/asm/acct"
+)
+
+// An operator decides about flows in suspense and corrects what was charged.
+type operator struct {
+	encoded map[string]order // what was put into the journal
+}
+
+// An order is a Command, with what the operator saw in suspense.
+type order struct {
+	asm.Command
+	flows []acct.Suspended
+}
+
+// begin lets orders come while there is traffic. Identities that collide are
+// told apart by the journal, which an operator's word is not held against.
+func (o *operator) begin(w *world) {
+	if w.mood.weak || w.rng.IntN(2) == 0 {
+		return
+	}
+	o.encoded = map[string]order{}
+	for range 1 + w.rng.IntN(6) {
+		w.after(w.between(0, w.mood.traffic), func() {
+			if w.chance(0.3) {
+				o.adjust(w)
+			} else {
+				o.decide(w)
+			}
+		})
+	}
+}
+
+// decide releases or rejects some of what is in suspense.
+func (o *operator) decide(w *world) {
+	c := order{Command: asm.Command{What: asm.ReleaseFlows}}
+	if w.chance(0.3) {
+		c.What = asm.RejectFlows
+	}
+	err := w.disk.EachSuspended(w.ctx, 0, func(x acct.Suspended) error {
+		if w.chance(0.7) {
+			x.Flow = nil
+			c.flows = append(c.flows, x)
+			c.Flows.IDs = append(c.Flows.IDs, x.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		w.fail("suspense: %v", err)
+	}
+	if len(c.flows) == 0 {
+		return
+	}
+	o.put(w, c)
+	if !w.chance(0.3) {
+		return
+	}
+	// The exporters send all of it once more, and the operator says the same.
+	for _, e := range w.exporters {
+		w.after(w.between(0, time.Minute), func() {
+			if !w.quiet {
+				e.repeat(len(e.recent))
+			}
+		})
+	}
+	w.after(w.between(time.Minute, 2*time.Minute), func() { o.decide(w) })
+}
+
+// adjust corrects what somebody was charged, up or down.
+func (o *operator) adjust(w *world) {
+	c := order{Command: asm.Command{What: asm.AdjustUsage}}
+	for range 1 + w.rng.IntN(3) {
+		c.Adjust = append(c.Adjust, asm.Adjustment{
+			SessionID: fmt.Sprint("bridge.visited.example;7;", w.rng.IntN(100)), Number: uint32(w.rng.IntN(5)),
+			Credit: w.chance(0.5), User: one(&w.scheduler, people),
+			Usage: acct.Usage{InputOctets: 1 + w.rng.Uint64N(1<<30), OutputOctets: w.rng.Uint64N(1 << 30), InputPackets: w.rng.Uint64N(1 << 20)},
+		})
+	}
+	o.put(w, c)
+}
+
+func (o *operator) put(w *world, c order) {
+	if w.proc == nil || o.encoded == nil {
+		return
+	}
+	c.By, c.Reason = "operator", fmt.Sprint("order ", len(o.encoded))
+	data, err := c.AppendBinary(nil)
+	if err != nil {
+		w.fail("command: %v", err)
+	}
+	o.encoded[string(data)] = c
+	w.log("operator: %s %v %+v", c.What, c.Flows.IDs, c.Adjust)
+	w.proc.append(acct.EntryCommand, 0, data)
+}
+
+// A suspect is a flow in suspense for another reason than that nobody held its
+// addresses.
+type suspect struct {
+	position uint64 // in the journal
+	flow     *flow
+	row      *amounts
+	proven   bool // nothing says that it may have come before, but that it was forgotten
+	ahead    bool // of the clock
+	events   bool // suspended as what goes to the AAA server as it is
+	gone     bool // released or rejected
+}
+
+// is reports whether what the operator saw is a flow that came at a position.
+func is(x *acct.Suspended, position uint64, f *flow) bool {
+	return x.Position == position && x.FlowEnd == f.end && x.Count == f.count() &&
+		x.Source == fmt.Sprint(netip.AddrPortFrom(f.from, f.fromPort), " > ", netip.AddrPortFrom(f.to, f.toPort))
+}
+
+// carryOut does what an operator orders.
+func (t *truth) carryOut(o order) {
+	for i := range o.flows {
+		x := &o.flows[i]
+		if x.Reason == "unmapped" {
+			t.decideWaiting(x, o.What == asm.ReleaseFlows)
+		} else {
+			t.decide(x, o.What == asm.ReleaseFlows)
+		}
+	}
+	for _, a := range o.Adjust {
+		key := acct.LedgerKey{Exporter: acct.DebitBook, Interval: t.interval()}
+		if a.Credit {
+			key.Exporter = acct.CreditBook
+		}
+		n := acct.Count{Records: 1, Octets: a.Usage.InputOctets + a.Usage.OutputOctets, Packets: a.Usage.InputPackets + a.Usage.OutputPackets}
+		row, b := t.row(key), bill{user: a.User, credit: a.Credit}
+		row.received, row.accounted = row.received.Plus(n), row.accounted.Plus(n)
+		t.billed[b] = t.billed[b].Plus(a.Usage)
+	}
+}
+
+// decideWaiting decides about a flow without a user, which may have got one
+// meanwhile.
+func (t *truth) decideWaiting(x *acct.Suspended, release bool) {
+	i := slices.IndexFunc(t.waiting, func(y *waiting) bool { return is(x, y.position, y.flow) })
+	if i < 0 {
+		return
+	}
+	y := t.waiting[i]
+	if release {
+		if t.settings.Mode != asm.ModeASM {
+			return
+		}
+		sides := t.charge(y.flow)
+		if sides == 0 {
+			return
+		}
+		y.leave(sides)
+	} else {
+		n := y.flow.count()
+		y.row.suspended, y.row.rejected = y.row.suspended.Minus(n), y.row.rejected.Plus(n)
+	}
+	t.waiting = slices.Delete(t.waiting, i, i+1)
+}
+
+// decide decides about another: one that is released counts, unless the same
+// did already.
+func (t *truth) decide(x *acct.Suspended, release bool) {
+	i := slices.IndexFunc(t.suspects, func(s *suspect) bool { return is(x, s.position, s.flow) && !s.gone })
+	if i < 0 {
+		if !slices.ContainsFunc(t.suspects, func(s *suspect) bool { return is(x, s.position, s.flow) }) {
+			t.w.fail("in suspense is what never should be: %+v", *x)
+		}
+		return
+	}
+	s, f := t.suspects[i], t.suspects[i].flow
+	if release && t.settings.Mode == asm.ModeAAAClient && !s.events {
+		return // it can't be sent as it is
+	}
+	n := f.count()
+	s.gone = true
+	if s.proven {
+		s.row.suspended = s.row.suspended.Minus(n)
+	}
+	switch {
+	case !release:
+		s.row.rejected = s.row.rejected.Plus(n)
+	case !s.proven && !t.isNew(s):
+		s.row.duplicate = s.row.duplicate.Plus(n)
+	default:
+		t.accept(f, s.row, s.position)
+	}
+}
+
+// isNew reports whether nothing says that a suspect counted before, and takes
+// note that it does.
+func (t *truth) isNew(s *suspect) bool {
+	f := s.flow
+	if s.ahead && f.long != nil {
+		return false // the next report says it all
+	}
+	outside := t.outside(f)
+	if t.released[f.id] || !outside && t.seen[f.id] {
+		return false
+	}
+	t.released[f.id] = true
+	if !outside {
+		t.seen[f.id] = true
+		t.reach(f)
+	}
+	return true
+}
