@@ -60,6 +60,7 @@ type Peer struct {
 	Address  string            // host:port
 	Priority int               // peers of a lower one are preferred
 	Weight   int               // share of the load among peers of one Priority; 0: it stands by for those listed before it
+	SCTP     bool              // in place of TCP
 	TLS      *peer.Credentials // nil is no TLS (RFC 6733, Section 13.1: from the start)
 	Optional []uint32          // codes of standard AVPs that it gets with the M bit clear, since it does not know them
 }
@@ -104,7 +105,7 @@ type Config struct {
 	// called as Outbox is. Nil passes them over.
 	Obey func(context.Context, []acct.InterimInterval) error
 
-	Dial func(ctx context.Context, network, address string) (net.Conn, error) // nil means TCP
+	Dial func(ctx context.Context, network, address string) (net.Conn, error) // for TCP; nil means a net.Dialer
 	Log  *slog.Logger                                                         // nil discards
 }
 
@@ -134,9 +135,6 @@ func (c Config) filled() Config {
 	c.Grace = cmp.Or(c.Grace, DefaultGrace)
 	if c.Dictionary == nil {
 		c.Dictionary = dict.For(0)
-	}
-	if c.Dial == nil {
-		c.Dial = new(net.Dialer).DialContext
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -210,8 +208,9 @@ func (c Config) check() error {
 		if p.Host != "" && !avp.ValidIdentity(p.Host) {
 			return fmt.Errorf("aaaclient: Config.Peers[%d].Host %q is no DiameterIdentity", i, p.Host)
 		}
-		if p.Host == "" && p.TLS != nil {
-			return fmt.Errorf("aaaclient: Config.Peers[%d].Host is required over TLS, for the certificate to be compared with", i)
+		to := p.destination()
+		if err := to.Check(); err != nil {
+			return fmt.Errorf("aaaclient: Config.Peers[%d]: %w", i, err)
 		}
 		if p.Weight < 0 {
 			return fmt.Errorf("aaaclient: Config.Peers[%d].Weight is %d, must be at least 0", i, p.Weight)

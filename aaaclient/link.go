@@ -3,9 +3,6 @@ package aaaclient
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -143,87 +140,46 @@ type answers struct {
 
 var answersPool = sync.Pool{New: func() any { return new(answers) }}
 
-// run keeps the link connected until ctx is done. Attempts begin at least
-// Config.Connect apart, so a connection that lasted that long is replaced at
-// once.
-func (l *link) run(ctx context.Context, events chan<- event, changed chan<- struct{}) {
-	var last error
-	for ctx.Err() == nil {
-		start := time.Now()
-		err := l.serve(ctx, events, changed)
-		if ctx.Err() != nil || errors.Is(err, peer.ErrClosed) { // we took leave
-			return
-		}
-		if last == nil || err.Error() != last.Error() {
-			l.log.Warn("peer is not connected", "error", err)
-		}
-		last = err
-		l.fail(err)
-		if !sleep(ctx, l.pause()-time.Since(start)) {
-			return
-		}
-		var left *peer.DisconnectError
-		if errors.As(err, &left) && left.Cause != avp.Rebooting {
-			// RFC 6733, Section 5.4: no periodic attempts; only when
-			// there is something to send and nobody else to take it. What
-			// was wanted before is old; delivery says so again if it is not.
-			select {
-			case <-l.wanted:
-			default:
+// keeper returns what keeps the link connected.
+func (l *link) keeper(events chan<- event, changed chan<- struct{}) *peer.Keeper {
+	return &peer.Keeper{
+		Config: peer.Config{Node: l.client.cfg.node(), Peer: l.peer.Host, Watchdog: l.watchdog, Written: l.written(), Log: l.log},
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			to := l.peer.destination()
+			return to.Dial(ctx, l.client.cfg.Dial)
+		},
+		Pause: l.pause,
+		Opened: func(c *peer.Conn) peer.Handler {
+			l.mu.Lock()
+			l.conn, l.host, l.reason = c, c.Remote().OriginHost, ""
+			l.count.connects++
+			l.mu.Unlock()
+			l.log.Info("peer is connected", "origin_host", c.Remote().OriginHost, "product", c.Remote().ProductName)
+			events <- event{link: l, opened: c}
+			return &handler{link: l, events: events, changed: changed}
+		},
+		Closed: func(err error) {
+			l.mu.Lock()
+			l.conn = nil
+			l.mu.Unlock()
+			events <- event{link: l, closed: true, err: err}
+		},
+		Failed: func(err error, again bool) {
+			l.mu.Lock()
+			l.reason = err.Error()
+			l.mu.Unlock()
+			if !again {
+				l.log.Warn("peer is not connected", "error", err)
 			}
-			poke(changed)
-			select {
-			case <-ctx.Done():
-			case <-l.wanted:
-			}
-		}
+		},
+		Left:   func() { poke(changed) },
+		Wanted: l.wanted,
 	}
 }
 
-// serve connects once and serves the connection until it ends.
-func (l *link) serve(ctx context.Context, events chan<- event, changed chan<- struct{}) error {
-	dialing, cancel := context.WithTimeout(ctx, peer.DefaultTimeout)
-	defer cancel()
-	nc, err := l.dial(dialing)
-	if err != nil {
-		return err
-	}
-	h := &handler{link: l, events: events, changed: changed}
-	c, err := peer.Connect(ctx, nc, peer.Config{
-		Node: l.client.cfg.node(), Peer: l.peer.Host, Handler: h, Watchdog: l.watchdog,
-		Written: l.written(), Log: l.log,
-	})
-	if err != nil {
-		return err
-	}
-	h.conn = c
-	l.mu.Lock()
-	l.conn, l.host, l.reason = c, c.Remote().OriginHost, ""
-	l.count.connects++
-	l.mu.Unlock()
-	l.log.Info("peer is connected", "origin_host", c.Remote().OriginHost, "product", c.Remote().ProductName)
-	events <- event{link: l, opened: c}
-	err = c.Run(ctx)
-	l.mu.Lock()
-	l.conn = nil
-	l.mu.Unlock()
-	events <- event{link: l, closed: true, err: err}
-	return err
-}
-
-// dial connects the transport: over TLS the peer has shown a certificate for
-// its DiameterIdentity before the first octet of Diameter.
-func (l *link) dial(ctx context.Context) (net.Conn, error) {
-	nc, err := l.client.cfg.Dial(ctx, "tcp", l.peer.Address)
-	if err != nil || l.peer.TLS == nil {
-		return nc, err
-	}
-	secure := tls.Client(nc, l.peer.TLS.Client(l.peer.Host))
-	if err := secure.HandshakeContext(ctx); err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("TLS: %w", err)
-	}
-	return secure, nil
+// destination returns how p is reached.
+func (p *Peer) destination() peer.Destination {
+	return peer.Destination{Host: p.Host, Address: p.Address, SCTP: p.SCTP, TLS: p.TLS}
 }
 
 // name returns the peer's Origin-Host, or its address where none is known.
@@ -231,12 +187,6 @@ func (l *link) name() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return cmp.Or(l.host, l.peer.Address)
-}
-
-func (l *link) fail(err error) {
-	l.mu.Lock()
-	l.reason = err.Error()
-	l.mu.Unlock()
 }
 
 // written returns what is called with the octets that have left: it passes the
@@ -264,25 +214,9 @@ func (l *link) written() func([]byte) {
 	}
 }
 
-// sleep waits and reports whether ctx still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 // A handler reads the answers of one connection.
 type handler struct {
 	link    *link
-	conn    *peer.Conn
 	events  chan<- event
 	changed chan<- struct{}
 	batch   *answers

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"tollbridge/dict/avp"
 )
 
 // Run delivers until ctx is done. It then sends nothing more, waits up to
@@ -23,7 +21,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer unlink()
 	events, changed := make(chan event, 8), make(chan struct{}, 1)
 	for _, l := range c.links {
-		links.Go(func() { l.run(linked, events, changed) })
+		links.Go(func() { l.keeper(events, changed).Run(linked) })
 	}
 	jobs, results := make(chan job, 1), make(chan done, 1)
 	clerk.Go(func() { c.clerk(ctx, jobs, results) })
@@ -37,7 +35,6 @@ func (c *Client) Run(ctx context.Context) error {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		c.leave()
 		unlink()
 		links.Wait()
 	}()
@@ -99,22 +96,3 @@ func (d *delivery) loop(ctx context.Context, events <-chan event, changed <-chan
 		}
 	}
 }
-
-// leave disconnects from all peers at once.
-func (c *Client) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-	defer cancel()
-	var g sync.WaitGroup
-	for _, l := range c.links {
-		l.mu.Lock()
-		conn := l.conn
-		l.mu.Unlock()
-		if conn != nil {
-			g.Go(func() { conn.Disconnect(ctx, avp.Rebooting) })
-		}
-	}
-	g.Wait()
-}
-
-// leaveTimeout bounds the wait for a Disconnect-Peer-Answer.
-const leaveTimeout = 2 * time.Second

@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -43,13 +42,8 @@ type Store interface {
 	Save(ctx context.Context, after uint64, sessions []Session) error
 }
 
-// A Peer is a credit-control server, or an agent on the way to it.
-type Peer struct {
-	Host    string // DiameterIdentity; "" takes any
-	Address string // host and port
-	// Dial connects, over TLS where records leave the operator's hosts.
-	Dial func(ctx context.Context, address string) (net.Conn, error) // nil means TCP
-}
+// A Peer is a credit-control server, or a relay before it.
+type Peer = peer.Destination
 
 // A Config sets up a Process.
 type Config struct {
@@ -152,12 +146,15 @@ func New(cfg Config) (*Process, error) {
 		cfg: cfg, events: make(chan linkEvent, 64),
 		sessions: make(map[string]*running), byID: make(map[string]*running), changed: make(map[*running]bool),
 	}
-	for _, to := range cfg.Peers {
+	for i, to := range cfg.Peers {
+		if err := to.Check(); err != nil {
+			return nil, fmt.Errorf("credit: Config: Peers[%d]: %w", i, err)
+		}
 		w, err := peer.NewWatchdog(cfg.Watchdog)
 		if err != nil {
 			return nil, fmt.Errorf("credit: Config: Watchdog: %w", err)
 		}
-		p.links = append(p.links, &link{process: p, peer: to, watchdog: w})
+		p.links = append(p.links, &link{process: p, peer: to, watchdog: w, wanted: make(chan struct{}, 1)})
 	}
 	// End-to-End Identifiers are unique over restarts (RFC 6733, Section 3).
 	var b [4]byte
@@ -203,7 +200,7 @@ func (p *Process) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range p.links {
-		g.Go(func() error { l.run(ctx); return nil })
+		g.Go(func() error { l.keeper(ctx).Run(ctx); return nil })
 	}
 	g.Go(func() error {
 		poll := time.NewTicker(p.cfg.Poll)
@@ -244,6 +241,14 @@ func (p *Process) round(ctx context.Context, now time.Time) {
 		}
 	}
 	to := p.usable()
+	if to == nil && len(p.ready) > 0 {
+		for _, l := range p.links {
+			select {
+			case l.wanted <- struct{}{}:
+			default: // it has been told
+			}
+		}
+	}
 	var sending []*running
 	if to != nil {
 		n := min(len(p.ready), to.window.Free())

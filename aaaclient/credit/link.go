@@ -18,6 +18,7 @@ type link struct {
 	process  *Process
 	peer     Peer
 	watchdog *peer.Watchdog
+	wanted   chan struct{} // requests wait: connect to a peer that asked to be left alone
 
 	conn   *peer.Conn // nil while there is none
 	window *peer.Window[*running]
@@ -33,60 +34,37 @@ type linkEvent struct {
 	message []byte // an answer, or a request of the server
 }
 
-// run keeps the link connected until ctx is done.
-func (l *link) run(ctx context.Context) {
-	var last string
-	for ctx.Err() == nil {
-		start := time.Now()
-		err := l.serve(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil && err.Error() != last {
-			last = err.Error()
-			l.process.cfg.Log.Warn("credit-control peer is not connected", "peer", l.peer.Address, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(l.process.cfg.Connect - time.Since(start)):
-		}
-	}
-}
-
-func (l *link) serve(ctx context.Context) error {
+// keeper returns what keeps the link connected until ctx is done.
+func (l *link) keeper(ctx context.Context) *peer.Keeper {
 	cfg := &l.process.cfg
-	dialing, cancel := context.WithTimeout(ctx, peer.DefaultTimeout)
-	defer cancel()
-	dial := l.peer.Dial
-	if dial == nil {
-		dial = func(ctx context.Context, address string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", address)
-		}
-	}
-	nc, err := dial(dialing, l.peer.Address)
-	if err != nil {
-		return err
-	}
+	log := cfg.Log.With("peer", l.peer.Address)
 	h := &handler{link: l, ctx: ctx}
-	c, err := peer.Connect(ctx, nc, peer.Config{
-		Node: peer.Node{OriginHost: cfg.OriginHost, OriginRealm: cfg.OriginRealm, StateID: cfg.StateID, Auth: []uint32{Application}},
-		Peer: l.peer.Host, Handler: h, Watchdog: l.watchdog, Log: cfg.Log.With("peer", l.peer.Address),
-	})
-	if err != nil {
-		return err
+	return &peer.Keeper{
+		Config: peer.Config{
+			Node: peer.Node{OriginHost: cfg.OriginHost, OriginRealm: cfg.OriginRealm, StateID: cfg.StateID, Auth: []uint32{Application}},
+			Peer: l.peer.Host, Watchdog: l.watchdog, Log: log,
+		},
+		Dial:  func(ctx context.Context) (net.Conn, error) { return l.peer.Dial(ctx, nil) },
+		Pause: func() time.Duration { return cfg.Connect },
+		Opened: func(c *peer.Conn) peer.Handler {
+			log.Info("credit-control peer is connected", "origin_host", c.Remote().OriginHost)
+			h.tell(linkEvent{link: l, opened: c})
+			return h
+		},
+		Closed: func(error) { h.tell(linkEvent{link: l, closed: true}) },
+		Failed: func(err error, again bool) {
+			if !again {
+				log.Warn("credit-control peer is not connected", "error", err)
+			}
+		},
+		Wanted: l.wanted,
 	}
-	cfg.Log.Info("credit-control peer is connected", "peer", l.peer.Address, "origin_host", c.Remote().OriginHost)
-	h.tell(linkEvent{link: l, opened: c})
-	err = c.Run(ctx)
-	h.tell(linkEvent{link: l, closed: true})
-	return err
 }
 
 // A handler passes messages of a connection on to Run.
 type handler struct {
 	link *link
-	ctx  context.Context // of the connection
+	ctx  context.Context // of Run
 }
 
 func (h *handler) tell(e linkEvent) {

@@ -29,7 +29,7 @@ func Connect(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 
 // Accept exchanges capabilities on nc as its responder. It takes nc over and
 // closes it on error, after it has told the peer why: DIAMETER_UNKNOWN_PEER
-// for one that Config does not admit, DIAMETER_NO_COMMON_APPLICATION, or what
+// for one that Config does not admit, or what its *Refusal says, DIAMETER_NO_COMMON_APPLICATION, or what
 // is wrong with its CER.
 func Accept(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	c, err := newConn(nc, cfg)
@@ -146,6 +146,9 @@ func (c *Conn) admit() error {
 	}
 	if c.cfg.Admit != nil {
 		if err := c.cfg.Admit(c.remote); err != nil {
+			if refused := (*Refusal)(nil); errors.As(err, &refused) {
+				return refused
+			}
 			return unknown(err.Error())
 		}
 	}

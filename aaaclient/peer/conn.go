@@ -28,8 +28,8 @@ const (
 type Config struct {
 	Node       Node             // required
 	Peer       string           // Origin-Host expected; "" takes any
-	Admit      func(Node) error // refuses a peer that connects to us with 3010; nil takes any
-	Handler    Handler          // required
+	Admit      func(Node) error // refuses a peer that connects to us, by a *Refusal or else with 3010; nil takes any
+	Handler    Handler          // required; but see Handle
 	Watchdog   *Watchdog        // the peer's, over its connections; nil makes one of DefaultWatchdog
 	Written    func([]byte)     // called with what each write has put on its way; nil for nothing
 	MaxMessage int              // octets of the longest message taken; 0 means DefaultMaxMessage
@@ -74,6 +74,7 @@ type Conn struct {
 	hop, end uint32 // the identifiers of our latest request of the base protocol
 	dwr      [2]uint32
 	dpr      [2]uint32
+	heard    chan struct{} // closed when the next message comes; nil while nobody waits for one
 	proven   bool
 	leaving  bool
 	cause    *DisconnectError // the peer's
@@ -83,9 +84,6 @@ type Conn struct {
 func newConn(nc net.Conn, cfg Config) (*Conn, error) {
 	if err := cfg.Node.Check(); err != nil {
 		return nil, err
-	}
-	if cfg.Handler == nil {
-		return nil, errors.New("peer: Config.Handler is required")
 	}
 	if cfg.Watchdog == nil {
 		w, err := NewWatchdog(0)
@@ -114,6 +112,10 @@ func newConn(nc net.Conn, cfg Config) (*Conn, error) {
 	c.room.L = &c.mu
 	return c, nil
 }
+
+// Handle makes h the connection's Handler, in place of Config's. It is called
+// before Run.
+func (c *Conn) Handle(h Handler) { c.cfg.Handler = h }
 
 // Remote returns what the peer said of itself.
 func (c *Conn) Remote() Node { return c.remote }
@@ -166,6 +168,28 @@ func (c *Conn) Send(b []byte) error {
 	return nil
 }
 
+// Lives asks the peer with a DWR whether the connection is still good, and
+// reports whether anything came before ctx ended. See Abandon.
+func (c *Conn) Lives(ctx context.Context) bool {
+	c.mu.Lock()
+	if c.heard == nil {
+		c.heard = make(chan struct{})
+	}
+	heard := c.heard
+	c.mu.Unlock()
+	c.act(SendWatchdog)
+	select {
+	case <-heard:
+		return true
+	case <-c.done:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// Abandon closes a connection that does not live: Run returns ErrSilent.
+func (c *Conn) Abandon() { c.close(fmt.Errorf("peer: %w", ErrSilent)) }
+
 // Backlog returns the octets that are queued and not yet being written.
 func (c *Conn) Backlog() int {
 	c.mu.Lock()
@@ -192,6 +216,9 @@ func (c *Conn) Drain() {
 //	 ├─ write: out ──► net.Conn
 //	 └─ watch: the watchdog's deadline
 func (c *Conn) Run(ctx context.Context) error {
+	if c.cfg.Handler == nil {
+		panic("peer: a Conn without a Handler")
+	}
 	stop := context.AfterFunc(ctx, func() { c.close(context.Cause(ctx)) })
 	defer stop()
 
@@ -315,7 +342,7 @@ func (c *Conn) watch() {
 func (c *Conn) act(act Action) {
 	switch act {
 	case CloseConnection:
-		c.close(fmt.Errorf("peer: %w", ErrSilent))
+		c.Abandon()
 	case SendWatchdog:
 		c.mu.Lock()
 		b := c.request(avp.CommandDeviceWatchdog, &c.dwr)
@@ -342,6 +369,10 @@ func (c *Conn) alive(answer bool) {
 	if c.err != nil {
 		c.mu.Unlock()
 		return
+	}
+	if c.heard != nil {
+		close(c.heard)
+		c.heard = nil
 	}
 	before, proven := c.watchdog.State(), c.proven
 	c.watchdog.Receive(time.Now(), answer)

@@ -70,7 +70,7 @@ func (n Node) filled(local net.Addr) Node {
 // hostAddress returns the address of a, or the unspecified address where the
 // transport has none.
 func hostAddress(a net.Addr) netip.Addr {
-	if t, ok := a.(*net.TCPAddr); ok {
+	if t, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
 		if ip := t.AddrPort().Addr().Unmap().WithZone(""); ip.IsValid() {
 			return ip
 		}

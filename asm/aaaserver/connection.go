@@ -62,7 +62,7 @@ func (c *connection) Receive(m peer.Message) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for len(c.next.requests) >= c.server.cfg.Batch || len(c.next.octets) > maxOctets {
+	for c.fullLocked() {
 		c.cond.Broadcast()
 		if c.ended() {
 			return true
@@ -77,6 +77,17 @@ func (c *connection) Receive(m peer.Message) bool {
 	c.server.read(&r)
 	c.next.requests = append(c.next.requests, r)
 	return true
+}
+
+func (c *connection) fullLocked() bool {
+	return len(c.next.requests) >= c.server.cfg.Batch || len(c.next.octets) > maxOctets
+}
+
+// full reports whether nothing is read because of our store.
+func (c *connection) full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fullLocked()
 }
 
 // Flush lets the store begin (peer.Handler).

@@ -91,7 +91,7 @@ type Server struct {
 	causes causes
 
 	mu    sync.Mutex
-	conns map[*connection]struct{} // in service
+	conns map[string]*connection // by Origin-Host in lower case; in service, or about to be
 }
 
 // New returns a Server that does nothing until Serve.
@@ -111,7 +111,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, conns: map[*connection]struct{}{}}
+	s := &Server{cfg: cfg, conns: map[string]*connection{}}
 	if cfg.Store == nil {
 		return nil, errors.New("aaaserver: Config.Store is required")
 	}
@@ -215,19 +215,21 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		Node: s.node(), Handler: c, Watchdog: w, Log: log,
 		Admit: func(n peer.Node) error {
 			var err error
-			c.speaker, err = s.admit(nc, n)
+			if c.speaker, err = s.admit(nc, n); err != nil {
+				return err
+			}
 			c.origin = n.OriginHost
-			return err
+			return s.claim(ctx, c)
 		},
 	})
+	defer s.release(c)
 	if err != nil {
 		s.count.refused.Add(1)
 		s.logRefused(slog.LevelWarn, "peer is refused", hostOf(nc.RemoteAddr())+" "+rootOf(err).Error(), "remote", nc.RemoteAddr(), "error", err)
 		return
 	}
-	c.conn = conn
 	s.mu.Lock()
-	s.conns[c] = struct{}{}
+	c.conn = conn
 	s.mu.Unlock()
 	s.count.connections.Add(1)
 	log.Info("peer is connected", "origin_host", conn.Remote().OriginHost, "product", conn.Remote().ProductName)
@@ -238,25 +240,13 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 		<-conn.Done()
 		c.wake()
 	})
-	stop := context.AfterFunc(ctx, func() {
-		leaving, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-		defer cancel()
-		conn.Disconnect(leaving, avp.Rebooting)
-	})
-	err = conn.Run(context.WithoutCancel(ctx))
-	stop()
+	err = conn.RunUntil(ctx)
 	g.Wait()
-	s.mu.Lock()
-	delete(s.conns, c)
-	s.mu.Unlock()
 	log.Info("peer is disconnected", "origin_host", conn.Remote().OriginHost, "error", err)
 }
 
-// leaveTimeout bounds the wait for a Disconnect-Peer-Answer.
-const leaveTimeout = 2 * time.Second
-
 func (s *Server) allowed(remote net.Addr) bool {
-	t, ok := remote.(*net.TCPAddr)
+	t, ok := remote.(interface{ AddrPort() netip.AddrPort })
 	if !ok {
 		return true // a transport without addresses of hosts
 	}

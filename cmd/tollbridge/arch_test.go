@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"spool":             {"asm/acct", "internal/crashpoint"},
 	"spool/archive":     {"asm/acct", "spool"},
 	"aaaclient/cdrfile": {"asm/acct"},
-	"aaaclient/peer":    {"dict/avp"},
+	"aaaclient/peer":    {"dict/avp", "ipfix/sctp"},
 	"aaaclient":         {"asm/acct", "dict", "dict/avp", "aaaclient/peer", "internal/crashpoint"},
 	"asm/aaaserver":     {"asm/acct", "dict", "dict/avp", "aaaclient/peer"},
 

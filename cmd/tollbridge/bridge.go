@@ -213,9 +213,7 @@ func (b *bridge) listen() error {
 			*l.listeners = append(*l.listeners, ln)
 		}
 	}
-	for _, a := range b.cfg.CollectingProcess.SCTPCollectors {
-		const key = "collectingProcess.sctpCollectors"
-		ln, err := sctp.Listen(a, sctp.Config{})
+	associations := func(key string, ln net.Listener, err error) error {
 		if errors.Is(err, errors.ErrUnsupported) {
 			return fmt.Errorf("%s: %w: load the kernel's SCTP (modprobe sctp), or remove the key", key, err)
 		} else if err != nil {
@@ -223,11 +221,25 @@ func (b *bridge) listen() error {
 		}
 		b.closers = append(b.closers, ln.Close)
 		b.log.Info("listening", "what", key, "address", ln.Addr().String())
+		return nil
+	}
+	for _, a := range b.cfg.CollectingProcess.SCTPCollectors {
+		ln, err := sctp.Listen(a, sctp.Config{})
+		if err := associations("collectingProcess.sctpCollectors", ln, err); err != nil {
+			return err
+		}
 		b.sctp = append(b.sctp, ln)
 	}
 	for _, a := range b.cfg.Server.Listen {
 		ln, err := tcp("server.listen", a)
 		if err != nil {
+			return err
+		}
+		b.diameter = append(b.diameter, ln)
+	}
+	for _, a := range b.cfg.Server.SCTPListen {
+		ln, err := peer.ListenSCTP(a)
+		if err := associations("server.sctpListen", ln, err); err != nil {
 			return err
 		}
 		b.diameter = append(b.diameter, ln)

@@ -3,11 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -41,10 +39,7 @@ func (b *bridge) openCredit() error {
 					return fmt.Errorf("delivery.tls: %w", err)
 				}
 			}
-			out.Dial = func(ctx context.Context, address string) (net.Conn, error) {
-				d := tls.Dialer{Config: credentials.Client(p.Host)}
-				return d.DialContext(ctx, "tcp", address)
-			}
+			out.TLS = credentials
 		}
 		peers = append(peers, out)
 	}
@@ -56,7 +51,7 @@ func (b *bridge) openCredit() error {
 		exhausted = b.disconnect.exhausted
 	}
 	b.credit, err = credit.New(credit.Config{
-		OriginHost:       b.cfg.Identity.OriginHost,
+		OriginHost:       cmp.Or(c.OriginHost, b.cfg.Identity.OriginHost),
 		OriginRealm:      b.cfg.Identity.OriginRealm,
 		StateID:          b.spool.Meta().OriginStateID,
 		DestinationRealm: c.DestinationRealm,

@@ -75,7 +75,7 @@ func peers(d config.Delivery, log *slog.Logger) ([]aaaclient.Peer, error) {
 	var all []aaaclient.Peer
 	var credentials *peer.Credentials
 	for _, p := range d.Peers {
-		out := aaaclient.Peer{Host: p.Host, Address: p.Address.String(), Priority: p.Priority, Weight: p.Weight}
+		out := aaaclient.Peer{Host: p.Host, Address: p.Address.String(), Priority: p.Priority, Weight: p.Weight, SCTP: p.SCTP}
 		if p.TLS {
 			if credentials == nil {
 				var err error

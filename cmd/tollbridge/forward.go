@@ -31,7 +31,7 @@ func forward(ctx context.Context, c config.Config, log *slog.Logger) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
-	c.Server.Listen, c.Server.TLSListen, c.Status.Listen = nil, nil, netip.AddrPort{} // they are of those who account
+	c.Server.Listen, c.Server.SCTPListen, c.Server.TLSListen, c.Status.Listen = nil, nil, nil, netip.AddrPort{} // they are of those who account
 	b := &bridge{cfg: c, log: log, start: time.Now()}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	j, err := newForwardJournal(c, kept, log)

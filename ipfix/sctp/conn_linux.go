@@ -94,26 +94,44 @@ func (c *Conn) established() (err error) {
 			err = unix.Errno(errno)
 			return true
 		}
-		state, serr := status(fd)
-		return serr == nil && state >= stateEstablished
+		s, serr := status(fd)
+		return serr == nil && s.state >= stateEstablished
 	})
 	return errors.Join(werr, err)
+}
+
+// Streams returns how many streams messages can be written on, at least 1.
+func (c *Conn) Streams() uint16 {
+	n := uint16(1)
+	_ = c.socket.control(func(fd int) error { // of one that is closed no matter
+		s, err := status(fd)
+		if err == nil {
+			n = max(1, s.out)
+		}
+		return err
+	})
+	return n
 }
 
 // stateEstablished is ESTABLISHED as Linux numbers states; the library's
 // numbers are one less.
 const stateEstablished = int32(sctp.SCTP_ESTABLISHED) - 1
 
-// status returns the state of the association.
-func status(fd int) (int32, error) {
+// A state is what the kernel says of an association.
+type state struct {
+	state int32
+	out   uint16 // streams to write on
+}
+
+func status(fd int) (state, error) {
 	var s [256]byte
 	size := uint32(len(s))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_SCTP, sctp.SCTP_STATUS,
 		uintptr(unsafe.Pointer(&s[0])), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 {
-		return 0, errno
+		return state{}, errno
 	}
-	return int32(binary.NativeEndian.Uint32(s[4:])), nil
+	return state{int32(binary.NativeEndian.Uint32(s[4:])), binary.NativeEndian.Uint16(s[18:])}, nil
 }
 
 // learnLocal finds out which address the kernel chose.
@@ -146,28 +164,41 @@ func (c *Conn) ReadMessage(b []byte) (n int, m Message, err error) {
 			}
 			into = discard
 		}
-		got, info, flags, err := c.receive(into)
-		switch {
-		case err != nil:
+		got, info, end, err := c.ReadPart(into)
+		if err != nil {
 			return 0, Message{}, err
-		case flags&sctp.MSG_NOTIFICATION != 0:
-			if err := c.notified(into[:got]); err != nil {
-				return 0, Message{}, err
-			}
-			continue
-		case got == 0:
-			return 0, Message{}, io.EOF
 		}
 		if len(b) == n {
 			tooLong = true
 		} else {
 			n += got
 		}
-		if flags&unix.MSG_EOR != 0 {
+		if end {
 			if tooLong {
 				return 0, info, fmt.Errorf("sctp: read: %w", ErrTooLong)
 			}
 			return n, info, nil
+		}
+	}
+}
+
+// ReadPart reads a message, or as much of it as b takes, which should hold 64
+// octets at least; end says that this was the last of it. Parts of different
+// messages do not mix. Errors are those of ReadMessage, but for ErrTooLong.
+func (c *Conn) ReadPart(b []byte) (n int, m Message, end bool, err error) {
+	for {
+		got, info, flags, err := c.receive(b)
+		switch {
+		case err != nil:
+			return 0, Message{}, false, err
+		case flags&sctp.MSG_NOTIFICATION != 0:
+			if err := c.notified(b[:got]); err != nil {
+				return 0, Message{}, false, err
+			}
+		case got == 0:
+			return 0, Message{}, false, io.EOF
+		default:
+			return got, info, flags&unix.MSG_EOR != 0, nil
 		}
 	}
 }

@@ -28,7 +28,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 
 	c.CollectingProcess.check(report)
 	c.Forward.check(report, c.CollectingProcess.TLS)
-	if c.CollectingProcess.listeners() == 0 && len(c.Server.Listen)+len(c.Server.TLSListen) == 0 {
+	if c.CollectingProcess.listeners() == 0 && !c.Server.Listens() {
 		report("collectingProcess", "has no udpCollectors, tcpCollectors, tlsCollectors, dtlsCollectors or sctpCollectors, and server.listen is empty: nothing could ever come in")
 	}
 

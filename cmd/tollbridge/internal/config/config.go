@@ -165,6 +165,7 @@ type Class struct {
 // Server is the Diameter entrance with the accounting application behind it.
 type Server struct {
 	Listen     []netip.AddrPort `yaml:"listen"`
+	SCTPListen []netip.AddrPort `yaml:"sctpListen"`
 	TLSListen  []netip.AddrPort `yaml:"tlsListen"`
 	TLS        TLS              `yaml:"tls"`
 	OriginHost string           `yaml:"originHost"`
@@ -288,6 +289,9 @@ func Default() Config {
 		Log:     Log{Level: "info", Format: "text"},
 	}
 }
+
+// Listens reports whether there is a Diameter entrance.
+func (s *Server) Listens() bool { return len(s.Listen)+len(s.SCTPListen)+len(s.TLSListen) > 0 }
 
 // Embedded reports whether records are delivered to the accounting
 // application of this very process.

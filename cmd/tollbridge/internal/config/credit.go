@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // CreditControl asks for users' quotas and tells what was used (RFC 8506). It
@@ -11,6 +12,7 @@ import (
 type CreditControl struct {
 	DestinationRealm string        `yaml:"destinationRealm"`
 	Peers            []CreditPeer  `yaml:"peers"`
+	OriginHost       string        `yaml:"originHost"` // "" is that of identity
 	ServiceContext   string        `yaml:"serviceContext"`
 	RatingGroup      int           `yaml:"ratingGroup"`
 	Classes          []RatingGroup `yaml:"classes"`
@@ -47,8 +49,14 @@ func (c *CreditControl) check(report func(key, format string, args ...any), iden
 	}
 	secure := false
 	identity("creditControl.destinationRealm", c.DestinationRealm)
+	if c.OriginHost != "" {
+		identity("creditControl.originHost", c.OriginHost)
+	}
 	for i, p := range c.Peers {
 		key := fmt.Sprintf("creditControl.peers[%d]", i)
+		if c.OriginHost == "" && slices.ContainsFunc(d.Peers, func(q Peer) bool { return q.Address == p.Address || p.Host != "" && strings.EqualFold(q.Host, p.Host) }) {
+			report(key, "is one of delivery.peers too, and a Diameter node has one connection to each peer: set creditControl.originHost to a name of its own")
+		}
 		switch {
 		case !p.Address.IsValid():
 			report(key+".address", "is missing: write it like 127.0.0.1:3868")

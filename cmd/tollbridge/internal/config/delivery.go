@@ -70,6 +70,7 @@ type Peer struct {
 	Host      string         `yaml:"host"`
 	Priority  int            `yaml:"priority"`
 	Weight    int            `yaml:"weight"`
+	SCTP      bool           `yaml:"sctp"`
 	TLS       bool           `yaml:"tls"`
 	Plaintext bool           `yaml:"plaintext"`
 }
@@ -191,6 +192,8 @@ func (d *Delivery) check(report func(key, format string, args ...any), identity 
 			report(key+".address", "is missing: write it like 127.0.0.1:3868")
 		case p.TLS && p.Plaintext:
 			report(key+".plaintext", "contradicts tls: remove one of the two")
+		case p.TLS && p.SCTP:
+			report(key+".tls", "is over TCP alone, and DTLS over SCTP (RFC 6733, Section 2.2) is not there: remove tls or sctp")
 		case !p.Address.Addr().IsLoopback() && !p.TLS && !p.Plaintext:
 			report(key+".address", "%s is another host, and accounting records would cross the network in the clear: set tls to true, or plaintext where IPsec or a private link protects them", p.Address)
 		}

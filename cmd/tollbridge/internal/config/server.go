@@ -19,12 +19,14 @@ func checkIdentity(report func(key, format string, args ...any), key, s string) 
 func (c *Config) checkServer(report func(key, format string, args ...any)) {
 	s := &c.Server
 	nobody := len(s.Clients)+len(s.Relays)+len(s.AccessServers) == 0
-	for i, a := range s.Listen {
-		key := fmt.Sprintf("server.listen[%d]", i)
-		if !a.Addr().IsLoopback() && !s.Plaintext {
-			report(key, "%s can be reached from other hosts, and accounting records would cross the network in the clear: use server.tlsListen, or set server.plaintext to true where IPsec or a private link protects them", a)
+	for what, list := range map[string][]netip.AddrPort{"listen": s.Listen, "sctpListen": s.SCTPListen} {
+		for i, a := range list {
+			key := fmt.Sprintf("server.%s[%d]", what, i)
+			if !a.Addr().IsLoopback() && !s.Plaintext {
+				report(key, "%s can be reached from other hosts, and accounting records would cross the network in the clear: use server.tlsListen, or set server.plaintext to true where IPsec or a private link protects them", a)
+			}
+			c.checkReach(report, key, a, nobody)
 		}
-		c.checkReach(report, key, a, nobody)
 	}
 	for i, a := range s.TLSListen {
 		c.checkReach(report, fmt.Sprintf("server.tlsListen[%d]", i), a, nobody)
