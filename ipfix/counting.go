@@ -11,6 +11,10 @@ const (
 	UnitAll                  // Data Records and Template Records
 	UnitMessages             // Messages (RFC 3954, Section 5.1)
 	UnitNone                 // nothing: the number stays the same
+
+	// UnitFlowsSent counts Data Records, but not those of options, up to the end
+	// of the Message, not to its beginning (softflowd).
+	UnitFlowsSent
 	units
 )
 
@@ -26,6 +30,8 @@ func (u Unit) String() string {
 		return "messages"
 	case UnitNone:
 		return "nothing"
+	case UnitFlowsSent:
+		return "flows, the message's own included"
 	}
 	return fmt.Sprintf("Unit(%d)", uint8(u))
 }
@@ -64,8 +70,17 @@ func (c Confidence) String() string {
 	return fmt.Sprintf("Confidence(%d)", uint8(c))
 }
 
-// A tally is what a Message advances the numbers by, for each Unit.
-type tally [units]uint32
+// A tally is what a Message advances the numbers by, for each Unit; for
+// UnitFlowsSent it is what it is for UnitFlows.
+type tally [UnitFlowsSent]uint32
+
+// of returns what the Message advances the numbers of a Unit by.
+func (n *tally) of(u Unit) uint32 {
+	if u == UnitFlowsSent {
+		u = UnitFlows
+	}
+	return n[u]
+}
 
 // A Counting is what is known of an exporter's way of numbering Messages.
 type Counting struct {

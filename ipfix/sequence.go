@@ -83,7 +83,7 @@ func (q *sequence) account(h *Header, n *tally, rivals uint8, r *Result) {
 	if q.owed != (loss{}) {
 		q.settle(r)
 	}
-	if h.Sequence != q.next || q.votes != (votes{}) {
+	if q.first(h, n) != q.next || q.votes != (votes{}) {
 		rivals |= q.weigh(h, n, r)
 	}
 	q.follow(h, n, rivals, r)
@@ -97,6 +97,24 @@ func (q *sequence) account(h *Header, n *tally, rivals uint8, r *Result) {
 	case q.unit != UnitRecords:
 		r.Counting.Confidence = Estimated
 	}
+}
+
+// first returns the number that a Message begins with, as the present Unit has
+// it.
+func (q *sequence) first(h *Header, n *tally) uint32 {
+	if q.unit == UnitFlowsSent {
+		return h.Sequence - n.of(q.unit)
+	}
+	return h.Sequence
+}
+
+// expected returns the number that a Message has by a Unit, after the Message
+// that arrived before.
+func (q *sequence) expected(u Unit, n *tally) uint32 {
+	if u == UnitFlowsSent {
+		return q.last + n.of(u)
+	}
+	return q.last + q.advance[u]
 }
 
 // settle takes back what is owed.
@@ -128,8 +146,9 @@ func (q *sequence) suspect() bool { return q.quiet < calm && q.votes != (votes{}
 // weigh gives and takes votes, changes the Unit once there are enough, and
 // returns the Units that a vote went to.
 func (q *sequence) weigh(h *Header, n *tally, r *Result) uint8 {
-	own := q.last + q.advance[q.unit] // which is next, but after a late Message
-	hit := h.Sequence == q.next || h.Sequence == own
+	next := q.next + h.Sequence - q.first(h, n)
+	own := q.expected(q.unit, n) // which is next, but after a late Message
+	hit := h.Sequence == next || h.Sequence == own
 	if q.quiet < calm {
 		q.quiet++
 	}
@@ -138,9 +157,9 @@ func (q *sequence) weigh(h *Header, n *tally, r *Result) uint8 {
 	}
 	var rivals uint8
 	for u := range units {
-		expected := q.last + q.advance[u]
+		expected := q.expected(u, n)
 		switch {
-		case expected == q.next || expected == own: // it says the same
+		case expected == next || expected == own: // it says the same
 		case q.lastOpen && u != UnitMessages && u != UnitNone:
 		case hit:
 			q.acquit(u)
@@ -173,16 +192,15 @@ func (q *sequence) change(u Unit, h *Header, n *tally, r *Result) {
 			q.find(g, g.end-g.first, r)
 		}
 	}
-	*q = sequence{
-		unit: u, started: true, next: h.Sequence, latest: q.latest, mean: n[UnitRecords] << 8,
-		domain: q.domain, credits: q.credits,
-	}
+	*q = sequence{unit: u, started: true, latest: q.latest, mean: n[UnitRecords] << 8, domain: q.domain, credits: q.credits}
+	q.next = q.first(h, n)
 }
 
 // follow compares the number with the next one.
 func (q *sequence) follow(h *Header, n *tally, rivals uint8, r *Result) {
-	end := h.Sequence + n[q.unit]
-	ahead := int32(h.Sequence - q.next)
+	first := q.first(h, n)
+	end := first + n.of(q.unit)
+	ahead := int32(first - q.next)
 	passed := int32(h.ExportTime - q.latest)
 	switch {
 	case !q.started || ahead == 0 || q.unit == UnitNone:
@@ -190,8 +208,8 @@ func (q *sequence) follow(h *Header, n *tally, rivals uint8, r *Result) {
 		if q.open {
 			break
 		}
-		q.lose(h.Sequence, rivals, r)
-	case ahead < 0 && ahead >= -maxBehind && q.fill(h.Sequence, end, r):
+		q.lose(first, rivals, r)
+	case ahead < 0 && ahead >= -maxBehind && q.fill(first, end, r):
 		return
 	case ahead < 0 && ahead >= -maxBehind && passed <= 0:
 		return // seen before
@@ -199,7 +217,9 @@ func (q *sequence) follow(h *Header, n *tally, rivals uint8, r *Result) {
 		return // some exporters number Messages of Templates alone as they like
 	default:
 		r.Restarted = true
-		q.gaps = q.gaps[:0]
+		if rivals == 0 { // else it may have been the Unit
+			q.gaps = q.gaps[:0]
+		}
 	}
 	q.started, q.open = true, r.Unknown > 0 && q.unit != UnitMessages
 	q.next, q.latest = end, h.ExportTime

@@ -24,10 +24,10 @@ func (s *shared) account(d *domain, q *sequence, h *Header, n *tally, r *Result,
 	case !other || !q.started || r.Unknown > 0 || s.lastOpen || q.lastOpen:
 		s.plain(q, h, n, 0, r, domains)
 	case s.on:
-		s.weighOwn(q, h, domains)
+		s.weighOwn(q, h, n, domains)
 		s.plain(q, h, n, 0, r, domains)
 	default:
-		rivals := s.weigh(q, h, domains)
+		rivals := s.weigh(q, h, n, domains)
 		s.plain(q, h, n, rivals, r, domains)
 	}
 	s.started, s.domain, s.last, s.advance, s.lastOpen = true, d.key.id(), h.Sequence, *n, r.Unknown > 0
@@ -45,7 +45,8 @@ func (s *shared) plain(q *sequence, h *Header, n *tally, rivals uint8, r *Result
 	q.settle(r)
 	// The own series goes on, to tell when sharing ends.
 	unit := s.sequence.unit
-	*q = sequence{unit: unit, started: true, next: h.Sequence + n[unit], latest: h.ExportTime, last: h.Sequence, advance: *n, lastOpen: r.Unknown > 0}
+	*q = sequence{unit: unit, started: true, latest: h.ExportTime, last: h.Sequence, advance: *n, lastOpen: r.Unknown > 0}
+	q.next = q.first(h, n) + n.of(unit)
 	s.sequence.domain = h.Domain
 	s.sequence.account(h, n, 0, r)
 	s.pay(h, domains)
@@ -68,12 +69,18 @@ func (s *shared) pay(h *Header, domains map[domainKey]*domain) {
 
 // weigh votes for sharing, and returns sharedRival if it would explain the
 // number of a Message after one of another domain.
-func (s *shared) weigh(q *sequence, h *Header, domains map[domainKey]*domain) (rivals uint8) {
-	hit := h.Sequence == q.next || h.Sequence == q.last+q.advance[q.unit]
-	for u := range UnitNone {
-		expected := s.last + s.advance[u]
+func (s *shared) weigh(q *sequence, h *Header, n *tally, domains map[domainKey]*domain) (rivals uint8) {
+	hit := q.first(h, n) == q.next || h.Sequence == q.expected(q.unit, n)
+	for u := range units {
+		expected := s.last
+		if u == UnitFlowsSent {
+			expected += n.of(u)
+		} else {
+			expected += s.advance[u]
+		}
 		switch {
-		case expected == q.next:
+		case u == UnitNone:
+		case expected == q.next+h.Sequence-q.first(h, n):
 		case hit:
 			s.votes[u] = 0
 		case h.Sequence == expected:
@@ -81,7 +88,7 @@ func (s *shared) weigh(q *sequence, h *Header, domains map[domainKey]*domain) (r
 			q.quiet = 0
 			rivals = sharedRival
 			if s.votes[u] == enoughVotes {
-				s.turn(true, u, h, domains)
+				s.turn(true, u, h, n, domains)
 				return 0
 			}
 		}
@@ -90,24 +97,26 @@ func (s *shared) weigh(q *sequence, h *Header, domains map[domainKey]*domain) (r
 }
 
 // weighOwn votes for a series of each domain's own.
-func (s *shared) weighOwn(q *sequence, h *Header, domains map[domainKey]*domain) {
+func (s *shared) weighOwn(q *sequence, h *Header, n *tally, domains map[domainKey]*domain) {
+	first := s.sequence.first(h, n)
 	switch {
 	case q.next == s.sequence.next:
-	case h.Sequence == s.sequence.next:
+	case first == s.sequence.next:
 		s.votes[0] = 0
-	case h.Sequence == q.next:
+	case first == q.next:
 		s.votes[0]++
 		if s.votes[0] == enoughVotes {
-			s.turn(false, s.sequence.unit, h, domains)
+			s.turn(false, s.sequence.unit, h, n, domains)
 		}
 	}
 }
 
 // turn starts or ends sharing with the Message at hand, whose number is right.
 // What domains lost that sharing explains is taken back.
-func (s *shared) turn(on bool, u Unit, h *Header, domains map[domainKey]*domain) {
+func (s *shared) turn(on bool, u Unit, h *Header, n *tally, domains map[domainKey]*domain) {
 	s.on, s.votes = on, votes{}
-	s.sequence = sequence{unit: u, started: true, next: h.Sequence, latest: h.ExportTime}
+	s.sequence = sequence{unit: u, started: true, latest: h.ExportTime}
+	s.sequence.next = s.sequence.first(h, n)
 	for key, d := range domains {
 		if key.version() != h.Version {
 			continue
