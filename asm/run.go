@@ -33,9 +33,10 @@ type RunConfig struct {
 	// checkpoint. Nil keeps all.
 	Trim func(ctx context.Context, below uint64) error
 
-	CheckpointEvery   time.Duration // at least so often while entries come; 0 means 2s
-	CheckpointEntries int           // or after so many entries; 0 means 65536
-	CheckpointOctets  int           // or octets of entries; 0 means 64 MiB
+	// How often a checkpoint is made while entries come, as pace says.
+	CheckpointEvery   time.Duration // 0 means 2s
+	CheckpointEntries int           // at most so many entries lie between two; 0 means 1 Mi
+	CheckpointOctets  int           // or octets of entries; 0 means 256 MiB
 	CheckpointRecords int           // or records cut, suspended or released; 0 means 50000
 }
 
@@ -59,6 +60,8 @@ type Runner struct {
 	mu        sync.Mutex
 	err       error         // of the failure that has not been overcome
 	committed uint64        // position of the last checkpoint
+	wanted    uint64        // the latest position that anybody Waits for
+	hurry     func()        // wakes next up, nil if it does not sleep
 	advanced  chan struct{} // closed when committed rises
 }
 
@@ -68,8 +71,8 @@ func NewRunner(cfg RunConfig) (*Runner, error) {
 		return nil, errors.New("asm: RunConfig.Store, Journal, Feed and Tick are required")
 	}
 	def(&cfg.CheckpointEvery, 2*time.Second)
-	def(&cfg.CheckpointEntries, 1<<16)
-	def(&cfg.CheckpointOctets, 64<<20)
+	def(&cfg.CheckpointEntries, 1<<20)
+	def(&cfg.CheckpointOctets, 256<<20)
 	def(&cfg.CheckpointRecords, 50_000)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -138,9 +141,9 @@ func (r *Runner) drive(ctx context.Context) (err error) {
 	r.publish(m)
 	r.commit(ctx, m)
 	feed := r.cfg.Feed(m.position)
-	entries, octets, since := 0, 0, time.Now()
+	p := newPace(&r.cfg)
 	for {
-		batch, err := r.next(ctx, feed, entries > 0, since.Add(r.cfg.CheckpointEvery))
+		batch, err := r.next(ctx, feed, m, &p)
 		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("asm: read journal: %w", err)
 		}
@@ -151,25 +154,19 @@ func (r *Runner) drive(ctx context.Context) (err error) {
 			if err := m.Apply(context.WithoutCancel(ctx), e); err != nil {
 				return err
 			}
-			entries++
-			octets += len(e.Data)
-			if entries >= r.cfg.CheckpointEntries || octets >= r.cfg.CheckpointOctets || m.pending() >= r.cfg.CheckpointRecords {
-				if err := r.checkpoint(ctx, m); err != nil {
+			p.applied(&e)
+			if p.full(m) {
+				if err := r.checkpoint(ctx, m, &p); err != nil {
 					return err
 				}
-				entries, octets, since = 0, 0, time.Now()
 			}
 		}
 		at = 0
 		r.publish(m)
-		switch {
-		case entries == 0:
-			since = time.Now()
-		case ctx.Err() != nil || time.Since(since) >= r.cfg.CheckpointEvery:
-			if err := r.checkpoint(ctx, m); err != nil {
+		if p.entries > 0 && (ctx.Err() != nil || p.due() || r.awaited(m)) {
+			if err := r.checkpoint(ctx, m, &p); err != nil {
 				return err
 			}
-			entries, octets, since = 0, 0, time.Now()
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -177,13 +174,26 @@ func (r *Runner) drive(ctx context.Context) (err error) {
 	}
 }
 
-// next returns the next entries of feed; none if a checkpoint is due first.
-func (r *Runner) next(ctx context.Context, feed Feed, pending bool, due time.Time) ([]acct.Entry, error) {
-	if !pending {
+// awaited reports whether somebody Waits for a position that m has reached.
+func (r *Runner) awaited(m *Module) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wanted > r.committed && r.wanted <= m.position
+}
+
+// next returns the next entries of feed; none if a checkpoint of m is due, or
+// waited for, first.
+func (r *Runner) next(ctx context.Context, feed Feed, m *Module, p *pace) ([]acct.Entry, error) {
+	if p.entries == 0 {
 		return feed.Next(ctx)
 	}
-	timed, cancel := context.WithDeadline(ctx, due)
+	timed, cancel := context.WithDeadline(ctx, p.until)
 	defer cancel()
+	r.sleep(cancel)
+	defer r.sleep(nil)
+	if r.awaited(m) {
+		return nil, nil
+	}
 	batch, err := feed.Next(timed)
 	if err != nil && timed.Err() != nil && ctx.Err() == nil {
 		return nil, nil
@@ -191,15 +201,24 @@ func (r *Runner) next(ctx context.Context, feed Feed, pending bool, due time.Tim
 	return batch, err
 }
 
+// sleep says what wakes next up.
+func (r *Runner) sleep(hurry func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hurry = hurry
+}
+
 // finish bounds how long the last checkpoint may take.
 const finish = 30 * time.Second
 
-func (r *Runner) checkpoint(ctx context.Context, m *Module) error {
+func (r *Runner) checkpoint(ctx context.Context, m *Module, p *pace) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finish)
 	defer cancel()
+	begun := time.Now()
 	if err := m.Checkpoint(ctx); err != nil {
 		return err
 	}
+	p.made(begun)
 	r.setErr(nil)
 	r.commit(ctx, m)
 	return nil
@@ -269,11 +288,15 @@ func (r *Runner) tick(ctx context.Context) {
 	}
 }
 
-// Wait blocks until the checkpoint includes a position of the journal.
+// Wait blocks until the checkpoint includes a position of the journal. One is
+// made as soon as the pipeline is there.
 func (r *Runner) Wait(ctx context.Context, position uint64) error {
 	for {
 		r.mu.Lock()
 		done, advanced := r.committed >= position, r.advanced
+		if r.wanted = max(r.wanted, position); !done && r.hurry != nil {
+			r.hurry()
+		}
 		r.mu.Unlock()
 		if done {
 			return nil

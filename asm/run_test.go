@@ -249,3 +249,66 @@ func TestRunnerSetsAside(t *testing.T) {
 		}
 	})
 }
+
+// Whoever waits for a position is not kept waiting for the next checkpoint
+// that would be due.
+func TestRunnerHurries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, s := newFeed(), &lockedStore{modelStore: newModelStore()}
+		r, session, stop := running(t, f, s)
+		for port := range 3 {
+			begun := time.Now()
+			last := f.add(acct.EntryMessage, session, flowMessage(t, port))
+			if port > 0 {
+				synctest.Wait() // the entry is applied before anybody waits for it
+			}
+			if err := r.Wait(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begun); took != 0 {
+				t.Errorf("message %d was in a checkpoint after %v", port, took)
+			}
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Checkpoints take at most a twentieth of the time, but are never further
+// apart than paceMost.
+func TestRunnerPace(t *testing.T) {
+	for _, tt := range []struct{ takes, apart time.Duration }{
+		{0, 2 * time.Second},
+		{50 * time.Millisecond, 2 * time.Second},
+		{500 * time.Millisecond, 10 * time.Second},
+		{5 * time.Second, 30 * time.Second},
+	} {
+		t.Run(tt.takes.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, s := newFeed(), &lockedStore{modelStore: newModelStore()}
+				var begun []time.Time
+				s.commit = func(acct.Batch) error {
+					begun = append(begun, time.Now())
+					time.Sleep(tt.takes)
+					return nil
+				}
+				_, session, stop := running(t, f, s)
+				for port := range 90 {
+					f.add(acct.EntryMessage, session, flowMessage(t, port))
+					time.Sleep(time.Second)
+				}
+				if err := stop(); err != nil {
+					t.Fatal(err)
+				}
+				if len(begun) < 4 {
+					t.Fatalf("%d checkpoints", len(begun))
+				}
+				// The first message comes within a second after a checkpoint.
+				if apart := begun[2].Sub(begun[1]) - tt.takes; apart < tt.apart || apart > tt.apart+time.Second {
+					t.Errorf("%v between checkpoints, want %v", apart, tt.apart)
+				}
+			})
+		})
+	}
+}

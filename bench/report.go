@@ -98,7 +98,7 @@ const notes = `
   cut. nfcapd and goflow2 decode and write to a file, without fsync.
 - **Pipeline.** ` + "`tollbridge serve`" + ` from its start to its end: users file read,
   journal, decoding, duplicate elimination over an hour, user mapping,
-  aggregation, checkpoints every 2 s, %[5]s intervals; one START per user and all
+  aggregation, checkpoints as they come due, %[5]s intervals; one START per user and all
   open usage is in the outbox and the sessions at the end, and the books
   balance. Starting, with reading the users, is a tenth of it. UDP comes at %[2]d records a second, TCP as fast as it is taken.
 - **Rates.** UDP to the journal and to nfcapd %[3]d records a second,
