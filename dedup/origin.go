@@ -46,18 +46,18 @@ func (t *table) originOf(n uint32) Origin {
 	return t.origins[i]
 }
 
-// saveWithOrigins appends the fresh identities to b in the order they came:
-// for each run of one Origin its length, the Origin and then the identities,
-// each with its ordinal.
-func (t *table) saveWithOrigins(b []byte) []byte {
+// saveWithOrigins appends the fresh identities up to number upTo, counted from
+// 1, to b in the order they came: for each run of one Origin its length, the
+// Origin and then the identities, each with its ordinal.
+func (t *table) saveWithOrigins(b []byte, upTo int) []byte {
 	i, found := slices.BinarySearch(t.starts, uint32(t.saved+1))
 	if !found {
 		i-- // the run that goes on; -1 for those without an Origin
 	}
-	for ; t.saved < t.n; i++ {
-		end := t.n
+	for ; t.saved < upTo; i++ {
+		end := upTo
 		if i+1 < len(t.starts) {
-			end = int(t.starts[i+1]) - 1
+			end = min(end, int(t.starts[i+1])-1)
 		}
 		var o Origin
 		if i >= 0 {

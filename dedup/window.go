@@ -311,7 +311,8 @@ func (w *Window) forget(i int64) {
 
 // Delta calls visit for each bucket that identities were added to since the
 // last call, oldest first, with the bucket's start in Unix seconds, or the
-// floor if it is in the bucket, and those identities in the order they came.
+// floor if it is in the bucket, and those identities in the order they came,
+// in pieces of at most 64 Ki of them.
 // The octets are valid until the next call of Delta, of any Window of the same
 // Windows; those of several calls for a bucket may be put together.
 // Identities below the floor are left out.
@@ -320,16 +321,20 @@ func (w *Window) Delta(visit func(bucket int64, data []byte)) {
 	w.delta(visit)
 }
 
+// pieceSize is how many identities Delta hands out at once: more than a
+// mebioctet of them.
+const pieceSize = 64 << 10
+
 func (w *Window) delta(visit func(bucket int64, data []byte)) {
 	g := w.group
 	for i := w.first; i <= w.newest; i++ {
 		t := &w.ring[i%int64(len(w.ring))].table
-		if t.fresh() == 0 {
-			continue
+		g.saved = slices.Grow(g.saved, t.fresh()*savedSize*17/16) // their Origins take little
+		for t.fresh() > 0 {
+			from := len(g.saved)
+			g.saved = t.saveWithOrigins(g.saved, min(t.n, t.saved+pieceSize))
+			visit(max(i*w.width, w.floor)/1000, g.saved[from:])
 		}
-		from := len(g.saved)
-		g.saved = t.saveWithOrigins(g.saved)
-		visit(max(i*w.width, w.floor)/1000, g.saved[from:])
 	}
 }
 

@@ -456,6 +456,43 @@ func TestWindowRestoreRefuses(t *testing.T) {
 	}
 }
 
+// Delta hands out pieces, cut within the records of one Origin too, that make
+// up the Window again.
+func TestWindowDeltaPieces(t *testing.T) {
+	w := NewWindow(Config{})
+	w.Advance(now)
+	state, _ := w.AppendBinary(nil)
+	const perOrigin, n = 1000, 2*pieceSize + 1
+	for i := range uint64(n) {
+		w.From(OriginAt(1+i/perOrigin, 20))
+		w.AddAt(Identity{i, i * 0x9e3779b97f4a7c15}, now, uint16(i%perOrigin))
+		if i == 0 {
+			state, _ = w.AppendBinary(nil)
+		}
+	}
+	restored := NewWindow(Config{})
+	restored.Advance(now)
+	if err := restored.UnmarshalBinary(state); err != nil {
+		t.Fatal(err)
+	}
+	pieces := 0
+	w.Delta(func(bucket int64, data []byte) {
+		pieces++
+		if err := restored.Restore(bucket, data); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got := restored.Stats().Identities; pieces != 3 || got != n {
+		t.Errorf("%d identities in %d pieces, want %d in 3", got, pieces, n)
+	}
+	for i := range uint64(n) {
+		o, ordinal, ok := restored.Origin(Identity{i, i * 0x9e3779b97f4a7c15}, now)
+		if want := OriginAt(1+i/perOrigin, 20); !ok || o != want || ordinal != int(i%perOrigin) {
+			t.Fatalf("identity %d: origin %v, ordinal %d, %v", i, o, ordinal, ok)
+		}
+	}
+}
+
 // saved is what Delta hands out for n identities of one Origin, all zeros.
 func saved(o Origin, n int) []byte {
 	b := binary.AppendUvarint(nil, uint64(n))

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -230,6 +231,38 @@ func TestIdentitiesMerge(t *testing.T) {
 	}
 	if rows != 2+1+1 || string(got) != string(want) {
 		t.Errorf("%d rows, want two of level 2 and one of each below; %d octets, want %d in order", rows, len(got), len(want))
+	}
+}
+
+// Rows that are large already are not written again.
+func TestIdentitiesLarge(t *testing.T) {
+	s := open(t, t.TempDir(), Config{})
+	large, small := make([]byte, identityLarge), make([]byte, 16)
+	for i := range uint64(identityFanIn + 1) {
+		mustCommit(t, s, acct.Batch{Position: i + 1, Identities: []acct.Identities{{Bucket: 60, Data: large}, {Bucket: 60, Data: small}}})
+	}
+	levels := make(map[int]int)
+	rows, err := s.r.QueryContext(t.Context(), "SELECT level FROM identity")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := each(rows, func(rows *sql.Rows) error {
+		var level int
+		err := rows.Scan(&level)
+		levels[level]++
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[int]int{0: 1, 1: 1, identityMaxLevel: identityFanIn + 1}; !maps.Equal(levels, want) {
+		t.Errorf("rows by level: %v, want %v", levels, want)
+	}
+	octets := 0
+	if err := s.EachIdentity(t.Context(), func(i acct.Identities) error { octets += len(i.Data); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want := (identityFanIn + 1) * (len(large) + len(small)); octets != want {
+		t.Errorf("%d octets, want %d", octets, want)
 	}
 }
 

@@ -10,10 +10,12 @@ import (
 
 // identityFanIn rows of one bucket and level are merged into one of the next
 // level. So a bucket of n checkpoints has about 16 log16(n) rows, and each
-// identity is written log16(n) times.
+// identity is written log16(n) times. Where a checkpoint brings many, their row
+// is of the last level at once: nothing would be gained by merging it.
 const (
 	identityFanIn    = 16
-	identityMaxLevel = 3 // 4096 checkpoints in one row
+	identityMaxLevel = 3       // 4096 checkpoints in one row
+	identityLarge    = 1 << 20 // octets of a row that is not merged
 )
 
 // An identityBucket names the rows of identities that belong together.
@@ -83,11 +85,15 @@ func (w *writer) addIdentities(have map[identityBucket]identityRows, add []acct.
 		if below(key) || len(i.Data) == 0 {
 			continue
 		}
-		if err := w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, 0, ?)", i.Exporter, i.Bucket, sealIdentities(i.Bucket, i.Data)); err != nil {
+		first := 0
+		if len(i.Data) >= identityLarge {
+			first = identityMaxLevel
+		}
+		if err := w.insertIdentities(key, first, i.Data); err != nil {
 			return nil, err
 		}
 		n := m[key]
-		n[0]++
+		n[first]++
 		for level := 0; level < identityMaxLevel && n[level] >= identityFanIn; level++ {
 			if err := w.mergeIdentities(key, level); err != nil {
 				return nil, err
@@ -122,5 +128,9 @@ func (w *writer) mergeIdentities(key identityBucket, level int) error {
 	if err := w.exec("DELETE FROM identity"+where, key.exporter, key.bucket, level); err != nil {
 		return err
 	}
-	return w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, ?, ?)", key.exporter, key.bucket, level+1, sealIdentities(key.bucket, all))
+	return w.insertIdentities(key, level+1, all)
+}
+
+func (w *writer) insertIdentities(key identityBucket, level int, data []byte) error {
+	return w.exec("INSERT INTO identity (exporter, bucket, level, data) VALUES (?, ?, ?, ?)", key.exporter, key.bucket, level, sealIdentities(key.bucket, data))
 }
