@@ -45,6 +45,7 @@ Without a configuration it collects on 127.0.0.1:4739, UDP and TCP, into
 		if err := settings(c).Validate(); err != nil {
 			return err
 		}
+		tuneMemory()
 		log := newLog(cmd, c.Log)
 		if len(c.Forward.To) > 0 {
 			return forward(cmd.Context(), c, log)
