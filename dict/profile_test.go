@@ -148,6 +148,8 @@ func TestRfProfile(t *testing.T) {
 		ps + "/10415:2042":            "",
 		"32473:131104":                "flags 0x0",
 	})
+	r.Classes[1].ZeroRated = true
+	want(t, write(t, Profile{Kind: Rf}, r), map[string]string{ps + "/10415:2040/32473:131113": "1 optional"})
 	r.Type, r.User = acct.Stop, "4915112345678"
 	want(t, write(t, Profile{Kind: Rf, ServiceContext: "1.2.32251@3gpp.org"}, r), map[string]string{
 		"461": `"1.2.32251@3gpp.org"`, si + "/443/450": "0", ps + "/10415:2046/10415:2037": "0",

@@ -116,6 +116,9 @@ func (d *Dictionary) appendRf(b []byte, r *acct.Record, o Options, p *Profile) [
 			b = append3GPPTime(b, timeLastUsage, r.End, &o)
 			b = append3GPPTime(b, changeTime, r.End, &o)
 			b = avp.AppendInt32(b, changeCondition, Vendor3GPP, flags(changeCondition), why)
+			if c.ZeroRated {
+				b = avp.AppendUint32(b, ZeroRated, d.vendor, 0, Free)
+			}
 			avp.End(b, group)
 		}
 		group := 0

@@ -225,6 +225,22 @@ func TestOutboxCovers(t *testing.T) {
 			t.Errorf("a covered record lost the reason of its refusal: %+v", l)
 		}
 	})
+	t.Run("one that carried its own increment alone covers none", func(t *testing.T) {
+		s := open(t, t.TempDir(), Config{})
+		four(s)
+		settle(t, s, acct.Quarantined, 2, 3)
+		err := s.Outbox().Settle(t.Context(), []acct.Settlement{{ID: 4, State: acct.Acknowledged, Own: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = reopen(t, s, Config{})
+		if got, want := session(s)(2, 3, 4), "quarantined quarantined acknowledged"; got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+		if b := balanced(t, s); b.Total.Acknowledged != count(4) || b.Total.Quarantined != count(3) {
+			t.Errorf("books %+v", b.Total)
+		}
+	})
 	t.Run("within one call", func(t *testing.T) {
 		s := open(t, t.TempDir(), Config{})
 		four(s)

@@ -50,6 +50,7 @@ type setup struct {
 	archive  string   // directory; "" for no archive
 	counting string   // further keys of accounting, as ", key: value"
 	delivery string   // further keys of delivery, likewise
+	serving  string   // further keys of server, likewise
 }
 
 // write writes the configuration beside the state directory and returns the
@@ -77,7 +78,7 @@ func (s setup) write(t *testing.T) string {
 	fmt.Fprintf(&b, "accounting: {mode: %s, interimInterval: 1s, linger: 1500ms%s}\n", cmp.Or(s.mode, "asm"), s.counting)
 	fmt.Fprintf(&b, "delivery: {destinationRealm: %s, peers: %s, timeout: %s, reconnect: 200ms%s}\n",
 		cmp.Or(s.realm, "aaa.example"), "["+strings.Join(s.peers, ", ")+"]", cmp.Or(s.timeout, "2s"), s.delivery)
-	fmt.Fprintf(&b, "server: {listen: %s, originHost: server.aaa.example}\n", list(s.server))
+	fmt.Fprintf(&b, "server: {listen: %s, originHost: server.aaa.example%s}\n", list(s.server), s.serving)
 	fmt.Fprintf(&b, "spool: {checkpoint: 100ms%s}\nstatus: {listen: 127.0.0.1:0}\nlog: {level: debug}\n", s.spool)
 	b.WriteString(s.extra)
 	if s.archive != "" {

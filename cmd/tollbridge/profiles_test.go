@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,24 +21,45 @@ import (
 func TestProfiles(t *testing.T) {
 	for _, c := range []struct {
 		name, profile string
+		classes       string
 		relay, tls    bool
+		ours          bool // our own server in place of Erlang's, whose dictionary has no accounting under NASREQ
 		bill          func(*testing.T, erlang, int) map[string]acct.Usage
 	}{
 		{name: "NASREQ over freeDiameter", profile: "kind: nasreq, optionalAvps: [6]", relay: true, bill: billSessions},
-		{name: "3GPP Rf", profile: "kind: rf, optionalAvps: [461, 873]", bill: billRf},
+		{name: "NASREQ coupled to our own server", profile: "kind: nasreq, application: 1", ours: true},
+		{name: "3GPP Rf with Service-Data-Containers", profile: "kind: rf, optionalAvps: [461, 873]", bill: billContainers,
+			classes: ", classes: [{name: web, ports: ['80', '443'], zeroRated: true}, {name: rest}]"},
 		{name: "3GPP Rf over freeDiameter with TLS", profile: "kind: rf, optionalAvps: [461, 873]", relay: true, tls: true, bill: billRf},
 		{name: "EVENT records and other names", bill: billSessions,
 			profile: "records: event, avps: [{action: set, avp: NAS-Identifier, value: bridge-7}, {action: drop, avp: Class-Usage}, {action: rename, avp: Acct-Multi-Session-Id, to: Acct-Session-Id}]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			e := startErlang(t)
-			ports := []string{e.port}
 			dir := t.TempDir()
 			capture, users := files(t, dir)
+			var e erlang
+			var aaa *daemon
+			to, host := "", "acct.home.example"
+			if c.ours {
+				aaa = start(t, setup{
+					data: filepath.Join(dir, "aaa"), server: "127.0.0.1:0", origin: "bridge.aaa.example",
+					serving: ", clients: [bridge.isp.example], accessServers: [nas.isp.example]",
+				})
+				to, host = aaa.server(), "server.aaa.example"
+			} else {
+				e = startErlang(t)
+				to = e.address()
+			}
+			_, port, err := net.SplitHostPort(to)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ports := []string{port}
 			s := setup{
 				data: filepath.Join(dir, "state"), tcp: "127.0.0.1:0", users: users,
-				peers: []string{peerAt(e.address(), "acct.home.example")}, realm: "home.example",
+				peers: []string{peerAt(to, host)}, realm: "home.example",
+				counting: c.classes,
 				delivery: fmt.Sprintf(", profile: p, profiles: [{name: p, %s}]", c.profile),
 			}
 			if c.relay {
@@ -66,7 +88,12 @@ func TestProfiles(t *testing.T) {
 			d.waitMetric("outbox_pending", func(v float64) bool { return v == 0 })
 			waitBooks(t, d.data, func(sums) bool { return true })
 			d.stop()
-			got := c.bill(t, e, acknowledged(t, d.data))
+			var got map[string]acct.Usage
+			if c.ours {
+				got = bill(charges(t, aaa.data))
+			} else {
+				got = c.bill(t, e, acknowledged(t, d.data))
+			}
 			truth := captureTruth(t)
 			for user, want := range truth {
 				if user != nobody && (got[user].InputOctets != want.InputOctets || got[user].OutputOctets != want.OutputOctets) {
@@ -86,6 +113,53 @@ func billSessions(t *testing.T, e erlang, n int) map[string]acct.Usage {
 	return bill(e.charges(t, n))
 }
 
+// billContainers is billRf, and compares the Service-Data-Containers with that:
+// those of zero-rated classes say so, to tshark too.
+func billContainers(t *testing.T, e erlang, n int) map[string]acct.Usage {
+	t.Helper()
+	billed := billRf(t, e, n)
+	var all, contained, free acct.Usage
+	for _, u := range billed {
+		all = all.Plus(u)
+	}
+	for _, avps := range e.unique(t) {
+		service, _ := avp.Find(avps, 873, dict.Vendor3GPP)
+		ps, _ := avp.Find(service.Data, 874, dict.Vendor3GPP)
+		for a, err := range avp.Scan(ps.Data) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !a.Is(2040, dict.Vendor3GPP) {
+				continue
+			}
+			u := volumesOf(a.Data)
+			contained = contained.Plus(u)
+			name, _ := avp.Find(a.Data, 1004, dict.Vendor3GPP)
+			rated, zero := avp.Find(a.Data, dict.ZeroRated, dict.DefaultVendor)
+			if zero != (string(name.Data) == "web") || rated.Mandatory() {
+				t.Errorf("class %q, zero-rated %v, %v", name.Data, zero, rated)
+			}
+			if zero {
+				free = free.Plus(u)
+			}
+		}
+	}
+	if contained != all || free == (acct.Usage{}) || free == all {
+		t.Errorf("Service-Data-Containers have %+v, %+v of it zero-rated; Traffic-Data-Volumes %+v", contained, free, all)
+	}
+	return billed
+}
+
+// volumesOf returns the Accounting-Input-Octets and -Output-Octets among AVPs.
+func volumesOf(avps []byte) (u acct.Usage) {
+	for code, n := range map[uint32]*uint64{avp.AccountingInputOctets: &u.InputOctets, avp.AccountingOutputOctets: &u.OutputOctets} {
+		if a, ok := avp.Find(avps, code, 0); ok {
+			*n, _ = a.Uint64()
+		}
+	}
+	return u
+}
+
 // billRf adds up the Traffic-Data-Volumes of all records.
 func billRf(t *testing.T, e erlang, n int) map[string]acct.Usage {
 	t.Helper()
@@ -94,20 +168,12 @@ func billRf(t *testing.T, e erlang, n int) map[string]acct.Usage {
 		a, _ := avp.Find(avps, code, vendor)
 		return a.Data
 	}
-	octets := func(avps []byte) (u acct.Usage) {
-		for code, n := range map[uint32]*uint64{avp.AccountingInputOctets: &u.InputOctets, avp.AccountingOutputOctets: &u.OutputOctets} {
-			if a, ok := avp.Find(avps, code, 0); ok {
-				*n, _ = a.Uint64()
-			}
-		}
-		return u
-	}
 	billed := map[string]acct.Usage{}
 	for _, avps := range e.unique(t) {
 		service := find(avps, 873, dict.Vendor3GPP)
 		user := string(find(find(service, 443, 0), 444, 0))
 		ps := find(service, 874, dict.Vendor3GPP)
-		billed[user] = billed[user].Plus(octets(find(ps, 2046, dict.Vendor3GPP)))
+		billed[user] = billed[user].Plus(volumesOf(find(ps, 2046, dict.Vendor3GPP)))
 		if context := string(find(avps, 461, 0)); context != dict.DefaultServiceContext {
 			t.Errorf("Service-Context-Id %q", context)
 		}
