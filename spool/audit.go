@@ -156,7 +156,8 @@ func (s *Sums) add(d *Sums) {
 type bookRow struct {
 	amount
 	suspended, open, pending, quarantined acct.Count
-	unknown                               bool // the ledger has no such row
+	unknown                               bool  // the ledger has no such row
+	damage                                error // of the ledger's row
 }
 
 // A Selection chooses rows of the books. The zero Selection chooses all.
@@ -193,8 +194,8 @@ func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
 	}
 	var problems []string
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
-		if err := eachAmount(ctx, tx, func(a amount) {
-			books[a.LedgerKey] = &bookRow{amount: a}
+		if err := eachAmount(ctx, tx, func(a amount, damage error) {
+			books[a.LedgerKey] = &bookRow{amount: a, damage: damage}
 		}); err != nil {
 			return err
 		}
@@ -212,6 +213,14 @@ func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
 			for _, sh := range st.Open {
 				b := row(sh.LedgerKey)
 				b.open = b.open.Plus(sh.Count)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		if err := eachSettled(ctx, tx, func(_ settledRange, damage error) error {
+			if damage != nil {
+				problems = append(problems, damage.Error())
 			}
 			return nil
 		}); err != nil {
@@ -294,6 +303,9 @@ func (b *bookRow) problems() []string {
 			}
 		}
 	}
+	if b.damage != nil {
+		say("%v", b.damage)
+	}
 	if b.unknown {
 		say("the ledger has no such row, but sessions, suspense or records name it")
 	}
@@ -320,7 +332,8 @@ func (b *bookRow) problems() []string {
 	return out
 }
 
-func eachAmount(ctx context.Context, tx *sql.Tx, f func(amount)) error {
+// eachAmount visits the rows of the ledger, with what is wrong with each.
+func eachAmount(ctx context.Context, tx *sql.Tx, f func(a amount, damage error)) error {
 	rows, err := tx.QueryContext(ctx, ledgerSelect)
 	if err != nil {
 		return err
@@ -331,10 +344,11 @@ func eachAmount(ctx context.Context, tx *sql.Tx, f func(amount)) error {
 		for _, c := range ledgerColumns {
 			to = append(to, c.of(&a))
 		}
-		if err := rows.Scan(to...); err != nil {
+		var sum sql.NullInt64
+		if err := rows.Scan(append(to, &sum)...); err != nil {
 			return err
 		}
-		f(a)
+		f(a, a.damage(sum))
 		return nil
 	})
 }
@@ -359,19 +373,13 @@ func eachSuspendedSum(ctx context.Context, tx *sql.Tx, f func(acct.LedgerKey, ac
 // eachUnacknowledged visits the records that are pending or quarantined.
 // Pages that are settled whole are not read.
 func eachUnacknowledged(ctx context.Context, tx *sql.Tx, f func(id uint64, state acct.DeliveryState, it item) error) error {
-	rows, err := tx.QueryContext(ctx, "SELECT first, last, state FROM settled ORDER BY last")
-	if err != nil {
-		return err
-	}
 	var away idSet // acknowledged or covered
 	quarantined := make(map[uint64]bool)
-	if err := each(rows, func(rows *sql.Rows) error {
-		var r idRange
-		var state acct.DeliveryState
-		if err := rows.Scan(&r.first, &r.last, &state); err != nil {
-			return err
+	if err := eachSettled(ctx, tx, func(r settledRange, damage error) error {
+		if damage != nil {
+			return nil // pending, as Open takes them
 		}
-		if state != acct.Quarantined {
+		if r.state != acct.Quarantined {
 			away.add(r.first, r.last)
 			return nil
 		}

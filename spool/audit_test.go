@@ -79,7 +79,7 @@ func TestAuditFinds(t *testing.T) {
 			row + "records: accounted are 60, open + pending + acknowledged + quarantined are 35"},
 		{"a lost suspended record", "DELETE FROM suspended WHERE id = 1",
 			row + "records: suspended less resumed in the ledger are 10, those in suspense are 6"},
-		{"a settlement without its ledger", "INSERT INTO settled VALUES (2, 2, 1, 2001, '', '', 0)",
+		{"a settlement without its ledger", "INSERT INTO settled VALUES (2, 2, 1, 2001, '', '', 0, NULL)",
 			row + "records: accounted are 60, open + pending + acknowledged + quarantined are 40"},
 		{"a ledger without its settlement", "DELETE FROM settled WHERE last = 1",
 			row + "records: accounted are 60, open + pending + acknowledged + quarantined are 70"},
@@ -91,6 +91,14 @@ func TestAuditFinds(t *testing.T) {
 			row + "records found late exceed those lost: 10 of 9"},
 		{"more estimated than accounted", "UPDATE ledger SET estimated_octets = 60001",
 			row + "octets estimated exceed those accounted: 60001 of 60000"},
+		{"damage that balances", "UPDATE ledger SET received_octets = received_octets + 1, rejected_octets = rejected_octets + 1",
+			row + "its row of the ledger: damaged"},
+		{"damage of what balances nothing", "UPDATE ledger SET lost = lost + 1",
+			row + "its row of the ledger: damaged"},
+		{"a row that became another's", "UPDATE ledger SET exporter = 'exporter-2'",
+			strings.Replace(row, "exporter-1", "exporter-2", 1) + "its row of the ledger: damaged"},
+		{"a settlement that says more than was answered", "UPDATE settled SET first = first - 1 WHERE last = 1",
+			"what became of records 0 to 1, as it stands acknowledged by \"aaa.example.net\" with 5001: damaged"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := bookkeeping(t)

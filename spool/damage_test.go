@@ -330,3 +330,54 @@ func containsEqual[T any](list []T, x T) bool {
 	}
 	return false
 }
+
+// What became of records can't be relied on once it is damaged: they are sent
+// again as those that may have been sent, the others are not, and the books
+// name what does not balance.
+func TestDamagedSettlement(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Config{})
+	row := acct.LedgerRow{LedgerKey: key(0)}
+	b := acct.Batch{Position: 1, Needed: 1}
+	for n := range 6 {
+		row.Received, row.Accounted = row.Received.Plus(count(1)), row.Accounted.Plus(count(1))
+		b.Records = append(b.Records, acct.Record{SessionID: sessionID(n), Type: acct.Event, Shares: []acct.Share{{LedgerKey: key(0), Count: count(1)}}})
+	}
+	b.Ledger = []acct.LedgerRow{row}
+	mustCommit(t, s, b)
+	for _, peer := range []string{"aaa-1", "aaa-2"} {
+		list := pending(t, s.Outbox(), 0, 2)
+		var answers []acct.Settlement
+		for _, d := range list {
+			answers = append(answers, acct.Settlement{ID: d.ID, State: acct.Acknowledged, Result: 2001, Peer: peer, At: time.Unix(1, 0)})
+		}
+		if err := s.Outbox().Settle(t.Context(), answers); err != nil {
+			t.Fatal(err)
+		}
+	}
+	balanced(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, filepath.Join(dir, "state.db"), "UPDATE settled SET first = 1, peer = 'aaa-9' WHERE last = 4")
+
+	var said bytes.Buffer
+	s = open(t, dir, Config{Log: testLog(&said)})
+	if want := "what became of records 1 to 4, as it stands acknowledged by"; !strings.Contains(said.String(), want) {
+		t.Errorf("the log says %q, want %q", &said, want)
+	}
+	var ids []uint64
+	for _, d := range pending(t, s.Outbox(), 0, 10) {
+		ids = append(ids, d.ID)
+		if !d.MaySent {
+			t.Errorf("record %d is sent as if for the first time", d.ID)
+		}
+	}
+	if want := []uint64{3, 4, 5, 6}; !reflect.DeepEqual(ids, want) {
+		t.Errorf("records %v are sent, want %v", ids, want)
+	}
+	books, err := s.Audit(t.Context())
+	if err != nil || books.Balanced || !strings.Contains(strings.Join(books.Problems, "\n"), "records: accounted are 6, open + pending + acknowledged + quarantined are 8") {
+		t.Errorf("problems %v (%v)", books.Problems, err)
+	}
+}

@@ -74,15 +74,21 @@ func ledgerQueries() (read, addAll, addAcknowledged string) {
 			set = append(set, fmt.Sprintf("%[1]s = CASE WHEN %[1]s > %[2]d - excluded.%[1]s THEN %[2]d ELSE %[1]s + excluded.%[1]s END",
 				n, int64(math.MaxInt64)))
 		}
-		return fmt.Sprintf("INSERT INTO ledger (exporter, domain, interval, %s) VALUES (?, ?, ?%s) ON CONFLICT (exporter, domain, interval) DO UPDATE SET %s",
-			strings.Join(names, ", "), strings.Repeat(", ?", len(names)), strings.Join(set, ", "))
+		return fmt.Sprintf("INSERT INTO ledger (exporter, domain, interval, %s, sum) VALUES (?, ?, ?%s, ?) ON CONFLICT (exporter, domain, interval) DO UPDATE SET %s, sum = (sum + ?) & %d",
+			strings.Join(names, ", "), strings.Repeat(", ?", len(names)), strings.Join(set, ", "), ledgerBits)
 	}
 	var names []string
 	for _, c := range ledgerColumns {
 		names = append(names, c.name)
 	}
-	read = "SELECT exporter, domain, interval, " + strings.Join(names, ", ") + " FROM ledger ORDER BY exporter, domain, interval"
+	read = "SELECT exporter, domain, interval, " + strings.Join(names, ", ") + ", sum FROM ledger ORDER BY exporter, domain, interval"
 	return read, spell(names), spell([]string{"acknowledged_records", "acknowledged_octets", "acknowledged_packets"})
+}
+
+// sums are the checksums of a row that begins as a, and of adding a to it.
+func sums(a *amount) []any {
+	sum := ledgerSum(a)
+	return []any{(sum + ledgerPlace(a.LedgerKey)) & ledgerBits, sum}
 }
 
 // integer returns v as SQLite stores it, at most 2^63-1.
@@ -90,13 +96,14 @@ func integer(v uint64) int64 { return int64(min(v, math.MaxInt64)) }
 
 // addLedger adds rows to the ledger, within a transaction.
 func (w *writer) addLedger(rows []acct.LedgerRow) error {
-	args := make([]any, 0, 3+len(ledgerColumns))
+	args := make([]any, 0, 3+len(ledgerColumns)+2)
 	for i := range rows {
 		a := amount{LedgerRow: rows[i]}
 		args = append(args[:0], a.Exporter, int64(a.Domain), a.Interval)
 		for _, c := range ledgerColumns {
 			args = append(args, integer(*c.of(&a)))
 		}
+		args = append(args, sums(&a)...)
 		if err := w.exec(ledgerAdd, args...); err != nil {
 			return fmt.Errorf("ledger: %w", err)
 		}
@@ -105,10 +112,11 @@ func (w *writer) addLedger(rows []acct.LedgerRow) error {
 }
 
 // addAcknowledged adds the shares of settled records, within a transaction.
-func (w *writer) addAcknowledged(sums map[acct.LedgerKey]acct.Count) error {
-	for k, c := range sums {
-		err := w.exec(acknowledgedAdd, k.Exporter, int64(k.Domain), k.Interval,
-			integer(c.Records), integer(c.Octets), integer(c.Packets))
+func (w *writer) addAcknowledged(shares map[acct.LedgerKey]acct.Count) error {
+	for k, c := range shares {
+		a := amount{LedgerRow: acct.LedgerRow{LedgerKey: k}, Acknowledged: c}
+		err := w.exec(acknowledgedAdd, append([]any{k.Exporter, int64(k.Domain), k.Interval,
+			integer(c.Records), integer(c.Octets), integer(c.Packets)}, sums(&a)...)...)
 		if err != nil {
 			return fmt.Errorf("ledger: %w", err)
 		}

@@ -109,10 +109,10 @@ func (o *Outbox) load(ctx context.Context) error {
 		below = uint64(first.Int64)
 	}
 	o.done.add(0, below-1)
-	if err := o.loadRanges(ctx, "SELECT first, last FROM settled ORDER BY last", &o.done); err != nil {
+	if err := o.loadRanges(ctx, "SELECT first, last FROM sent ORDER BY last", &o.sent); err != nil {
 		return err
 	}
-	if err := o.loadRanges(ctx, "SELECT first, last FROM sent ORDER BY last", &o.sent); err != nil {
+	if err := o.loadSettled(ctx); err != nil {
 		return err
 	}
 	if err := o.r.QueryRowContext(ctx, "SELECT count(*) FROM sent").Scan(&o.sentDB); err != nil {
@@ -147,6 +147,39 @@ func (o *Outbox) load(ctx context.Context) error {
 		}
 		o.held[session] = append(o.held[session], h)
 		return nil
+	})
+}
+
+// loadSettled reads what became of records. A damaged row is deleted, since no
+// number in it can be relied on: its records are sent again, if they are still
+// there, as those that may have been sent.
+func (o *Outbox) loadSettled(ctx context.Context) error {
+	var damaged []settledRange
+	err := eachSettled(ctx, o.r, func(r settledRange, damage error) error {
+		if damage != nil {
+			o.log.Error("part of the state is damaged: what no other answer settles is sent again, as maybe sent", "what", "settled", "error", damage)
+			damaged = append(damaged, r)
+			return nil
+		}
+		o.done.add(r.first, r.last)
+		return nil
+	})
+	if err != nil || len(damaged) == 0 {
+		return err
+	}
+	if o.next > 1 {
+		o.sent.add(1, o.next-1)
+	}
+	return o.w.transact(func() error {
+		for _, r := range damaged {
+			if err := o.w.exec("DELETE FROM settled WHERE last = ?", int64(r.last)); err != nil {
+				return err
+			}
+		}
+		if o.next == 1 {
+			return nil
+		}
+		return o.w.exec("INSERT OR REPLACE INTO sent (last, first) VALUES (?, ?)", int64(o.next-1), 1)
 	})
 }
 

@@ -284,8 +284,16 @@ func (t *settling) write(w *writer, ranges []settledRange) error {
 	}
 	// Records quarantined earlier keep the answer that refused them.
 	for _, id := range t.covered {
-		if err := w.exec("UPDATE settled SET state = ? WHERE last = ?", int64(acct.Covered), int64(id)); err != nil {
+		ranges, err := settledRanges(context.Background(), w.conn, idRange{id, id})
+		if err != nil {
 			return err
+		}
+		for i := range ranges {
+			r := &ranges[i]
+			r.state = acct.Covered
+			if err := w.exec("UPDATE settled SET state = ?, sum = ? WHERE last = ?", int64(r.state), settledSum(r), int64(id)); err != nil {
+				return err
+			}
 		}
 	}
 	if err := w.deleteIDs("DELETE FROM held WHERE id", t.release); err != nil {
@@ -319,10 +327,10 @@ func (t *settling) write(w *writer, ranges []settledRange) error {
 }
 
 func (w *writer) addSettled(ranges []settledRange) error {
-	put := w.inserter("INSERT INTO settled (last, first, state, result, peer, reason, at)", 7, "")
+	put := w.inserter("INSERT INTO settled (last, first, state, result, peer, reason, at, sum)", 8, "")
 	for i := range ranges {
 		r := &ranges[i]
-		err := put.add(int64(r.last), int64(r.first), int64(r.state), int64(r.result), r.peer, r.reason, r.at)
+		err := put.add(int64(r.last), int64(r.first), int64(r.state), int64(r.result), r.peer, r.reason, r.at, settledSum(r))
 		if err != nil {
 			return err
 		}
@@ -372,6 +380,27 @@ func (o *Outbox) applyLocked(t *settling, ranges []settledRange) {
 // A rowsQuerier is a connection, a pool of them, or a transaction.
 type rowsQuerier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// eachSettled visits the rows of table settled in order, with what is wrong
+// with each.
+func eachSettled(ctx context.Context, q rowsQuerier, f func(r settledRange, damage error) error) error {
+	rows, err := q.QueryContext(ctx, "SELECT last, first, state, result, peer, reason, at, sum FROM settled ORDER BY last")
+	if err != nil {
+		return err
+	}
+	return each(rows, func(rows *sql.Rows) error {
+		var r settledRange
+		var sum sql.NullInt64
+		if err := rows.Scan(&r.last, &r.first, &r.state, &r.result, &r.peer, &r.reason, &r.at, &sum); err != nil {
+			return err
+		}
+		var damage error
+		if sum.Valid && sum.Int64 != settledSum(&r) {
+			damage = fmt.Errorf("what became of records %d to %d, as it stands %v by %q with %d: %w", r.first, r.last, r.state, r.peer, r.result, ErrDamaged)
+		}
+		return f(r, damage)
+	})
 }
 
 // settledRanges returns the rows of table settled that touch r, in order.
