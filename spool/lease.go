@@ -16,15 +16,15 @@ import (
 
 // Fencing argument.
 //
-// The one who writes has a lease: an epoch, in table meta of state.db and of
-// journal.db, that is its own. Every transaction looks at the epoch of its
-// database first, in the transaction itself, under SQLite's write lock. Who
-// takes the lease over writes a higher epoch into state.db, then into
-// journal.db, and reads checkpoint and journal only after that. So a holder
-// that was stopped, or cut off, for however long, commits nothing from then
-// on: a transaction of it is either before the new epoch, and seen by the new
-// holder, or refused. What it had told exporters to be durable was committed
-// before, and what it had marked as maybe sent carries the T flag.
+// The one who writes has a lease: an epoch, in table meta of every database,
+// that is its own. Every transaction looks at the epoch of its database first,
+// in the transaction itself, under SQLite's write lock. Who takes the lease
+// over writes a higher epoch into state.db, then into each other one when it
+// opens that, and reads a database only after that. So a holder that was
+// stopped, or cut off, for however long, commits nothing to it from then on: a
+// transaction of it is either before the new epoch, and seen by the new holder,
+// or refused. What it had told exporters to be durable was committed before,
+// and what it had marked as maybe sent carries the T flag.
 //
 // No clock is compared with another: a holder counts up a beat, and who waits
 // takes over when the beat has stood still for the term, by its own clock. A
@@ -34,7 +34,7 @@ import (
 // ErrFenced says that another process has taken the lease over.
 var ErrFenced = errors.New("another process has taken over: this one may write no more")
 
-// Names of rows in table meta, of both databases or of state.db.
+// Names of rows in table meta, of all databases or of state.db.
 const (
 	metaLeaseEpoch = "lease epoch"
 	metaLeaseBeat  = "lease beat"
@@ -76,24 +76,58 @@ func (s *Spool) acquire() error {
 	}
 	f := &fence{epoch: epoch + 1, fenced: make(chan struct{})}
 	for _, w := range []*writer{s.w, s.jw} {
-		err := w.transact(func() error {
-			// Somebody else may have been first; then both would have the same.
-			now, err := metaNumber(context.Background(), w.conn, metaLeaseEpoch)
-			if err != nil {
-				return err
-			}
-			if now >= f.epoch {
-				return ErrFenced
-			}
-			return w.setMeta(metaLeaseEpoch, f.epoch)
-		})
-		if err != nil {
-			return fmt.Errorf("spool: take the lease over: %w", err)
+		if err := f.join(w); err != nil {
+			return err
 		}
-		w.fence = f
 	}
 	s.fence = f
 	return nil
+}
+
+// join makes the transactions of w count for as long as those of f do, and
+// those of earlier holders not any more.
+func (f *fence) join(w *writer) error {
+	err := w.transact(func() error {
+		// Somebody else may have been first; then both would have the same.
+		now, err := metaNumber(context.Background(), w.conn, metaLeaseEpoch)
+		if err != nil {
+			return err
+		}
+		if now >= f.epoch {
+			return ErrFenced
+		}
+		return w.setMeta(metaLeaseEpoch, f.epoch)
+	})
+	if err != nil {
+		return fmt.Errorf("spool: take the lease over: %w", err)
+	}
+	w.fence = f
+	return nil
+}
+
+// OpenCDRs is the function of that name for the CDRs beside the spool: they are
+// the holder's of its lease alone.
+func (s *Spool) OpenCDRs() (*CDRs, error) {
+	c, err := OpenCDRs(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fence.join(c.w); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// OpenCredit is the function of that name, likewise.
+func (s *Spool) OpenCredit() (*Credit, error) {
+	c, err := OpenCredit(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fence.join(c.w); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // Epoch returns the fencing epoch of the lease; 0 of a spool that is read only.

@@ -11,7 +11,7 @@ import (
 	"tollbridge/spool"
 )
 
-// A holder that was replaced commits nothing more, to either database, and
+// A holder that was replaced commits nothing more, to any database, and
 // learns of it at once; what it committed before is the new holder's.
 func TestFencedHolder(t *testing.T) {
 	dir := t.TempDir()
@@ -36,6 +36,28 @@ func TestFencedHolder(t *testing.T) {
 	}
 	held := make(chan error, 1)
 	go func() { held <- old.Hold(running, time.Hour) }()
+	stores := func(s *spool.Spool) (*spool.CDRs, *spool.Credit) {
+		t.Helper()
+		cdrs, err := s.OpenCDRs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cdrs.Close() })
+		credit, err := s.OpenCredit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { credit.Close() })
+		return cdrs, credit
+	}
+	store := func(cdrs *spool.CDRs, credit *spool.Credit, id string) (error, error) {
+		_, err := cdrs.Store(t.Context(), []acct.CDR{{SessionID: id, Type: acct.Event}})
+		return err, credit.Save(t.Context(), 1, []acct.State{{Key: id, Value: []byte("v")}})
+	}
+	oldCDRs, oldCredit := stores(old)
+	if e1, e2 := store(oldCDRs, oldCredit, "before"); e1 != nil || e2 != nil {
+		t.Fatal(e1, e2)
+	}
 
 	if _, err := spool.Open(dir, spool.Config{}); !errors.Is(err, spool.ErrInUse) {
 		t.Errorf("without a lease a second process: %v", err)
@@ -64,6 +86,17 @@ func TestFencedHolder(t *testing.T) {
 	}
 	if err := <-oldRun; !errors.Is(err, spool.ErrFenced) {
 		t.Errorf("the old holder's journal ends with %v", err)
+	}
+
+	nextCDRs, nextCredit := stores(next)
+	if e1, e2 := store(oldCDRs, oldCredit, "after"); !errors.Is(e1, spool.ErrFenced) || !errors.Is(e2, spool.ErrFenced) {
+		t.Errorf("a CDR and a credit of the old holder: %v, %v", e1, e2)
+	}
+	if e1, e2 := store(nextCDRs, nextCredit, "next"); e1 != nil || e2 != nil {
+		t.Errorf("a CDR and a credit of the new holder: %v, %v", e1, e2)
+	}
+	if stored, _, _, err := nextCDRs.Counts(t.Context()); err != nil || stored != 2 {
+		t.Errorf("%d CDRs are stored (%v), want 2", stored, err)
 	}
 
 	cp, err := next.Load(t.Context())

@@ -23,7 +23,7 @@ func (b *bridge) openCredit() error {
 	if len(c.Peers) == 0 {
 		return nil
 	}
-	store, err := spool.OpenCredit(b.cfg.Data)
+	store, err := b.spool.OpenCredit()
 	if err != nil {
 		return err
 	}

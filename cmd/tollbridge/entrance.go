@@ -15,7 +15,6 @@ import (
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict"
 	"tollbridge/dict/avp"
-	"tollbridge/spool"
 )
 
 // An entrance takes the Accounting-Requests that become accounting records
@@ -83,7 +82,7 @@ func (b *bridge) openServer() error {
 		return nil
 	}
 	var err error
-	if b.cdrs, err = spool.OpenCDRs(b.cfg.Data); err != nil {
+	if b.cdrs, err = b.spool.OpenCDRs(); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.cdrs.Close)
