@@ -17,6 +17,9 @@ type Marks struct {
 	Journal int64 // octets of journal entries
 	Outbox  int64 // octets of accounting records, settled ones included while they are kept
 	Free    int64 // octets left on the file system, the free pages of the databases included
+
+	Archive  int64        // octets of the archive
+	Archived func() int64 // how many those are now; nil without an archive
 }
 
 // Stored is what of a spool counts against its marks, in octets.
@@ -79,6 +82,11 @@ func (s *Spool) passed(ctx context.Context, m Marks) (string, error) {
 		}
 		if n := s.w.size(); over(n, m.Outbox) {
 			return fmt.Sprintf("the outbox has %d octets, its mark is %d", n, m.Outbox), nil
+		}
+	}
+	if m.Archived != nil {
+		if n := m.Archived(); over(n, m.Archive) {
+			return fmt.Sprintf("the archive has %d octets, its mark is %d", n, m.Archive), nil
 		}
 	}
 	if m.Free > 0 {

@@ -85,6 +85,24 @@ func TestMarksHoldMessagesOnly(t *testing.T) {
 	})
 }
 
+// The archive's mark holds messages like those of the spool's own stores.
+func TestArchiveMark(t *testing.T) {
+	s := open(t, t.TempDir(), Config{})
+	size := int64(1001)
+	marks := Marks{Archive: 1000, Archived: func() int64 { return size }}
+	for _, x := range []struct {
+		size int64
+		held bool
+	}{{1000, false}, {1001, true}, {901, true}, {900, false}, {1000, false}} {
+		size = x.size
+		reason, err := s.passed(t.Context(), marks)
+		if err != nil || (reason != "") != x.held {
+			t.Errorf("%d octets: held for %q (%v), want %v", x.size, reason, err, x.held)
+		}
+		s.journal.hold(reason)
+	}
+}
+
 // At the outbox's mark settled records go before anything is held.
 func TestOutboxMarkLetsSettledRecordsGoFirst(t *testing.T) {
 	s, err := Open(t.TempDir(), Config{})

@@ -76,33 +76,14 @@ func traceVictim(t *testing.T, lives int, synchronous string) []powerloss.Event 
 // all.
 func eachImage(t *testing.T, events []powerloss.Event, images int, r *rand.Rand, f func(image string, p promised, at string) bool) promised {
 	t.Helper()
-	moments := make(map[int]int) // after so many events: how many images
-	for range images {
-		moments[1+r.IntN(len(events))]++
-	}
-	disk, p := powerloss.NewDisk(), make(promised)
-	for i, e := range events {
-		disk.Apply(t, e)
-		if e.Call == powerloss.Promise {
-			what, number, _ := strings.Cut(e.Name, " ")
-			n, err := strconv.ParseUint(number, 10, 64)
-			if err != nil {
-				t.Fatalf("%q is no promise", e.Name)
-			}
-			p[what] = max(p[what], n)
+	p := make(promised)
+	powerloss.EachImage(t, events, images, r, func(text string) {
+		what, number, _ := strings.Cut(text, " ")
+		n, err := strconv.ParseUint(number, 10, 64)
+		if err != nil {
+			t.Fatalf("%q is no promise", text)
 		}
-		for n := range moments[i+1] {
-			image := filepath.Join(t.TempDir(), fmt.Sprintf("%d-%d", i, n))
-			if err := disk.Image(image, r); err != nil {
-				t.Fatal(err)
-			}
-			if !f(image, maps.Clone(p), fmt.Sprintf("event %d of %d (%v), image %d", i+1, len(events), e, n)) {
-				return p
-			}
-			if err := os.RemoveAll(image); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+		p[what] = max(p[what], n)
+	}, func(image, at string) bool { return f(image, maps.Clone(p), at) })
 	return p
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"tollbridge/asm/acct"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 	"tollbridge/spool"
@@ -22,7 +23,7 @@ import (
 // or cuts off something of it is found out.
 func TestArchiveComesToTheSameTotals(t *testing.T) {
 	t.Parallel()
-	need(t, "zstd")
+	need(t, "zstd", "ipfixDump")
 	dir := t.TempDir()
 	_, users := files(t, dir)
 	store := filepath.Join(dir, "archive")
@@ -76,7 +77,7 @@ func TestArchiveComesToTheSameTotals(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[uint64]bool{}
-	messages, records := 0, 0
+	messages, records, sums, dumped := 0, 0, 0, 0
 	var victim string
 	for _, seg := range segments {
 		for _, f := range seg.Files {
@@ -98,6 +99,13 @@ func TestArchiveComesToTheSameTotals(t *testing.T) {
 				}
 			case strings.HasSuffix(f.Name, ".ipfix.zst"):
 				victim = f.Name
+				dump := exec.Command("ipfixDump", "--data", "--in", "-")
+				dump.Stdin = bytes.NewReader(content)
+				out, err := dump.CombinedOutput()
+				if err != nil {
+					t.Errorf("ipfixDump %s: %v\n%s", f.Name, err, out)
+				}
+				dumped += bytes.Count(out, []byte("--- data record"))
 				session := ipfix.NewSession(ipfix.UDP)
 				in := file.NewReader(bytes.NewReader(content))
 				for {
@@ -106,20 +114,48 @@ func TestArchiveComesToTheSameTotals(t *testing.T) {
 						break
 					}
 					messages++
+					summed := false
 					if _, err := session.Decode(m.Octets, func(set ipfix.DataSet) {
 						if set.Template == nil {
 							t.Errorf("%s: Data Set %d without its Template", f.Name, set.ID)
 						}
 						records += set.Records
+						found, err := file.VerifyChecksum(m.Octets, set)
+						if err != nil {
+							t.Errorf("%s: %v", f.Name, err)
+						}
+						summed = summed || found
 					}); err != nil {
 						t.Fatal(err)
+					}
+					if summed {
+						sums++
 					}
 				}
 			}
 		}
 	}
-	if messages < len(s.messages) || records < s.records {
-		t.Errorf("%d messages with %d records are archived", messages, records)
+	if messages < len(s.messages) || records < s.records+messages || sums != messages || dumped != records {
+		t.Errorf("%d messages are archived with %d records, %d of them with checksums; ipfixDump reads %d records", messages, records, sums, dumped)
+	}
+	// Read back they are what came, to the octet.
+	arrived := map[string]int{}
+	if err := archive.ReadJournal(store, func(spool.Opening) error { return nil }, func(e acct.Entry) error {
+		if e.Kind == acct.EntryMessage {
+			arrived[string(e.Data)]++
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range s.messages {
+		want := 1
+		if i < len(s.messages)/2 {
+			want = 2
+		}
+		if arrived[string(m)] != want {
+			t.Errorf("message %d is archived %d times, want %d", i, arrived[string(m)], want)
+		}
 	}
 	for id := range uint64(len(seen)) {
 		if !seen[id+1] {

@@ -322,9 +322,11 @@ func (b *bridge) collect(ctx context.Context) error {
 		g.Go(func() error { return bindings.watch(ctx, i, b.cfg.Users.Reload) })
 	}
 	g.Go(func() error {
-		return b.spool.Guard(ctx, spool.Marks{
-			Journal: int64(b.cfg.Spool.MaxJournal), Outbox: int64(b.cfg.Spool.MaxOutbox), Free: int64(b.cfg.Spool.MinFree),
-		})
+		marks := spool.Marks{Journal: int64(b.cfg.Spool.MaxJournal), Outbox: int64(b.cfg.Spool.MaxOutbox), Free: int64(b.cfg.Spool.MinFree)}
+		if b.archive != nil {
+			marks.Archive, marks.Archived = int64(b.cfg.Archive.HoldAt), b.archive.Octets
+		}
+		return b.spool.Guard(ctx, marks)
 	})
 	b.serveCollectors(ctx, g)
 	g.Go(func() error { return b.sources.run(ctx) })

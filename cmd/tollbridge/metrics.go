@@ -80,6 +80,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge("spool_octets", "Octets that count against a high-water mark.", float64(stored.Journal), "store", "journal")
 	gauge("spool_octets", "Octets that count against a high-water mark.", float64(stored.Outbox), "store", "outbox")
 	if m.b.archive != nil {
+		gauge("spool_octets", "Octets that count against a high-water mark.", float64(m.b.archive.Octets()), "store", "archive")
 		gauge("archive_failing", "1 while the archive can't be written.", truth(m.b.archive.Err() != nil))
 		gauge("archive_position", "Journal position archived up to.", float64(m.b.archive.Last()))
 	}

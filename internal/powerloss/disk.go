@@ -154,3 +154,34 @@ func (d *Disk) Image(dir string, r *rand.Rand) error {
 	}
 	return nil
 }
+
+// EachImage builds the directory as it may be after so many random moments of
+// events, in directories of its own, and calls look with each and with words
+// for the moment, while that returns true. Before, it calls promise with every
+// line that the processes had written by then.
+func EachImage(t testing.TB, events []Event, images int, r *rand.Rand, promise func(text string), look func(image, at string) bool) {
+	t.Helper()
+	moments := make(map[int]int) // after so many events: how many images
+	for range images {
+		moments[1+r.IntN(len(events))]++
+	}
+	disk := NewDisk()
+	for i, e := range events {
+		disk.Apply(t, e)
+		if e.Call == Promise {
+			promise(e.Name)
+		}
+		for n := range moments[i+1] {
+			image := filepath.Join(t.TempDir(), fmt.Sprintf("%d-%d", i, n))
+			if err := disk.Image(image, r); err != nil {
+				t.Fatal(err)
+			}
+			if !look(image, fmt.Sprintf("event %d of %d (%v), image %d", i+1, len(events), e, n)) {
+				return
+			}
+			if err := os.RemoveAll(image); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

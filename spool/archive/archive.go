@@ -17,6 +17,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
@@ -24,6 +25,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -36,14 +38,38 @@ import (
 	"tollbridge/spool"
 )
 
-// Messages says what makes the Messages of a Transport Session a file that can
-// be read alone. It belongs to one goroutine.
+// Messages writes the Messages of Transport Sessions as files that can be read
+// alone. It belongs to one goroutine.
 type Messages interface {
-	// Take takes note of an EntryMessage and reports whether it is an IPFIX
-	// Message, which goes into a file as it is.
-	Take(e acct.Entry) bool
-	// Opening returns Messages that define what Templates of the session hold.
-	Opening(session uint64) []byte
+	// Append appends the Message of an EntryMessage to the file of its session,
+	// which an empty one begins anew, and says where it lies. It returns false
+	// for one that is no Message of IPFIX: then the file is as it was.
+	Append(file *bytes.Buffer, e acct.Entry) (Place, bool)
+}
+
+// A Place is where a Message lies in a file, and what was done to it there: a
+// checksum record (RFC 5655, Section 8.1.1) was added at its end, and its
+// sequence number was raised by those before it.
+type Place struct {
+	Offset int    `json:"offset,omitempty"`
+	Octets int    `json:"octets,omitempty"` // what was added included
+	Added  int    `json:"added,omitempty"`
+	Raised uint32 `json:"raised,omitempty"`
+}
+
+// restore makes a Message of a file again what it was when it came.
+func (p Place) restore(msg []byte) ([]byte, error) {
+	if p.Added == 0 && p.Raised == 0 {
+		return msg, nil
+	}
+	const header = 16 // RFC 7011, Section 3.1
+	n := len(msg) - p.Added
+	if p.Added < 0 || n < header || n > math.MaxUint16 {
+		return nil, ErrBroken
+	}
+	binary.BigEndian.PutUint16(msg[2:], uint16(n))
+	binary.BigEndian.PutUint32(msg[8:], binary.BigEndian.Uint32(msg[8:])-p.Raised)
+	return msg[:n], nil
 }
 
 // Config sets up an Archive.
@@ -66,9 +92,10 @@ type Archive struct {
 	segments []Segment
 	step     func(string) // tests stop here; nil for none
 
-	mu   sync.Mutex
-	last uint64 // journal position archived up to
-	err  error  // why the latest attempt failed
+	mu     sync.Mutex
+	last   uint64 // journal position archived up to
+	octets int64  // of the files
+	err    error  // why the latest attempt failed
 }
 
 // Open opens the archive in Config.Dir, making it if there is none, and
@@ -113,6 +140,7 @@ func (a *Archive) open(ctx context.Context) error {
 			}
 		}
 	}
+	a.measure()
 	a.cfg.Spool.Outbox().KeepForArchive()
 	return a.cfg.Spool.Archived(ids, a.head())
 }
@@ -125,6 +153,24 @@ func (a *Archive) Last() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.last
+}
+
+// Octets returns how large the archive's files are.
+func (a *Archive) Octets() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.octets
+}
+
+// measure looks how large the files are.
+func (a *Archive) measure() {
+	var n int64
+	for _, s := range Kept(a.segments) {
+		n += s.octets()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.octets = n
 }
 
 // Err returns why the latest attempt to write failed, nil if it did not.
@@ -267,7 +313,7 @@ func (a *Archive) archiveRecords(ctx context.Context) (more bool, err error) {
 }
 
 // An Entry is a line of a Segment's journal entries. The octets of an IPFIX
-// Message lie in File, from Offset on; those of all others in Data.
+// Message lie in File, at its Place; those of all others in Data.
 type Entry struct {
 	Position uint64 `json:"position"`
 	Kind     uint8  `json:"kind"`
@@ -276,8 +322,7 @@ type Entry struct {
 	Session  uint64 `json:"session,omitempty"`
 	Data     []byte `json:"data,omitempty"`
 	File     string `json:"file,omitempty"`
-	Offset   int    `json:"offset,omitempty"`
-	Octets   int    `json:"octets,omitempty"`
+	Place
 }
 
 // partOctets is how much of the Messages is held in memory before it is
@@ -332,7 +377,9 @@ func (a *Archive) archiveJournal(ctx context.Context) error {
 				return err
 			}
 			files = append(files, f)
-			if _, err := b.WriteTo(f); err != nil {
+			_, err = b.WriteTo(f)
+			*b = bytes.Buffer{} // whoever still knows it holds no memory for it
+			if err != nil {
 				return err
 			}
 			if err := f.close(); err != nil { // its encoder's memory is wanted back
@@ -354,21 +401,20 @@ func (a *Archive) archiveJournal(ctx context.Context) error {
 				break
 			}
 			line := Entry{Position: e.Position, Kind: uint8(e.Kind), What: e.Kind.String(), Time: e.Time, Session: e.Session}
-			if e.Kind == acct.EntryMessage && a.cfg.Messages.Take(e) {
+			line.Data = e.Data
+			if e.Kind == acct.EntryMessage {
 				session, _ := e.Stream()
 				b := parts[session]
 				if b == nil {
 					b = new(bytes.Buffer)
-					b.Write(a.cfg.Messages.Opening(session))
-					parts[session] = b
 				}
-				line.File, line.Offset, line.Octets = name(session), b.Len(), len(e.Data)
-				b.Write(e.Data)
-				held += len(e.Data)
-				s.Messages++
-				s.Octets += uint64(len(e.Data))
-			} else {
-				line.Data = e.Data
+				if place, ok := a.cfg.Messages.Append(b, e); ok {
+					parts[session] = b
+					line.File, line.Place, line.Data = name(session), place, nil
+					held += place.Octets
+					s.Messages++
+					s.Octets += uint64(len(e.Data))
+				}
 			}
 			if err := lines.Encode(&line); err != nil {
 				return err
@@ -396,12 +442,11 @@ func (a *Archive) archiveJournal(ctx context.Context) error {
 // expire lets the oldest files go that are older or more than is kept. What is
 // kept of the journal stays without a gap.
 func (a *Archive) expire(now time.Time) error {
+	defer a.measure()
 	kept := Kept(a.segments)
 	var octets int64
 	for _, s := range kept {
-		for _, f := range s.Files {
-			octets += f.Octets
-		}
+		octets += s.octets()
 	}
 	var gone []uint64
 	var names []string

@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,8 +19,7 @@ import (
 // noMessages keeps Messages with the other entries.
 type noMessages struct{}
 
-func (noMessages) Take(acct.Entry) bool  { return false }
-func (noMessages) Opening(uint64) []byte { return nil }
+func (noMessages) Append(*bytes.Buffer, acct.Entry) (Place, bool) { return Place{}, false }
 
 // A life is a spool and its archive over many crashes.
 type life struct {
@@ -32,43 +32,53 @@ type life struct {
 
 func (l *life) open() {
 	l.t.Helper()
+	if err := l.begin(l.t.Context()); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// begin opens both as a daemon does.
+func (l *life) begin(ctx context.Context) error {
 	var err error
 	if l.spool, err = spool.Open(filepath.Join(l.dir, "data"), spool.Config{}); err != nil {
-		l.t.Fatal(err)
+		return err
 	}
-	if l.archive, err = Open(l.t.Context(), Config{Dir: filepath.Join(l.dir, "archive"), Spool: l.spool, Messages: noMessages{}, Interval: time.Hour}); err != nil {
-		l.t.Fatal(err)
-	}
+	l.entries = l.spool.Journal().Durable()
+	l.archive, err = Open(ctx, Config{Dir: filepath.Join(l.dir, "archive"), Spool: l.spool, Messages: noMessages{}, Interval: time.Hour})
+	return err
 }
 
 func (l *life) close() {
 	l.t.Helper()
-	if err := l.archive.Close(); err != nil {
-		l.t.Fatal(err)
-	}
-	if err := l.spool.Close(); err != nil {
+	if err := errors.Join(l.archive.Close(), l.spool.Close()); err != nil {
 		l.t.Fatal(err)
 	}
 }
 
-// work journals, cuts and settles something, with the books kept.
 func (l *life) work() {
 	l.t.Helper()
-	ctx := l.t.Context()
+	if err := l.account(l.t.Context()); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// account journals, cuts and settles something, with the books kept.
+func (l *life) account(ctx context.Context) error {
 	j := l.spool.Journal()
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, 1)
 	go func() { done <- j.Run(run) }()
+	var err error
 	for range 5 {
 		l.entries++
-		at, err := j.Append(acct.EntryTick, int64(l.entries), 0, fmt.Append(nil, "entry ", l.entries))
-		if err != nil || at != l.entries {
-			l.t.Fatal(at, err)
+		var at uint64
+		if at, err = j.Append(acct.EntryTick, int64(l.entries), 0, fmt.Append(nil, "entry ", l.entries)); err == nil && at != l.entries {
+			err = fmt.Errorf("entry %d became %d", l.entries, at)
 		}
 	}
 	stop()
-	if err := <-done; err != nil {
-		l.t.Fatal(err)
+	if err = errors.Join(err, <-done); err != nil {
+		return err
 	}
 	key := acct.LedgerKey{Exporter: "edge", Domain: 1, Interval: 60}
 	var row acct.LedgerRow
@@ -81,11 +91,11 @@ func (l *life) work() {
 	}
 	b.Ledger = []acct.LedgerRow{row}
 	if err := l.spool.Commit(ctx, b); err != nil {
-		l.t.Fatal(err)
+		return err
 	}
 	pending, err := l.spool.Outbox().Pending(ctx, 0, 1000)
 	if err != nil {
-		l.t.Fatal(err)
+		return err
 	}
 	var answers []acct.Settlement
 	for i, d := range pending {
@@ -94,9 +104,7 @@ func (l *life) work() {
 		}
 		answers = append(answers, acct.Settlement{ID: d.ID, State: acct.Acknowledged, Result: 2001, At: time.Unix(1, 0)})
 	}
-	if err := l.spool.Outbox().Settle(ctx, answers); err != nil {
-		l.t.Fatal(err)
-	}
+	return l.spool.Outbox().Settle(ctx, answers)
 }
 
 // crash is what a step panics with.
@@ -252,6 +260,13 @@ func TestExpire(t *testing.T) {
 	l.archive.cfg.Keep, l.archive.cfg.Octets = 0, all[len(all)-1].Files[0].Octets+all[len(all)-1].Files[1].Octets
 	if err := l.archive.expire(time.Now()); err != nil {
 		t.Fatal(err)
+	}
+	var left int64
+	for _, s := range Kept(l.archive.segments) {
+		left += s.octets()
+	}
+	if got := l.archive.Octets(); got == 0 || got != left {
+		t.Errorf("the archive says it has %d octets, it has %d", got, left)
 	}
 	l.close()
 	dir := filepath.Join(l.dir, "archive")

@@ -67,6 +67,14 @@ func (s Segment) sum() (string, error) {
 	return hex.EncodeToString(h[:]), nil
 }
 
+// octets of the files.
+func (s *Segment) octets() (n int64) {
+	for _, f := range s.Files {
+		n += f.Octets
+	}
+	return n
+}
+
 // ErrBroken is matched by the errors of an archive that is not as it was
 // written.
 var ErrBroken = errors.New("the archive is not as it was written")

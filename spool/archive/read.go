@@ -123,7 +123,7 @@ func readEntries(dir string, s *Segment, visit func(acct.Entry) error) error {
 				m = &messageFile{ReadCloser: f}
 				messages[l.File] = m
 			}
-			if e.Data, err = m.message(l.Offset, l.Octets); err != nil {
+			if e.Data, err = m.message(l.Place); err != nil {
 				return fmt.Errorf("entry %d, %s at %d: %w", l.Position, l.File, l.Offset, err)
 			}
 		}
@@ -139,15 +139,18 @@ type messageFile struct {
 	at int
 }
 
-func (m *messageFile) message(offset, octets int) ([]byte, error) {
-	if offset < m.at || octets < 0 || octets > 1<<16 {
+// message returns the Message at p as it came.
+func (m *messageFile) message(p Place) ([]byte, error) {
+	if p.Offset < m.at || p.Octets < 0 || p.Octets > 1<<16 {
 		return nil, ErrBroken
 	}
-	if _, err := io.CopyN(io.Discard, m, int64(offset-m.at)); err != nil {
+	if _, err := io.CopyN(io.Discard, m, int64(p.Offset-m.at)); err != nil {
 		return nil, err
 	}
-	b := make([]byte, octets)
-	_, err := io.ReadFull(m, b)
-	m.at = offset + octets
-	return b, err
+	b := make([]byte, p.Octets)
+	if _, err := io.ReadFull(m, b); err != nil {
+		return nil, err
+	}
+	m.at = p.Offset + p.Octets
+	return p.restore(b)
 }

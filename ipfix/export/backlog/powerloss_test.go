@@ -64,47 +64,33 @@ func TestPowerLoss(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "spool")
 	life := fmt.Sprintf("BACKLOG_VICTIM=%s %s\n", dir, os.Args[0])
 	events := powerloss.Trace(t, dir, life+life+"true", func(name string) bool { return name == "lock" })
-	const images = 150
-	r := rand.New(rand.NewPCG(1, 0))
-	moments := make(map[int]int)
-	for range images {
-		moments[1+r.IntN(len(events))]++
-	}
-	disk := powerloss.NewDisk()
 	var instance string
 	var safe, acknowledged uint64
 	known := make(map[uint64]bool) // positions that are safe
-	for i, e := range events {
-		disk.Apply(t, e)
-		if e.Call == powerloss.Promise {
-			var position uint64
-			what, value, _ := strings.Cut(e.Name, " ")
-			if what == "instance" {
-				instance = value
-			} else if _, err := fmt.Sscan(value, &position); err != nil {
-				t.Fatalf("%q is no promise", e.Name)
-			}
-			switch what {
-			case "safe":
-				for p := max(safe+1, position-6); p <= position; p++ {
-					known[p] = true
-				}
-				safe = position
-			case "acknowledged":
-				acknowledged = position
-			}
+	powerloss.EachImage(t, events, 150, rand.New(rand.NewPCG(1, 0)), func(text string) {
+		var position uint64
+		what, value, _ := strings.Cut(text, " ")
+		if what == "instance" {
+			instance = value
+		} else if _, err := fmt.Sscan(value, &position); err != nil {
+			t.Fatalf("%q is no promise", text)
 		}
-		for n := range moments[i+1] {
-			image := filepath.Join(t.TempDir(), fmt.Sprintf("%d-%d", i, n))
-			if err := disk.Image(image, r); err != nil {
-				t.Fatal(err)
+		switch what {
+		case "safe":
+			for p := max(safe+1, position-6); p <= position; p++ {
+				known[p] = true
 			}
-			check(t, image, instance, known, acknowledged)
-			if t.Failed() {
-				t.Fatalf("power lost after event %d of %d (%v), image %d", i+1, len(events), e, n)
-			}
+			safe = position
+		case "acknowledged":
+			acknowledged = position
 		}
-	}
+	}, func(image, at string) bool {
+		check(t, image, instance, known, acknowledged)
+		if t.Failed() {
+			t.Fatalf("power lost after %s", at)
+		}
+		return true
+	})
 	if len(known) == 0 || acknowledged == 0 {
 		t.Errorf("%d Messages were ever safe, %d acknowledged", len(known), acknowledged)
 	}

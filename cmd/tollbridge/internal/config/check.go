@@ -100,6 +100,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	}
 	mark("spool.maxJournal", c.Spool.MaxJournal)
 	mark("spool.maxOutbox", c.Spool.MaxOutbox)
+	mark("archive.holdAt", c.Archive.HoldAt)
 
 	within := func(key string, n, least, most int) {
 		if n < least || n > most {

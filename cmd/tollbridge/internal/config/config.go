@@ -217,6 +217,7 @@ type Archive struct {
 	Interval  time.Duration `yaml:"interval"`
 	Keep      time.Duration `yaml:"keep"`
 	MaxOctets Octets        `yaml:"maxOctets"`
+	HoldAt    Octets        `yaml:"holdAt"`
 }
 
 // Status is the HTTP address of /livez, /readyz and /metrics.
