@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/durable"
 )
 
 // An Outbox keeps the records that are to be delivered.
@@ -275,30 +276,10 @@ func stamp(t time.Time) string {
 
 // put writes a file whole or not at all, durably.
 func (e *Exporter) put(name string, content []byte) error {
-	f, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("cdrfile: %w", err)
-	}
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Sync())
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(name))
-	}
-	if err != nil {
+	if err := durable.WriteFile(name, content); err != nil {
 		return fmt.Errorf("cdrfile: write %s: %w", name, err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func manifestJSON(m Manifest) []byte {
@@ -429,7 +410,7 @@ func (e *Exporter) retire(n uint64) error {
 			return fmt.Errorf("cdrfile: %w", err)
 		}
 	}
-	if err := errors.Join(syncDir(e.cfg.Dir), syncDir(e.done())); err != nil {
+	if err := errors.Join(durable.SyncDir(e.cfg.Dir), durable.SyncDir(e.done())); err != nil {
 		return fmt.Errorf("cdrfile: %w", err)
 	}
 	return nil

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/csv"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -76,11 +78,22 @@ func bng(t *testing.T, address string) []uint32 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var requests [][]byte
+	for i, row := range rows[1:] {
+		b := accessRequest(t, uint32(i), row[1], netip.MustParsePrefix(row[0]))
+		requests = append(requests, b, b)
+	}
+	return askAsBNG(t, address, requests)
+}
+
+// askAsBNG sends requests of an access server, and returns the answers.
+func askAsBNG(t *testing.T, address string, requests [][]byte) []uint32 {
+	t.Helper()
 	nc, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	answers := make(answered, 2*len(rows))
+	answers := make(answered, len(requests))
 	conn, err := peer.Connect(t.Context(), nc, peer.Config{
 		Node:    peer.Node{OriginHost: "bng.isp.example", OriginRealm: "isp.example", Accounting: []uint32{avp.ApplicationNASREQ, avp.ApplicationAccounting}},
 		Handler: answers,
@@ -92,22 +105,76 @@ func bng(t *testing.T, address string) []uint32 {
 	done := make(chan error, 1)
 	go func() { done <- conn.Run(ctx) }()
 	defer func() { cancel(); <-done }()
-	for i, row := range rows[1:] {
-		b := accessRequest(t, uint32(i), row[1], netip.MustParsePrefix(row[0]))
-		if err := conn.Send(append(slices.Clone(b), b...)); err != nil {
-			t.Fatal(err)
-		}
+	if err := conn.Send(slices.Concat(requests...)); err != nil {
+		t.Fatal(err)
 	}
 	var codes []uint32
-	for range 2 * (len(rows) - 1) {
+	for range requests {
 		select {
 		case code := <-answers:
 			codes = append(codes, code)
 		case <-time.After(patience):
-			t.Fatalf("%d answers of %d", len(codes), 2*(len(rows)-1))
+			t.Fatalf("%d answers of %d", len(codes), len(requests))
 		}
 	}
 	return codes
+}
+
+// A higher Origin-State-Id of an access server ends its sessions of before (RFC
+// 6733, Section 8.16), whatever a crash left undone; an equal one ends nothing.
+func TestAccessServerRestarts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := setup{
+		data: filepath.Join(dir, "state"), tcp: "127.0.0.1:0", server: "127.0.0.1:0",
+		serving: ", clients: [bridge.isp.example], accessServers: [bng.isp.example]",
+	}
+	holders := func() (held []string) {
+		var list []struct{ Prefix, User, Until string }
+		show(t, &list, "users", "ls", "--data", s.data)
+		for _, b := range list {
+			if b.Until == "" {
+				held = append(held, b.User)
+			}
+		}
+		slices.Sort(held)
+		return held
+	}
+	tells := func(stateID uint32, kind uint32, user, prefix string) []byte {
+		b := accessRequest(t, stateID, user, netip.MustParsePrefix(prefix))
+		typ, _ := avp.Find(b[avp.HeaderLen:], avp.AccountingRecordType, 0)
+		binary.BigEndian.PutUint32(typ.Data, kind)
+		b = avp.AppendUint32(b, avp.OriginStateID, 0, avp.FlagMandatory, stateID)
+		if kind == avp.StartRecord {
+			session, _ := avp.Find(b[avp.HeaderLen:], avp.AcctSessionTime, 0)
+			binary.BigEndian.PutUint32(session.Data, 0)
+		}
+		avp.SetLength(b)
+		return b
+	}
+	d := start(t, s)
+	for _, step := range []struct {
+		name    string
+		request []byte
+		want    string
+	}{
+		{"the first life", tells(7, avp.InterimRecord, "alice", "192.0.2.11/32"), "alice"},
+		{"of the same life", tells(7, avp.InterimRecord, "bob", "192.0.2.12/32"), "alice bob"},
+		{"a new life", tells(8, avp.StartRecord, "carol", "192.0.2.13/32"), "carol"},
+		{"of that life too", tells(8, avp.StartRecord, "dave", "192.0.2.14/32"), "carol dave"},
+	} {
+		if codes := askAsBNG(t, d.server(), [][]byte{step.request}); codes[0] != avp.ResultSuccess {
+			t.Fatalf("%s: result %d", step.name, codes[0])
+		}
+		if step.want == "carol" {
+			d.kill() // what it was told is in the journal
+			d = start(t, s)
+		}
+		if !until(t, func() bool { return strings.Join(holders(), " ") == step.want }) {
+			t.Errorf("%s: held by %v, want %s", step.name, holders(), step.want)
+		}
+	}
+	d.stop()
 }
 
 // accessRequest is an INTERIM_RECORD of a session that began before the

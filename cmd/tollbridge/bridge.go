@@ -315,6 +315,9 @@ func (b *bridge) collect(ctx context.Context) error {
 	if err := bindings.put(); err != nil {
 		return err
 	}
+	if err := b.entrance.resume(b.start); err != nil {
+		return err
+	}
 	close(b.entrance.opened)
 	defer b.entrance.closed.Store(true)
 	g, ctx := errgroup.WithContext(ctx)

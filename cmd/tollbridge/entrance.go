@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 type entrance struct {
 	journal journal
 	log     *slog.Logger
+	access  *accessServers
 	opened  chan struct{} // closed when data is collected
 	closed  atomic.Bool
 
@@ -44,8 +47,10 @@ func (e *entrance) Take(ctx context.Context, requests []acct.Request) error {
 	var last uint64
 	now := time.Now()
 	for _, r := range requests {
-		kind, data, err := entryOf(r, now)
+		kind, data, err := e.entryOf(r, now)
 		switch {
+		case errors.Is(err, errNotStored):
+			return err
 		case err != nil:
 			e.unreadable.Add(1)
 			e.log.Debug("request of an access server can't be used", "origin_host", r.Peer, "error", err)
@@ -61,9 +66,26 @@ func (e *entrance) Take(ctx context.Context, requests []acct.Request) error {
 	return e.journal.Wait(ctx, last)
 }
 
+// resume journals once more what restarts of access servers have ended.
+func (e *entrance) resume(now time.Time) error {
+	if e.access == nil {
+		return nil // there is no server
+	}
+	for _, end := range e.access.ends() {
+		if _, err := e.journal.Append(acct.EntryBinding, now.UnixNano(), 0, end.AppendBinary(nil)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errNotStored says that what a request told could not be stored, so that it
+// must come again.
+var errNotStored = errors.New("the access server's Origin-State-Id can't be stored")
+
 // entryOf returns a request as the journal has it, no data where it says
 // nothing.
-func entryOf(r acct.Request, arrived time.Time) (acct.EntryKind, []byte, error) {
+func (e *entrance) entryOf(r acct.Request, arrived time.Time) (acct.EntryKind, []byte, error) {
 	if r.Task != acct.RequestBinding {
 		data, err := r.AppendBinary(nil)
 		return acct.EntryRequest, data, err
@@ -71,6 +93,16 @@ func entryOf(r acct.Request, arrived time.Time) (acct.EntryKind, []byte, error) 
 	event, ok, err := nasreq.Read(r.AVPs, arrived)
 	if err != nil || !ok {
 		return 0, nil, err
+	}
+	end, rose, err := e.access.see(&event, r.AVPs)
+	if err != nil {
+		return 0, nil, err
+	}
+	if rose {
+		e.log.Info("access server has restarted: its former sessions are over", "origin_host", r.Peer)
+		if _, err := e.journal.Append(acct.EntryBinding, arrived.UnixNano(), 0, end.AppendBinary(nil)); err != nil {
+			return 0, nil, fmt.Errorf("%w: %w", errNotStored, err)
+		}
 	}
 	return acct.EntryBinding, event.AppendBinary(nil), nil
 }
@@ -96,6 +128,9 @@ func (b *bridge) openServer() error {
 		}
 	}
 	b.entrance.journal, b.entrance.log = b.journal, b.log
+	if b.entrance.access, err = openAccessServers(filepath.Join(b.cfg.Data, "access-servers.json")); err != nil {
+		return fmt.Errorf("server.accessServers: %w", err)
+	}
 	cfg := aaaserver.Config{
 		OriginHost:  s.OriginHost,
 		OriginRealm: b.cfg.Identity.OriginRealm,

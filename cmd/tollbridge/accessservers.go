@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"tollbridge/asm/users"
+	"tollbridge/asm/users/nasreq"
+	"tollbridge/dict/avp"
+	"tollbridge/internal/durable"
+)
+
+// accessServers remember the Origin-State-Id of each access server. One that
+// rises says that the sessions of before are over (RFC 6733, Section 8.16): the
+// access server restarted, and tells of no STOP.
+//
+// A rise is stored before it is journaled and answered, with the moment that it
+// speaks of, and journaled again at each start: whatever a crash leaves undone
+// is done then, and done twice it is the same.
+type accessServers struct {
+	file string
+
+	mu    sync.Mutex
+	known map[string]accessServer // by Origin-Host in lower case
+}
+
+type accessServer struct {
+	Host    string    `json:"origin_host"`
+	StateID uint32    `json:"origin_state_id"`
+	Ended   time.Time `json:"ended,omitzero"` // sessions are over that began until then and are not heard of since
+}
+
+// openAccessServers reads what was stored, if anything was.
+func openAccessServers(file string) (*accessServers, error) {
+	a := &accessServers{file: file, known: map[string]accessServer{}}
+	content, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, nil
+	}
+	var list []accessServer
+	if err == nil {
+		err = json.Unmarshal(content, &list)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: remove the file, and access servers are taken as new", file, err)
+	}
+	for _, s := range list {
+		a.known[strings.ToLower(s.Host)] = s
+	}
+	return a, nil
+}
+
+// ends returns the end of the sessions of before for every access server that
+// has restarted.
+func (a *accessServers) ends() []users.Event {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []users.Event
+	for _, s := range a.known {
+		if !s.Ended.IsZero() {
+			all = append(all, s.end())
+		}
+	}
+	return all
+}
+
+func (s accessServer) end() users.Event {
+	return users.Event{Source: nasreq.Source, Kind: users.EndAll, NAS: s.Host, At: s.Ended}
+}
+
+// see takes in a request of an access server, of which e has come. It reports
+// whether the sessions of before are over, and returns their end.
+func (a *accessServers) see(e *users.Event, avps []byte) (end users.Event, rose bool, err error) {
+	found, ok := avp.Find(avps, avp.OriginStateID, 0)
+	if !ok {
+		return end, false, nil
+	}
+	id, err := found.Uint32()
+	if err != nil {
+		return end, false, fmt.Errorf("access server's Origin-State-Id: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := strings.ToLower(e.NAS)
+	s, known := a.known[key]
+	if known && id <= s.StateID {
+		return end, false, nil
+	}
+	before := s
+	s.Host, s.StateID = e.NAS, id
+	if known {
+		// What began with this session, or after it, is of the new life.
+		s.Ended = e.Since.Add(-time.Millisecond)
+	}
+	a.known[key] = s
+	if err := a.store(); err != nil {
+		if a.known[key] = before; !known {
+			delete(a.known, key)
+		}
+		return end, false, fmt.Errorf("%w: %w", errNotStored, err)
+	}
+	return s.end(), known, nil
+}
+
+func (a *accessServers) store() error {
+	list := make([]accessServer, 0, len(a.known))
+	for _, s := range a.known {
+		list = append(list, s)
+	}
+	content, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(a.file, content)
+}
