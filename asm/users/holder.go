@@ -10,14 +10,15 @@ import (
 // Claim, so a caller may hang its own state on it. All but Session is the
 // Table's to write.
 type Holder struct {
-	From  int64 // Unix milliseconds; 0 for ever
-	Until int64 // the first moment after; 0 for ever
+	// What every lookup reads comes first, so that it is mostly of one line of
+	// the processor's cache.
+	From   int64  // Unix milliseconds; 0 for ever
+	Until  int64  // the first moment after; 0 for ever
+	hi, lo uint64 // the prefix's address as that of IPv6
 
 	Session any // the caller's
 
 	next *Holder // the next of the same prefix, in order of precedence
-
-	hi, lo uint64 // the prefix's address as that of IPv6
 	*Claim
 	sibling *Holder // the next of the same Claim
 	round   uint32  // the latest Replace of its source that listed it

@@ -69,23 +69,45 @@ func (t *hosts) get(k host) *Holder {
 	return t.search(&k, t.home(k.key))
 }
 
-// getBatch stores the chains of up to batch addresses in chains. It reads the
-// slots where the searches begin before it searches, so that it waits for
-// memory once and not for each.
+// getBatch stores the chains of up to batch addresses in chains. Each of its
+// loops reads places that do not depend on each other, so that the processor
+// waits for memory once a loop and not once an address: the slots where the
+// searches begin, then, where keys stand for several addresses, the Holders.
 func (t *hosts) getBatch(addrs []netip.Addr, chains []*Holder) {
-	var at [batch]int
+	clear(chains[:len(addrs)])
+	if t.n == 0 {
+		return
+	}
+	// Nothing is read beside this: octets of an address become words by way of
+	// memory, which would wait for what was read before.
 	var keys [batch]host
-	var first [batch]*Holder
-	for i, a := range addrs {
-		if chains[i] = nil; t.n > 0 && a.IsValid() {
-			keys[i] = hostOf(a)
+	var at [batch]int
+	for i := range addrs {
+		if at[i] = -1; addrs[i].IsValid() {
+			keys[i] = hostOf(addrs[i])
 			at[i] = t.home(keys[i].key)
-			first[i] = t.slots[at[i]].head
 		}
 	}
-	for i := range addrs {
-		if first[i] != nil {
-			chains[i] = t.search(&keys[i], at[i])
+	var heads [batch]*Holder
+	for i, j := range at[:len(addrs)] {
+		if j >= 0 {
+			heads[i] = t.slots[j].head
+		}
+	}
+	for i, h := range heads[:len(addrs)] {
+		for j := at[i]; h != nil; h = t.slots[j].head {
+			if t.slots[j].key == keys[i].key {
+				chains[i] = h
+				break
+			}
+			if j++; j == len(t.slots) {
+				j = 0
+			}
+		}
+	}
+	for i, h := range chains[:len(addrs)] {
+		if k := &keys[i]; k.key&hashed != 0 && h != nil && (h.hi != k.hi || h.lo != k.lo) {
+			chains[i] = t.search(k, at[i]) // another address has the same key
 		}
 	}
 }
