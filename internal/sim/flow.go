@@ -29,6 +29,14 @@ type flow struct {
 
 type volume struct{ octets, packets uint64 }
 
+// began returns when f began as far as its record says, Unix milliseconds.
+func (f *flow) began() int64 {
+	if forms[f.form].begins {
+		return f.start
+	}
+	return f.end
+}
+
 // A connection is a flow that is reported again and again, with counters that
 // go on.
 type connection struct {
@@ -40,6 +48,7 @@ type connection struct {
 type form struct {
 	fields   []ipfix.FieldSpecifier
 	ipv6     bool
+	begins   bool // the record says when the flow began
 	seconds  bool // flow times are in whole seconds
 	backward bool // the record has both directions (RFC 5103)
 	totals   bool // the counters are totals
@@ -59,6 +68,7 @@ var forms = []form{
 			return []any{milli(f.start), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
 				f.forward.octets, f.forward.packets, f.id}
 		},
+		begins: true,
 	},
 	{
 		fields: fields(ipfix.ConnectionTransactionId, 8, ipfix.OctetDeltaCount, 4, ipfix.PacketDeltaCount, 3, ipfix.FlowEndSeconds, 4,
@@ -98,7 +108,7 @@ var forms = []form{
 			ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
 			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
 			ipfix.OctetTotalCount, 8, ipfix.PacketTotalCount, 8, ipfix.ConnectionTransactionId, 8),
-		totals: true,
+		totals: true, begins: true,
 		values: func(f *flow) []any {
 			return []any{milli(f.start), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
 				f.forward.octets, f.forward.packets, f.id}

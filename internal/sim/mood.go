@@ -107,6 +107,10 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 			s.Mode = asm.ModeAAAClient
 		}
 	}
+	s.Split = ""
+	if rng.IntN(2) == 0 {
+		s.Split = asm.SplitProportional
+	}
 	s.UserTolerance = 0
 	if rng.IntN(3) == 0 {
 		s.UserTolerance = time.Duration(rng.IntN(5000)) * time.Millisecond

@@ -3,14 +3,11 @@ package sim
 import (
 	"bytes"
 	"cmp"
-	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
-	"tollbridge/asm/users"
 	"tollbridge/ipfix"
 )
 
@@ -57,16 +54,6 @@ type window struct {
 	floor  int64 // Unix milliseconds
 }
 
-// A bill is what usage is summed by.
-type bill struct {
-	user, class string
-	credit      bool // to be taken away
-}
-
-func (b bill) compare(o bill) int {
-	return cmp.Or(cmp.Compare(b.user, o.user), cmp.Compare(b.class, o.class), cmp.Compare(fmt.Sprint(b.credit), fmt.Sprint(o.credit)))
-}
-
 type exporterDomain struct {
 	exporter string
 	domain   uint32
@@ -98,14 +85,6 @@ type waiting struct {
 	row      *amounts
 	since    int64
 	back     int64 // to when the clock was set back last, while it waited; 0 for never
-}
-
-// A holder is a binding.
-type holder struct {
-	users.Binding
-	source  string
-	id      string // of a user session
-	removed bool
 }
 
 func newTruth(w *world) *truth {
@@ -520,156 +499,4 @@ func (w *waiting) leave(sides int) {
 
 func (f *flow) count() acct.Count {
 	return acct.Count{Records: 1, Octets: f.forward.octets + f.backward.octets, Packets: f.forward.packets + f.backward.packets}
-}
-
-// charge bills a flow to whoever held its addresses, or to the user whom the
-// record names and who held the other one, and returns how many that are.
-func (t *truth) charge(f *flow) (sides int) {
-	from, to := t.held(f.from, f.end), t.held(f.to, f.end)
-	if f.user != "" {
-		// The named user has the address that is bound to that name, or else
-		// the source.
-		switch {
-		case from != nil && from.User == f.user:
-		case to != nil && to.User == f.user:
-		default:
-			from = &holder{Binding: users.Binding{User: f.user}}
-		}
-	}
-	if from != nil {
-		t.w.log("truth: flow %d from %q: %+v %+v", f.id, from.User, f.forward, f.backward)
-		t.use(from.User, t.class(f, f.to, f.toPort, from.Class), f.forward, f.backward)
-		sides++
-	}
-	if to != nil {
-		t.w.log("truth: flow %d to %q: %+v %+v", f.id, to.User, f.forward, f.backward)
-		t.use(to.User, t.class(f, f.from, f.fromPort, to.Class), f.backward, f.forward)
-		sides++
-	}
-	return sides
-}
-
-// use bills what went from a user and to him.
-func (t *truth) use(user, class string, from, to volume) {
-	key := bill{user: user, class: class}
-	t.billed[key] = t.billed[key].Plus(acct.Usage{
-		InputOctets: from.octets, InputPackets: from.packets, OutputOctets: to.octets, OutputPackets: to.packets,
-	})
-}
-
-// class names the first class whose rule matches.
-func (t *truth) class(f *flow, far netip.Addr, port uint16, own string) string {
-	for _, c := range t.settings.Classes {
-		if len(c.DSCP) > 0 && !slices.Contains(c.DSCP, f.dscp) || len(c.Protocols) > 0 && !slices.Contains(c.Protocols, f.protocol) {
-			continue
-		}
-		if len(c.Ports) > 0 && !slices.ContainsFunc(c.Ports, func(r asm.PortRange) bool { return r.First <= port && port <= r.Last }) {
-			continue
-		}
-		if len(c.Prefixes) > 0 && !slices.ContainsFunc(c.Prefixes, func(p netip.Prefix) bool { return p.Contains(far) }) {
-			continue
-		}
-		return c.Name
-	}
-	return cmp.Or(own, t.settings.ClassDefault)
-}
-
-// held returns who held an address at a moment in Unix milliseconds: by the
-// longest prefix, and then since the latest moment.
-func (t *truth) held(a netip.Addr, at int64) (best *holder) {
-	all := t.claimed(a)
-	for _, h := range t.holders {
-		if h.Prefix.Contains(a) {
-			all = append(all, h)
-		}
-	}
-	for _, h := range all {
-		switch {
-		case at < unix(h.From) || !h.Until.IsZero() && at >= unix(h.Until):
-		case best == nil || h.before(best):
-			best = h
-		}
-	}
-	if best == nil {
-		return t.nearest(all, at)
-	}
-	return best
-}
-
-func (h *holder) before(g *holder) bool {
-	if h.Prefix.Bits() != g.Prefix.Bits() {
-		return h.Prefix.Bits() > g.Prefix.Bits()
-	}
-	if unix(h.From) != unix(g.From) {
-		return unix(h.From) > unix(g.From)
-	}
-	if h.removed != g.removed {
-		return g.removed
-	}
-	if h.source != g.source {
-		return h.source < g.source
-	}
-	if h.User != g.User {
-		return h.User < g.User
-	}
-	return h.id < g.id
-}
-
-// unix returns Unix milliseconds, 0 for the zero time.
-func unix(at time.Time) int64 {
-	if at.IsZero() {
-		return 0
-	}
-	return at.UnixMilli()
-}
-
-// replace puts a source's bindings in the place of those it listed before.
-// One that is missing ends now.
-func (t *truth) replace(l listing) {
-	now := t.now / int64(time.Millisecond)
-	same := func(h *holder, b *users.Binding) bool {
-		return h.source == l.source && h.Prefix == b.Prefix && h.User == b.User && unix(h.From) == unix(b.From)
-	}
-	listed := map[*holder]bool{}
-	for i := range l.bindings {
-		b := &l.bindings[i]
-		at := slices.IndexFunc(t.holders, func(h *holder) bool { return same(h, b) })
-		if at < 0 {
-			t.holders = append(t.holders, &holder{Binding: *b, source: l.source})
-			at = len(t.holders) - 1
-		}
-		h := t.holders[at]
-		if !listed[h] {
-			h.Binding, h.removed, listed[h] = *b, false, true
-		}
-	}
-	before := now - t.settings.Late.Milliseconds()
-	t.holders = slices.DeleteFunc(t.holders, func(h *holder) bool {
-		if h.source == l.source && !listed[h] && !h.removed {
-			h.removed = true
-			if h.Until.IsZero() || unix(h.Until) > now {
-				h.Until = milli(now)
-			}
-			if unix(h.Until) <= unix(h.From) {
-				return true
-			}
-		}
-		return h.removed && unix(h.Until) <= before
-	})
-	t.again()
-}
-
-// again maps the flows that wait for a user.
-func (t *truth) again() {
-	t.remap = 0
-	if t.settings.Mode != asm.ModeASM {
-		return
-	}
-	t.waiting = slices.DeleteFunc(t.waiting, func(x *waiting) bool {
-		sides := t.charge(x.flow)
-		if sides > 0 {
-			x.leave(sides)
-		}
-		return sides > 0
-	})
 }

@@ -1,0 +1,109 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"tollbridge/asm"
+	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
+)
+
+// A bill is what usage is summed by.
+type bill struct {
+	user, class string
+	credit      bool // to be taken away
+}
+
+func (b bill) compare(o bill) int {
+	return cmp.Or(cmp.Compare(b.user, o.user), cmp.Compare(b.class, o.class), cmp.Compare(fmt.Sprint(b.credit), fmt.Sprint(o.credit)))
+}
+
+// charge bills a flow to whoever held its addresses, or to the user whom the
+// record names and who held the other one, and returns how many that are.
+func (t *truth) charge(f *flow) (sides int) {
+	from, to := t.held(f.from, f.end), t.held(f.to, f.end)
+	if f.user != "" {
+		// The named user has the address that is bound to that name, or else
+		// the source.
+		switch {
+		case from != nil && from.User == f.user:
+		case to != nil && to.User == f.user:
+		default:
+			from = &holder{Binding: users.Binding{User: f.user}}
+		}
+	}
+	if from != nil {
+		t.w.log("truth: flow %d from %q: %+v %+v", f.id, from.User, f.forward, f.backward)
+		t.chargeSide(f, from, f.from, f.to, f.toPort, f.forward, f.backward)
+		sides++
+	}
+	if to != nil {
+		t.w.log("truth: flow %d to %q: %+v %+v", f.id, to.User, f.forward, f.backward)
+		t.chargeSide(f, to, f.to, f.from, f.fromPort, f.backward, f.forward)
+		sides++
+	}
+	return sides
+}
+
+// chargeSide bills what of a flow went out from an address and came in to h, who
+// held it when the flow ended: by time, if it is to be divided, to all who held
+// it since the flow began. Time in which nobody did is the next one's.
+func (t *truth) chargeSide(f *flow, h *holder, a, far netip.Addr, farPort uint16, out, in volume) {
+	start := f.began()
+	if t.settings.Split == asm.SplitProportional && h.Prefix.Contains(a) {
+		moments := []int64{start, f.end}
+		for _, o := range t.holdersOf(a) {
+			moments = append(moments, unix(o.From), unix(o.Until))
+		}
+		slices.Sort(moments)
+		moments = slices.DeleteFunc(slices.Compact(moments), func(at int64) bool { return at < start || at > f.end })
+		left := [2]volume{out, in}
+		for i := 1; i < len(moments); i++ {
+			o := t.exactly(a, moments[i-1])
+			if o == nil {
+				continue
+			}
+			var part [2]volume
+			for n, all := range [2]volume{out, in} {
+				rest := volume{remaining(all.octets, moments[i]-start, f.end-start), remaining(all.packets, moments[i]-start, f.end-start)}
+				part[n] = volume{left[n].octets - rest.octets, left[n].packets - rest.packets}
+				left[n] = rest
+			}
+			t.use(o.User, t.class(f, far, farPort, o.Class), part[0], part[1])
+		}
+		out, in = left[0], left[1]
+	}
+	t.use(h.User, t.class(f, far, farPort, h.Class), out, in)
+}
+
+// use bills what went from a user and to him.
+func (t *truth) use(user, class string, from, to volume) {
+	key := bill{user: user, class: class}
+	t.billed[key] = t.billed[key].Plus(acct.Usage{
+		InputOctets: from.octets, InputPackets: from.packets, OutputOctets: to.octets, OutputPackets: to.packets,
+	})
+}
+
+// class names the first class whose rule matches.
+func (t *truth) class(f *flow, far netip.Addr, port uint16, own string) string {
+	for _, c := range t.settings.Classes {
+		if len(c.DSCP) > 0 && !slices.Contains(c.DSCP, f.dscp) || len(c.Protocols) > 0 && !slices.Contains(c.Protocols, f.protocol) {
+			continue
+		}
+		if len(c.Ports) > 0 && !slices.ContainsFunc(c.Ports, func(r asm.PortRange) bool { return r.First <= port && port <= r.Last }) {
+			continue
+		}
+		if len(c.Prefixes) > 0 && !slices.ContainsFunc(c.Prefixes, func(p netip.Prefix) bool { return p.Contains(far) }) {
+			continue
+		}
+		return c.Name
+	}
+	return cmp.Or(own, t.settings.ClassDefault)
+}
+
+// remaining returns what of v is left after a time: what came so far is rounded
+// down. What flows have here times their time is far below 2^63.
+func remaining(v uint64, time, all int64) uint64 { return v - v*uint64(time)/uint64(all) }

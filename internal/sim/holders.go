@@ -1,0 +1,129 @@
+package sim
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"tollbridge/asm"
+	"tollbridge/asm/users"
+)
+
+// A holder is a binding.
+type holder struct {
+	users.Binding
+	source  string
+	id      string // of a user session
+	removed bool
+}
+
+// held returns who held an address at a moment in Unix milliseconds, or nearly
+// then.
+func (t *truth) held(a netip.Addr, at int64) *holder {
+	if h := t.exactly(a, at); h != nil {
+		return h
+	}
+	return t.nearest(t.holdersOf(a), at)
+}
+
+// exactly returns who held an address at a moment: by the longest prefix, and
+// then since the latest moment.
+func (t *truth) exactly(a netip.Addr, at int64) (best *holder) {
+	for _, h := range t.holdersOf(a) {
+		switch {
+		case at < unix(h.From) || !h.Until.IsZero() && at >= unix(h.Until):
+		case best == nil || h.before(best):
+			best = h
+		}
+	}
+	return best
+}
+
+// holdersOf returns who holds or held an address.
+func (t *truth) holdersOf(a netip.Addr) []*holder {
+	all := t.claimed(a)
+	for _, h := range t.holders {
+		if h.Prefix.Contains(a) {
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
+func (h *holder) before(g *holder) bool {
+	if h.Prefix.Bits() != g.Prefix.Bits() {
+		return h.Prefix.Bits() > g.Prefix.Bits()
+	}
+	if unix(h.From) != unix(g.From) {
+		return unix(h.From) > unix(g.From)
+	}
+	if h.removed != g.removed {
+		return g.removed
+	}
+	if h.source != g.source {
+		return h.source < g.source
+	}
+	if h.User != g.User {
+		return h.User < g.User
+	}
+	return h.id < g.id
+}
+
+// unix returns Unix milliseconds, 0 for the zero time.
+func unix(at time.Time) int64 {
+	if at.IsZero() {
+		return 0
+	}
+	return at.UnixMilli()
+}
+
+// replace puts a source's bindings in the place of those it listed before.
+// One that is missing ends now.
+func (t *truth) replace(l listing) {
+	now := t.now / int64(time.Millisecond)
+	same := func(h *holder, b *users.Binding) bool {
+		return h.source == l.source && h.Prefix == b.Prefix && h.User == b.User && unix(h.From) == unix(b.From)
+	}
+	listed := map[*holder]bool{}
+	for i := range l.bindings {
+		b := &l.bindings[i]
+		at := slices.IndexFunc(t.holders, func(h *holder) bool { return same(h, b) })
+		if at < 0 {
+			t.holders = append(t.holders, &holder{Binding: *b, source: l.source})
+			at = len(t.holders) - 1
+		}
+		h := t.holders[at]
+		if !listed[h] {
+			h.Binding, h.removed, listed[h] = *b, false, true
+		}
+	}
+	before := now - t.settings.Late.Milliseconds()
+	t.holders = slices.DeleteFunc(t.holders, func(h *holder) bool {
+		if h.source == l.source && !listed[h] && !h.removed {
+			h.removed = true
+			if h.Until.IsZero() || unix(h.Until) > now {
+				h.Until = milli(now)
+			}
+			if unix(h.Until) <= unix(h.From) {
+				return true
+			}
+		}
+		return h.removed && unix(h.Until) <= before
+	})
+	t.again()
+}
+
+// again maps the flows that wait for a user.
+func (t *truth) again() {
+	t.remap = 0
+	if t.settings.Mode != asm.ModeASM {
+		return
+	}
+	t.waiting = slices.DeleteFunc(t.waiting, func(x *waiting) bool {
+		sides := t.charge(x.flow)
+		if sides > 0 {
+			x.leave(sides)
+		}
+		return sides > 0
+	})
+}
