@@ -33,7 +33,11 @@ func (m *Module) setBack(to int64) {
 
 	q := &m.suspense
 	q.since = min(q.since, to)
-	q.setBack, q.setBackTo = q.next, to
+	if q.unmapped == 0 {
+		q.setBacks = q.setBacks[:0]
+	}
+	q.setBacks = append(q.setBacks, setBack{q.next, to})
+	q.setBacks = q.setBacks[max(0, len(q.setBacks)-maxSetBacks):]
 	for _, t := range m.transports.open {
 		for i := range t.early {
 			if e := &t.early[i]; e.time > to {
@@ -52,11 +56,24 @@ func (m *Module) setBack(to int64) {
 	m.log.Warn("the clock was ahead and is set back", "by", time.Duration(by), "to", time.Unix(0, to).UTC())
 }
 
-// since returns since when x has waited, Unix nanoseconds: what was suspended
-// while the clock was ahead, since it was set back at most.
+// A setBack is one of the clock, to Unix nanoseconds, as suspense knows it.
+type setBack struct {
+	before uint64 // flows with a lower ID were in suspense then
+	to     int64
+}
+
+// maxSetBacks is how many are remembered: more hardly happen while a flow
+// waits.
+const maxSetBacks = 16
+
+// waitsSince returns since when a flow has waited, Unix nanoseconds: what was
+// suspended while the clock was ahead, since it was set back at most. It never
+// falls from one ID to the next.
 func (s *suspense) waitsSince(id uint64, since int64) int64 {
-	if id < s.setBack {
-		return min(since, s.setBackTo)
+	for _, b := range s.setBacks {
+		if id < b.before {
+			since = min(since, b.to)
+		}
 	}
 	return since
 }

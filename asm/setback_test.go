@@ -54,6 +54,35 @@ func TestSetBack(t *testing.T) {
 	}
 }
 
+// What was suspended before the clock was set back twice waits no longer than
+// since the first time, so that it holds up nothing that came after.
+func TestSetBackTwice(t *testing.T) {
+	settings := testSettings
+	settings.Fallback, settings.Wait = "nobody", 2*time.Minute
+	b := mapped(t, settings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	at := func(d time.Duration) { b.clock = epoch.Add(d) }
+	for i, now := range []time.Duration{10 * time.Second, 90 * time.Second} {
+		f := b.flow("192.0.2.99", outside)
+		f.fromPort = i
+		at(10 * time.Minute)
+		b.send(s, f)
+		at(now)
+		b.order(Command{What: SetClock})
+		b.checkpoint()
+		b.restart()
+		b.clock = b.clock.Add(10 * time.Second)
+		f.fromPort += 10
+		b.send(s, f)
+	}
+	at(3 * time.Minute)
+	b.add(acct.EntryTick, 0, nil)
+	// All of the first era waited for two minutes at least, of the second one flow.
+	if sum := b.checkpoint(); sum.Suspended.Records != 2 || sum.Accounted.Records != 2 {
+		t.Errorf("suspended %+v, accounted %+v", sum.Suspended, sum.Accounted)
+	}
+}
+
 // A clock that is not ahead stays.
 func TestSetBackForward(t *testing.T) {
 	b := mapped(t, testSettings)

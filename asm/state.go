@@ -184,7 +184,7 @@ func (m *Module) restoreMessages(state []acct.State) error {
 }
 
 // pipelineVersion is the first octet of the encoded pipeline.
-const pipelineVersion = 4
+const pipelineVersion = 5
 
 func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	b = append(b, pipelineVersion)
@@ -195,8 +195,11 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 		b = binary.AppendUvarint(b, v)
 	}
 	b = binary.AppendVarint(b, s.since)
-	b = binary.AppendUvarint(b, s.setBack)
-	b = binary.AppendVarint(b, s.setBackTo)
+	b = binary.AppendUvarint(b, uint64(len(s.setBacks)))
+	for _, back := range s.setBacks {
+		b = binary.AppendUvarint(b, back.before)
+		b = binary.AppendVarint(b, back.to)
+	}
 	b = binary.AppendVarint(b, m.windows.Base())
 	b = m.comparison.appendBinary(b)
 	messages, err := m.messages.AppendBinary(nil)
@@ -224,7 +227,13 @@ func (m *Module) restorePipeline(data []byte) (base int64, err error) {
 	if version == 1 {
 		base = oneWindow(r.bytes())
 	} else {
-		s.setBack, s.setBackTo = r.uvarint(), r.varint()
+		n := 1
+		if version > 4 {
+			n = r.count()
+		}
+		for range n {
+			s.setBacks = append(s.setBacks, setBack{r.uvarint(), r.varint()})
+		}
 		base = r.varint()
 		m.comparison.restore(&r)
 	}

@@ -34,8 +34,7 @@ type suspense struct {
 	remap    int64  // when what waits for a user is mapped again, Unix nanoseconds; 0 for not
 	since    int64  // the oldest beyond that waits no longer than since then, Unix nanoseconds; 0 for none
 
-	setBack   uint64 // the ID that was next when the clock was set back last
-	setBackTo int64  // to when, Unix nanoseconds
+	setBacks []setBack // of the clock, while flows wait that it matters to
 
 	added    []acct.Suspended // since the last checkpoint
 	released []uint64         // the same, of those in the store
