@@ -51,8 +51,8 @@ type retry struct {
 	sent     bool
 }
 
-// A held record is an INTERIM that is quarantined, or was and has been
-// requeued.
+// A held record is an INTERIM, not in parts, that is quarantined, or was and has
+// been requeued.
 type held struct {
 	id      uint64
 	number  uint32

@@ -241,6 +241,20 @@ func TestOutboxCovers(t *testing.T) {
 			t.Errorf("books %+v", b.Total)
 		}
 	})
+	t.Run("but no part of a record, whose classes no other has", func(t *testing.T) {
+		s := open(t, t.TempDir(), Config{})
+		part, stop := record(sessionID(1), 1, acct.Interim, count(1)), record(sessionID(1), 2, acct.Stop, count(2))
+		part.Part, part.Parts, stop.Part, stop.Parts = 1, 2, 2, 2
+		cut(t, s, part, stop)
+		settle(t, s, acct.Quarantined, 1)
+		settle(t, s, acct.Acknowledged, 2)
+		if got, want := session(s)(1, 2), "quarantined acknowledged"; got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+		if b := balanced(t, s); b.Total.Acknowledged != count(2) || b.Total.Quarantined != count(1) {
+			t.Errorf("books %+v", b.Total)
+		}
+	})
 	t.Run("within one call", func(t *testing.T) {
 		s := open(t, t.TempDir(), Config{})
 		four(s)

@@ -49,7 +49,7 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 			return err
 		}
 		for i, r := range sessions {
-			if r.Type != acct.Interim {
+			if !coverable(&r) {
 				continue
 			}
 			err := o.w.exec("INSERT INTO held (id, session_id, number, covered) VALUES (?, ?, ?, 0)", int64(fresh[i]), r.SessionID, int64(r.Number))
@@ -71,7 +71,7 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 	o.mu.Lock()
 	o.pages = nil
 	for i, r := range sessions {
-		if r.Type != acct.Interim {
+		if !coverable(&r) {
 			continue
 		}
 		list := slices.DeleteFunc(o.held[r.SessionID], func(h held) bool { return h.id == ids[i] })

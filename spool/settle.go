@@ -57,7 +57,8 @@ type session struct {
 // is settled already is ignored.
 //
 // Volumes are cumulative: an acknowledged INTERIM or STOP turns earlier
-// quarantined INTERIMs of its session to Covered, unless Settlement.Own.
+// quarantined INTERIMs of its session to Covered, unless Settlement.Own. The
+// parts of a record that was too large for one stay quarantined.
 func (o *Outbox) Settle(ctx context.Context, settlements []acct.Settlement) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -181,7 +182,7 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 			if err := r.UnmarshalBinary(it.content); err != nil {
 				return nil, fmt.Errorf("spool: outbox record %d: %w: %w", it.id, ErrDamaged, err)
 			}
-			if r.Type == acct.Interim {
+			if coverable(&r) {
 				if o.coveredLocked(t, r.SessionID, it.id) {
 					a.state = acct.Covered
 					t.release = append(t.release, it.id)
@@ -247,6 +248,11 @@ func (o *Outbox) coverLocked(t *settling, it item, own bool) ([]uint64, error) {
 }
 
 func cumulative(t acct.RecordType) bool { return t == acct.Interim || t == acct.Stop }
+
+// coverable reports whether a later record of its session says all again that r
+// does. A part of one does not: it alone has its classes, of which another part
+// of the same says nothing.
+func coverable(r *acct.Record) bool { return r.Type == acct.Interim && r.Parts <= 1 }
 
 // coveredLocked reports whether a requeued record has been covered since.
 func (o *Outbox) coveredLocked(t *settling, session string, id uint64) bool {

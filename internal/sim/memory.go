@@ -56,6 +56,7 @@ type parcel struct {
 	session  string
 	number   uint32
 	kind     acct.RecordType
+	part     bool // it says not all of its classes
 	state    acct.DeliveryState
 	sent     bool
 	attempts uint32
@@ -175,7 +176,7 @@ func (m *memory) Commit(_ context.Context, b acct.Batch) error {
 func pack(r *acct.Record) (*parcel, error) {
 	content, err := r.AppendBinary(nil)
 	return &parcel{
-		content: content, shares: slices.Clone(r.Shares), session: r.SessionID, number: r.Number, kind: r.Type,
+		content: content, shares: slices.Clone(r.Shares), session: r.SessionID, number: r.Number, kind: r.Type, part: r.Parts > 1,
 	}, err
 }
 
@@ -281,7 +282,7 @@ func (m *memory) Settle(_ context.Context, list []acct.Settlement) error {
 			}
 		case acct.Quarantined:
 			p.state = acct.Quarantined
-			if p.kind == acct.Interim && m.covered(p) {
+			if p.kind == acct.Interim && !p.part && m.covered(p) {
 				m.acknowledge(p, acct.Covered)
 			}
 		default:
@@ -303,7 +304,7 @@ func (m *memory) acknowledge(p *parcel, as acct.DeliveryState) {
 // again.
 func (m *memory) cover(p *parcel) {
 	for _, q := range m.rows {
-		if q != nil && q.session == p.session && q.number < p.number && q.kind == acct.Interim && q.state == acct.Quarantined {
+		if q != nil && q.session == p.session && q.number < p.number && q.kind == acct.Interim && !q.part && q.state == acct.Quarantined {
 			m.acknowledge(q, acct.Covered)
 		}
 	}
@@ -331,7 +332,7 @@ func (m *memory) requeue(_ context.Context, ids []uint64) error {
 	for _, id := range ids {
 		old := m.row(id)
 		m.rows[id-1] = nil
-		m.add(&parcel{content: old.content, shares: old.shares, session: old.session, number: old.number, kind: old.kind})
+		m.add(&parcel{content: old.content, shares: old.shares, session: old.session, number: old.number, kind: old.kind, part: old.part})
 	}
 	m.notify()
 	return nil
