@@ -35,24 +35,32 @@ func (t *truth) charge(f *flow) (sides int) {
 			from = &holder{Binding: users.Binding{User: f.user}}
 		}
 	}
+	internal := from != nil && to != nil
 	if from != nil {
 		t.w.log("truth: flow %d from %q: %+v %+v", f.id, from.User, f.forward, f.backward)
-		t.chargeSide(f, from, f.from, f.to, f.toPort, f.forward, f.backward)
+		t.chargeSide(f, from, side{f.from, f.to, f.toPort, internal}, f.forward, f.backward)
 		sides++
 	}
 	if to != nil {
 		t.w.log("truth: flow %d to %q: %+v %+v", f.id, to.User, f.forward, f.backward)
-		t.chargeSide(f, to, f.to, f.from, f.fromPort, f.backward, f.forward)
+		t.chargeSide(f, to, side{f.to, f.from, f.fromPort, internal}, f.backward, f.forward)
 		sides++
 	}
 	return sides
 }
 
+// A side is what a flow is to one of its two users.
+type side struct {
+	address, far netip.Addr
+	farPort      uint16
+	internal     bool // the other is a user too
+}
+
 // chargeSide bills what of a flow went out from an address and came in to h, who
 // held it when the flow ended: by time, if it is to be divided, to all who held
 // it since the flow began. Time in which nobody did is the next one's.
-func (t *truth) chargeSide(f *flow, h *holder, a, far netip.Addr, farPort uint16, out, in volume) {
-	start := f.began()
+func (t *truth) chargeSide(f *flow, h *holder, s side, out, in volume) {
+	start, a := f.began(), s.address
 	if t.settings.Split == asm.SplitProportional && h.Prefix.Contains(a) {
 		moments := []int64{start, f.end}
 		for _, o := range t.holdersOf(a) {
@@ -72,31 +80,41 @@ func (t *truth) chargeSide(f *flow, h *holder, a, far netip.Addr, farPort uint16
 				part[n] = volume{left[n].octets - rest.octets, left[n].packets - rest.packets}
 				left[n] = rest
 			}
-			t.use(o.User, t.class(f, far, farPort, o.Class), part[0], part[1])
+			t.use(f, &o.Binding, s, part[0], part[1])
 		}
 		out, in = left[0], left[1]
 	}
-	t.use(h.User, t.class(f, far, farPort, h.Class), out, in)
+	t.use(f, &h.Binding, s, out, in)
 }
 
-// use bills what went from a user and to him.
-func (t *truth) use(user, class string, from, to volume) {
-	key := bill{user: user, class: class}
-	t.billed[key] = t.billed[key].Plus(acct.Usage{
-		InputOctets: from.octets, InputPackets: from.packets, OutputOctets: to.octets, OutputPackets: to.packets,
-	})
+// use bills what of a flow went out from a user and came in to him, which may
+// be of two classes.
+func (t *truth) use(f *flow, b *users.Binding, s side, out, in volume) {
+	for _, u := range []struct {
+		direction string
+		acct.Usage
+	}{
+		{asm.DirectionInput, acct.Usage{InputOctets: out.octets, InputPackets: out.packets}},
+		{asm.DirectionOutput, acct.Usage{OutputOctets: in.octets, OutputPackets: in.packets}},
+	} {
+		key := bill{user: b.User, class: t.class(f, s, u.direction, b.Class)}
+		t.billed[key] = t.billed[key].Plus(u.Usage)
+	}
 }
 
-// class names the first class whose rule matches.
-func (t *truth) class(f *flow, far netip.Addr, port uint16, own string) string {
+// class names the first class whose rule matches what went in a direction.
+func (t *truth) class(f *flow, s side, direction, own string) string {
 	for _, c := range t.settings.Classes {
+		if c.Direction != "" && c.Direction != direction || c.Internal && !s.internal {
+			continue
+		}
 		if len(c.DSCP) > 0 && !slices.Contains(c.DSCP, f.dscp) || len(c.Protocols) > 0 && !slices.Contains(c.Protocols, f.protocol) {
 			continue
 		}
-		if len(c.Ports) > 0 && !slices.ContainsFunc(c.Ports, func(r asm.PortRange) bool { return r.First <= port && port <= r.Last }) {
+		if len(c.Ports) > 0 && !slices.ContainsFunc(c.Ports, func(r asm.PortRange) bool { return r.First <= s.farPort && s.farPort <= r.Last }) {
 			continue
 		}
-		if len(c.Prefixes) > 0 && !slices.ContainsFunc(c.Prefixes, func(p netip.Prefix) bool { return p.Contains(far) }) {
+		if len(c.Prefixes) > 0 && !slices.ContainsFunc(c.Prefixes, func(p netip.Prefix) bool { return p.Contains(s.far) }) {
 			continue
 		}
 		return c.Name

@@ -30,6 +30,7 @@ func (w *world) check() {
 	if w.app.real != nil {
 		w.app.real.check()
 	}
+	w.checkIncreases()
 	w.checkEvents()
 	w.checkBooks(&books)
 	w.checkStraight(&books)
@@ -51,7 +52,12 @@ func (w *world) checkBills() {
 		if last.Flow != nil {
 			continue
 		}
-		classes := last.Classes
+		var classes []acct.ClassUsage
+		for _, r := range records {
+			if r == last || last.Type != acct.Event && r.Number+uint32(last.Parts) > last.Number {
+				classes = append(classes, r.Classes...) // one record, in parts
+			}
+		}
 		if len(classes) == 0 {
 			classes = []acct.ClassUsage{{Usage: last.Usage}}
 		}
@@ -73,6 +79,35 @@ func (w *world) checkBills() {
 	for _, key := range slices.SortedFunc(maps.Keys(all), bill.compare) {
 		if want := w.truth.billed[key]; got[key] != want {
 			w.fail("%q is billed %+v of class %q (credit: %v), in truth %+v", key.user, got[key], key.class, key.credit, want)
+		}
+	}
+}
+
+// checkIncreases compares, for who is sent the volumes of intervals, what those
+// of a session sum up to with what it came to.
+func (w *world) checkIncreases() {
+	type session struct{ increases, usage acct.Usage }
+	sums := map[string]session{}
+	contents := w.disk.contents()
+	for _, key := range slices.SortedFunc(maps.Keys(contents), cdrKey.compare) {
+		var r acct.Record
+		if err := r.UnmarshalBinary(contents[key]); err != nil {
+			w.fail("%s/%d: %v", key.session, key.number, err)
+		}
+		s := sums[key.session]
+		s.increases, s.usage = s.increases.Plus(r.Increase), r.Usage
+		sums[key.session] = s
+		var of acct.Usage
+		for _, c := range r.Classes {
+			of = of.Plus(c.Increase)
+		}
+		if len(r.Classes) > 0 && of != r.Increase {
+			w.fail("%s/%d: the increases of its classes are %+v, its own %+v", key.session, key.number, of, r.Increase)
+		}
+	}
+	for id, s := range sums {
+		if s.increases != s.usage {
+			w.fail("%s: its increases are %+v, its usage %+v", id, s.increases, s.usage)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"time"
 
 	"tollbridge/asm"
@@ -84,7 +85,7 @@ func newMood(rng *rand.Rand) mood {
 		MinInterim: 5 * time.Second, MaxInterim: 4 * time.Minute,
 		InBandIdle:  time.Duration(1+rng.IntN(5)) * time.Minute,
 		DedupWindow: time.Duration(5+5*rng.IntN(4)) * time.Minute, ClockTolerance: time.Minute,
-		MaxTotals: remembered, EarlySets: early, EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
+		MaxTotals: remembered, MaxRecord: 2048, EarlySets: early, EarlyWait: time.Duration(2+rng.IntN(5)) * time.Minute,
 	}
 	if remembered > 0 {
 		// A copy below the window is known as such if its whole Message is
@@ -129,9 +130,16 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 			{Name: "dns", Ports: []asm.PortRange{{First: 53, Last: 53}}},
 			{Name: "voice", DSCP: []uint8{46}, Protocols: []uint8{17}},
 			{Name: "local", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
+			{Name: "between", Internal: true, Ports: []asm.PortRange{{First: 1024, Last: 20000}}},
+			{Name: "up", Direction: asm.DirectionInput, Ports: []asm.PortRange{{First: 5000, Last: 9000}}},
 		}
 		if rng.IntN(2) == 0 {
 			s.ClassDefault = "other"
+		}
+		if rng.IntN(2) == 0 { // too long for one record
+			for i := range s.Classes {
+				s.Classes[i].Name += strings.Repeat(" of traffic", 20)
+			}
 		}
 	}
 	s.InBand, s.Exporters = nil, nil

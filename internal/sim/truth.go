@@ -8,6 +8,7 @@ import (
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
 	"tollbridge/ipfix"
 )
 
@@ -84,7 +85,7 @@ type waiting struct {
 	flow     *flow
 	row      *amounts
 	since    int64
-	back     int64 // to when the clock was set back last, while it waited; 0 for never
+	back     int64 // to when the clock was set back farthest, while it waited; 0 for never
 }
 
 func newTruth(w *world) *truth {
@@ -224,7 +225,7 @@ func (t *truth) advance(to int64) {
 				return false
 			}
 			f := x.flow
-			t.use(t.settings.Fallback, t.class(f, f.to, f.toPort, ""), f.forward, f.backward)
+			t.use(f, &users.Binding{User: t.settings.Fallback}, side{far: f.to, farPort: f.toPort}, f.forward, f.backward)
 			x.leave(1)
 			return true
 		})
@@ -245,7 +246,9 @@ func (t *truth) setBack(to int64) {
 		}
 	}
 	for _, x := range t.waiting {
-		x.back = to
+		if x.back == 0 || to < x.back {
+			x.back = to
+		}
 	}
 }
 
