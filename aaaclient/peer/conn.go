@@ -354,6 +354,16 @@ func (c *Conn) act(act Action) {
 	}
 }
 
+// NextIDs returns Hop-by-Hop and End-to-End Identifiers for a request of an
+// owner that does not give out its own.
+func (c *Conn) NextIDs() (ids [2]uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hop++
+	c.end++
+	return [2]uint32{c.hop, c.end}
+}
+
 // request begins a request of the base protocol and notes its identifiers.
 // c.mu is held.
 func (c *Conn) request(command uint32, ids *[2]uint32) []byte {

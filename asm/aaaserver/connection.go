@@ -29,6 +29,8 @@ type connection struct {
 	origin  string // the peer's Origin-Host
 	speaker *Peer  // who that is; nil for one who may speak for anybody
 
+	aborts aborts
+
 	mu   sync.Mutex
 	cond sync.Cond // next has changed
 	next *batch
@@ -49,6 +51,9 @@ func newConnection(s *Server, log *slog.Logger) *connection {
 // Receive takes an Accounting-Request (peer.Handler).
 func (c *connection) Receive(m peer.Message) bool {
 	if !m.Request() {
+		if m.Command == avp.CommandAbortSession && c.aborts.answered(m) {
+			return true
+		}
 		c.server.count.strange.Add(1)
 		return true
 	}

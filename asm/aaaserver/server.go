@@ -66,6 +66,7 @@ type Config struct {
 	Pipeline Pipeline // required with Flows, Forward, or access servers among Peers
 	Flows    bool     // requests with a flow and without a user go there
 	Forward  []string // Destination-Realms whose requests go there
+	Aborts   bool     // access servers may be asked to end sessions: see Abort
 	Aliases  []string // other DiameterIdentities of this node, for the detection of loops
 
 	// Held says whether, and why, the Pipeline has no room; nil means never.
@@ -136,7 +137,12 @@ func New(cfg Config) (*Server, error) {
 }
 
 func (s *Server) node() peer.Node {
+	var auth []uint32
+	if s.cfg.Aborts {
+		auth = []uint32{avp.ApplicationNASREQ}
+	}
 	return peer.Node{
+		Auth:       auth,
 		OriginHost: s.cfg.OriginHost, OriginRealm: s.cfg.OriginRealm, StateID: s.cfg.StateID,
 		ProductName: s.cfg.ProductName, Accounting: s.cfg.Applications, Vendors: []uint32{s.cfg.Dictionary.Vendor()},
 	}

@@ -73,17 +73,23 @@ func TestAccessServer(t *testing.T) {
 // server, and returns the answers.
 func bng(t *testing.T, address string) []uint32 {
 	t.Helper()
+	return askAsBNG(t, address, residents(t))
+}
+
+// residents are requests that tell of the bindings of the bundled users file,
+// each twice.
+func residents(t *testing.T) (requests [][]byte) {
+	t.Helper()
 	lines := slices.DeleteFunc(strings.SplitAfter(string(demodata.Users), "\n"), func(l string) bool { return strings.HasPrefix(l, "#") })
 	rows, err := csv.NewReader(strings.NewReader(strings.Join(lines, ""))).ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var requests [][]byte
 	for i, row := range rows[1:] {
 		b := accessRequest(t, uint32(i), row[1], netip.MustParsePrefix(row[0]))
 		requests = append(requests, b, b)
 	}
-	return askAsBNG(t, address, requests)
+	return requests
 }
 
 // askAsBNG sends requests of an access server, and returns the answers.

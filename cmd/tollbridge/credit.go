@@ -48,6 +48,9 @@ func (b *bridge) openCredit() error {
 		if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, b.log); err != nil {
 			return fmt.Errorf("users.radius: %w", err)
 		}
+		if b.server != nil && len(b.cfg.Server.AccessServers) > 0 {
+			b.disconnect.abort = b.server.Abort
+		}
 		exhausted = b.disconnect.exhausted
 	}
 	b.credit, err = credit.New(credit.Config{

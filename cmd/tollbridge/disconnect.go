@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"strings"
+	"time"
 
 	"tollbridge/aaaclient/credit"
 	"tollbridge/asm/users"
@@ -12,11 +14,15 @@ import (
 )
 
 // A disconnector has the NAS of a user whose credit is exhausted end the
-// session (RFC 5176).
+// session: by RADIUS (RFC 5176) where RADIUS told of it, by Diameter where an
+// access server did (RFC 6733, Section 8.5).
 type disconnector struct {
-	nas  []controlledNAS
-	want chan credit.Exhausted
-	log  *slog.Logger
+	nas []controlledNAS
+	// abort asks an access server to end a session of its own; nil where there
+	// are none.
+	abort func(ctx context.Context, host, sessionID string) error
+	want  chan credit.Exhausted
+	log   *slog.Logger
 }
 
 // A controlledNAS is one that takes Disconnect-Requests.
@@ -81,6 +87,7 @@ const (
 func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
 	session := []users.Attribute{{Code: userName, Data: e.User}}
 	var address netip.Addr
+	theirs := "" // the NAS's name of the session
 	for _, a := range e.Attributes {
 		if a.Vendor != 0 {
 			continue
@@ -91,22 +98,36 @@ func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
 				address = n
 			}
 			fallthrough
-		case nasPort, framedIPAddress, callingStationID, nasIdentifier, acctSessionID:
+		case acctSessionID:
+			theirs = string(a.Data)
+			fallthrough
+		case nasPort, framedIPAddress, callingStationID, nasIdentifier:
 			session = append(session, users.Attribute{Code: a.Code, Data: string(a.Data)})
 		}
 	}
-	nas := d.find(address)
-	if nas == nil {
-		d.log.Warn("session is not ended: none of users.radius.clients is its NAS and takes Disconnect-Requests",
+	name, err := "", error(nil)
+	if nas := d.find(address); nas != nil {
+		name, err = nas.Address, nas.Disconnect(ctx, session...)
+	} else if host, _, diameter := strings.Cut(theirs, ";"); diameter && !address.IsValid() && d.abort != nil {
+		// A Session-Id begins with its maker's DiameterIdentity (RFC 6733,
+		// Section 8.8).
+		asking, cancel := context.WithTimeout(ctx, abortTimeout)
+		defer cancel()
+		name, err = host, d.abort(asking, host, theirs)
+	} else {
+		d.log.Warn("session is not ended: none of users.radius.clients is its NAS and takes Disconnect-Requests, and no access server told of it",
 			"session_id", e.SessionID, "nas", address)
 		return
 	}
-	if err := nas.Disconnect(ctx, session...); err != nil {
-		d.log.Error("the NAS has not ended a session", "session_id", e.SessionID, "nas", nas.Address, "error", err)
+	if err != nil {
+		d.log.Error("the NAS has not ended a session", "session_id", e.SessionID, "nas", name, "error", err)
 		return
 	}
-	d.log.Info("the NAS has ended a session whose credit is exhausted", "session_id", e.SessionID, "nas", nas.Address)
+	d.log.Info("the NAS has ended a session whose credit is exhausted", "session_id", e.SessionID, "nas", name)
 }
+
+// abortTimeout bounds the wait for an Abort-Session-Answer.
+const abortTimeout = 10 * time.Second
 
 // find returns the NAS of an address, nil if there is none.
 func (d *disconnector) find(a netip.Addr) *controlledNAS {

@@ -2,18 +2,25 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"layeh.com/radius"
 	"layeh.com/radius/rfc2865"
 	"layeh.com/radius/rfc2866"
 
 	"tollbridge/aaaclient/credit"
+	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/dict/avp"
 )
 
 // TestDisconnect exhausts credit of a session that a NAS told of: that NAS is
@@ -66,4 +73,90 @@ func TestDisconnect(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+}
+
+// A servingBNG is an access server that ends sessions when it is asked to.
+type servingBNG struct {
+	conn     *peer.Conn
+	answered chan uint32
+	aborted  chan string // Session-Ids
+}
+
+func (b *servingBNG) Receive(m peer.Message) bool {
+	if !m.Request() {
+		code, _ := avp.Find(m.AVPs(), avp.ResultCodeAVP, 0)
+		v, _ := code.Uint32()
+		b.answered <- v
+		return true
+	}
+	if m.Command != avp.CommandAbortSession {
+		return false
+	}
+	id, _ := avp.Find(m.AVPs(), avp.SessionID, 0)
+	answer := peer.AppendAnswerHeader(nil, m, avp.ResultSuccess)
+	answer = avp.Append(answer, avp.SessionID, 0, avp.FlagMandatory, id.Data)
+	answer = avp.AppendUint32(answer, avp.ResultCodeAVP, 0, avp.FlagMandatory, avp.ResultSuccess)
+	avp.SetLength(answer)
+	_ = b.conn.Send(answer)
+	b.aborted <- string(id.Data)
+	return true
+}
+
+func (b *servingBNG) Flush()   {}
+func (b *servingBNG) Changed() {}
+
+// TestAbortAtZero has an access server tell of its sessions over Diameter, and a
+// real credit-control server give their users less than they use: the access
+// server is asked over the same connection to end them (RFC 6733, Section 8.5),
+// by its own names for them.
+func TestAbortAtZero(t *testing.T) {
+	t.Parallel()
+	need(t, "escript")
+	ocs := startOCS(t, "100000", "50000")
+	dir := t.TempDir()
+	capture, _ := files(t, dir)
+	d := start(t, setup{
+		data: filepath.Join(dir, "state"), tcp: "127.0.0.1:0", server: "127.0.0.1:0", serving: ", accessServers: [bng.isp.example]",
+		extra: fmt.Sprintf("creditControl: {peers: [{address: %q, host: ocs.home.example}], destinationRealm: home.example, atZero: disconnect}\n", ocs.address),
+	})
+	nc, err := net.Dial("tcp", d.server())
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests := residents(t)
+	bng := &servingBNG{answered: make(chan uint32, len(requests)), aborted: make(chan string, 100)}
+	bng.conn, err = peer.Connect(t.Context(), nc, peer.Config{
+		Node: peer.Node{OriginHost: "bng.isp.example", OriginRealm: "isp.example",
+			Accounting: []uint32{avp.ApplicationNASREQ}, Auth: []uint32{avp.ApplicationNASREQ}},
+		Handler: bng,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- bng.conn.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	if err := bng.conn.Send(slices.Concat(requests...)); err != nil {
+		t.Fatal(err)
+	}
+	for range requests {
+		if code := <-bng.answered; code != avp.ResultSuccess {
+			t.Fatalf("a session is answered %d", code)
+		}
+	}
+	if out, errOut, status := cli(t, "meter", "-r", capture, "--to", d.tcp()); status != 0 {
+		t.Fatalf("meter: %s%s", out, errOut)
+	}
+	select {
+	case id := <-bng.aborted:
+		if !strings.HasPrefix(id, "bng.isp.example;1;") {
+			t.Errorf("asked to end %q", id)
+		}
+	case <-time.After(2 * patience):
+		t.Fatal("the access server is not asked to end a session")
+	}
+	d.waitLog("the NAS has ended a session whose credit is exhausted.*nas=bng.isp.example")
+	audit(t, d.data)
+	d.stop()
 }

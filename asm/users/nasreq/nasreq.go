@@ -57,6 +57,7 @@ func Read(avps []byte, arrived time.Time) (e users.Event, ok bool, err error) {
 			switch a.Code {
 			case avp.SessionID:
 				e.ID = bounded(a.Data)
+				list = append(list, users.Attribute{Code: avp.AcctSessionID, Data: e.ID}) // by which the session can be ended
 			case avp.OriginHost:
 				e.NAS = bounded(a.Data)
 			case avp.AccountingRecordType:

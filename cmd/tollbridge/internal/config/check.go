@@ -154,7 +154,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	}
 
 	c.Delivery.check(report, checkIdentity)
-	c.CreditControl.check(report, checkIdentity, &c.Delivery, c.Users.RADIUS.Clients, classes)
+	c.CreditControl.check(report, checkIdentity, &c.Delivery, c.Users.RADIUS.Clients, c.Server.AccessServers, classes)
 	if c.Embedded() && len(c.Server.Listen) == 0 {
 		report("delivery.peers", "is empty and so is server.listen: accounting records would have nowhere to go")
 	}

@@ -43,7 +43,7 @@ type RatingGroup struct {
 }
 
 // check reports what would not work. Classes are those of accounting.
-func (c *CreditControl) check(report func(key, format string, args ...any), identity func(key, s string), d *Delivery, nas []RADIUSClient, classes map[string]bool) {
+func (c *CreditControl) check(report func(key, format string, args ...any), identity func(key, s string), d *Delivery, nas []RADIUSClient, access []string, classes map[string]bool) {
 	if len(c.Peers) == 0 {
 		return
 	}
@@ -75,8 +75,8 @@ func (c *CreditControl) check(report func(key, format string, args ...any), iden
 	if secure && d.TLS == (TLS{}) {
 		d.checkTLS(report, true)
 	}
-	if c.AtZero == "disconnect" && !slices.ContainsFunc(nas, func(n RADIUSClient) bool { return n.Disconnect.IsValid() }) {
-		report("creditControl.atZero", "is disconnect, but none of users.radius.clients says where it takes Disconnect-Requests: give them the key disconnect")
+	if c.AtZero == "disconnect" && len(access) == 0 && !slices.ContainsFunc(nas, func(n RADIUSClient) bool { return n.Disconnect.IsValid() }) {
+		report("creditControl.atZero", "is disconnect, but none of users.radius.clients says where it takes Disconnect-Requests, and there are no server.accessServers: give them the key disconnect")
 	}
 	if c.ServiceContext == "" {
 		report("creditControl.serviceContext", "is missing: the server's Service-Context-Id, such as 32251@3gpp.org")
