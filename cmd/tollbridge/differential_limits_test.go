@@ -130,6 +130,15 @@ func TestLimitsOfAnExporter(t *testing.T) {
 			a.send(messages, all...)
 			d.waitMetric(unusable, atLeast(n+100)) // 65 fit
 		}},
+		{"observation domains, of 1024", func() {
+			n := d.metric(unusable)
+			var all [][]byte
+			for domain := range uint32(1100) {
+				all = append(all, rawMessage(1000+domain, wideTemplate(256, 1)))
+			}
+			a.send(messages, all...)
+			d.waitMetric(unusable, atLeast(n+76))
+		}},
 		{"ten MB of data whose templates never come, of 4 MiB", func() {
 			const dropped = `pipeline_early_sets_total{what="dropped"}`
 			n := d.metric(dropped)

@@ -173,6 +173,9 @@ says so.`,
 			e := p.Stats()
 			fmt.Fprintf(cmd.OutOrStdout(), "%d packets and %d octets in %d flow records, %d messages sent%s\n",
 				s.Packets, s.Octets, e.Records, e.Messages, where)
+			if lifetime > 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "%d messages given up by sctp%s\n", e.Abandoned, where)
+			}
 			if spool.wanted {
 				fmt.Fprintf(cmd.OutOrStdout(), "%d messages sent again, %d records dropped, %d messages wait for their acknowledgement%s\n",
 					e.Resent, e.LostRecords, e.QueuedMessages, where)

@@ -52,7 +52,8 @@ type Config struct {
 	Streams int
 
 	// Lifetime lets SCTP give up a Message of Data Records after so long
-	// (PR-SCTP, RFC 3758). It is not for what is billed from. 0 means never.
+	// (PR-SCTP, RFC 3758): it is missing by the sequence numbers of its stream.
+	// It is not for what is billed from. 0 means never.
 	Lifetime time.Duration
 
 	// MaxMessage is the longest Message, in octets. 0 means 8192 over TCP, TLS
@@ -200,6 +201,9 @@ func (c *Config) check() error {
 		}
 	default:
 		return fmt.Errorf("export: Config.Transport: %v can't be exported over", c.Transport)
+	}
+	if c.Lifetime < 0 || c.Lifetime > 0 && (c.Transport != ipfix.SCTP || c.Acknowledged != nil) {
+		return fmt.Errorf("export: Config.Lifetime: %v: is for sctp without acknowledged export alone", c.Lifetime)
 	}
 	if c.Acknowledged != nil && !c.Transport.Reliable() {
 		return fmt.Errorf("export: Config.Acknowledged: %v brings no answers: use tcp, tls or sctp", c.Transport)

@@ -27,6 +27,8 @@ func TestNewRefuses(t *testing.T) {
 		{"no address", export.Config{Transport: ipfix.TCP}},
 		{"an address without port", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1"}},
 		{"messages that hold nothing", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1:4739", MaxMessage: 16}},
+		{"a lifetime over TCP", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1:4739", Lifetime: time.Second}},
+		{"a lifetime below 0", export.Config{Transport: ipfix.SCTP, Address: "192.0.2.1:4739", Lifetime: -1}},
 		{"messages too long", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1:4739", MaxMessage: 65536}},
 	} {
 		if _, err := export.New(tt.cfg); err == nil {

@@ -542,6 +542,7 @@ func TestAcknowledgedRefuses(t *testing.T) {
 		cfg  export.Config
 	}{
 		{"UDP, which brings no answers", export.Config{Transport: ipfix.UDP, Acknowledged: &export.Acknowledged{Backlog: b}}},
+		{"messages that may be given up", export.Config{Transport: ipfix.SCTP, Lifetime: time.Second, Acknowledged: &export.Acknowledged{Backlog: b}}},
 		{"no spool", export.Config{Transport: ipfix.TCP, Acknowledged: &export.Acknowledged{}}},
 		{"a window above what collectors must know again", export.Config{Transport: ipfix.TCP, Acknowledged: &export.Acknowledged{Backlog: b, Window: 4097}}},
 	} {

@@ -216,7 +216,9 @@ func (p *Process) send(ctx context.Context, on link, found <-chan struct{}) erro
 		case len(batch) > 0:
 			continue // there may be more
 		case closing:
-			return c.finish(ctx)
+			err := c.finish(ctx)
+			p.sent(0, c.take())
+			return err
 		}
 		select {
 		case err := <-c.gone():

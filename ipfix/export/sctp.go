@@ -45,6 +45,7 @@ type sctpCarrier struct {
 	assoc     *sctp.Conn
 	sequences []uint32 // of the streams with data: each counts its own
 	turn      int
+	abandoned uint64     // Messages, of those that were counted
 	ended     chan error // see carrier.gone; closed after that
 	over      chan struct{}
 }
@@ -102,10 +103,6 @@ func (c *sctpCarrier) send(batch []message, templates []*ipfix.Template) (int, e
 
 // announce sends Templates and waits until they have arrived.
 func (c *sctpCarrier) announce(templates []*ipfix.Template, now time.Time) error {
-	select {
-	case <-c.assoc.Dry(): // of before
-	default:
-	}
 	c.sequence = 0 // stream 0 carries no Data Records
 	for _, msg := range c.templateMessages(templates, now) {
 		if err := c.assoc.WriteMessage(msg, sctp.Message{}); err != nil {
@@ -114,11 +111,39 @@ func (c *sctpCarrier) announce(templates []*ipfix.Template, now time.Time) error
 		c.counted.TemplateMessages++
 		c.counted.Octets += uint64(len(msg))
 	}
-	select {
-	case <-c.assoc.Dry():
-		return nil
-	case <-c.over:
-		return net.ErrClosed
+	return c.drain(nil)
+}
+
+// drain returns when all that was sent has arrived or been given up, or at the
+// latest when told to.
+func (c *sctpCarrier) drain(until <-chan struct{}) error {
+	for {
+		if pieces, err := c.assoc.Unacknowledged(); err != nil || pieces == 0 {
+			return err
+		}
+		select {
+		case <-c.assoc.Dry():
+		case <-c.over:
+			return net.ErrClosed
+		case <-until:
+			return nil
+		}
+	}
+}
+
+// take also counts what was given up.
+func (c *sctpCarrier) take() Stats {
+	c.countAbandoned()
+	return c.sender.take()
+}
+
+func (c *sctpCarrier) countAbandoned() {
+	if c.cfg.Lifetime == 0 {
+		return
+	}
+	if n, err := c.assoc.Abandoned(); err == nil { // else the association has ended
+		c.counted.Abandoned += n - c.abandoned
+		c.abandoned = n
 	}
 }
 
@@ -129,6 +154,12 @@ func (c *sctpCarrier) gone() <-chan error { return c.ended }
 
 // finish ends the association, which waits until the other end has all.
 func (c *sctpCarrier) finish(ctx context.Context) error {
+	if c.cfg.Lifetime > 0 { // what is given up can be asked for until the end alone
+		if err := c.drain(ctx.Done()); err != nil {
+			return err
+		}
+		c.countAbandoned()
+	}
 	if err := c.assoc.CloseWrite(); err != nil {
 		return err
 	}

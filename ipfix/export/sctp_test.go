@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,11 @@ func (d streamDecoder) StreamMessage(at time.Time, session uint64, stream uint16
 // none.
 func collectSCTP(t *testing.T, d *decoder, address string) (at string, p *collect.Process, stop func()) {
 	t.Helper()
+	return serveSCTP(t, collect.Config{Journal: streamDecoder{d}}, address)
+}
+
+func serveSCTP(t *testing.T, cfg collect.Config, address string) (at string, p *collect.Process, stop func()) {
+	t.Helper()
 	ln, err := sctp.Listen(netip.MustParseAddrPort(address), sctp.Config{})
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("this kernel has no SCTP: run make test-sctp")
@@ -34,7 +40,7 @@ func collectSCTP(t *testing.T, d *decoder, address string) (at string, p *collec
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p, err = collect.New(collect.Config{Journal: streamDecoder{d}}); err != nil {
+	if p, err = collect.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	return ln.Addr().String(), p, background(t, func(ctx context.Context) error { return p.ServeSCTP(ctx, ln) })
@@ -62,6 +68,105 @@ func TestSCTP(t *testing.T) {
 			}
 			if s := collector.Stats(); s.Opened != 1 || s.Closed != 1 || len(s.Malformed) != 0 {
 				t.Errorf("the collector's stats %+v", s)
+			}
+		})
+	}
+}
+
+// A lockable is a streamDecoder that takes nothing in while it is locked.
+type lockable struct {
+	streamDecoder
+	*sync.Mutex
+}
+
+func (g lockable) StreamMessage(at time.Time, session uint64, stream uint16, data []byte) (uint64, error) {
+	g.Lock()
+	defer g.Unlock()
+	return g.streamDecoder.StreamMessage(at, session, stream, data)
+}
+
+// Accounting data waits for as long as it takes, by default. Messages with a
+// lifetime, which an operator may give to other data, are given up and counted
+// while the collector takes nothing in, and are missing by the sequence
+// numbers of their stream: by as many Data Records as were in them.
+func TestSCTPLifetime(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		lifetime time.Duration
+	}{{"none by default", 0}, {"a second", time.Second}} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := lockable{streamDecoder{newDecoder()}, new(sync.Mutex)}
+			address, collector, _ := serveSCTP(t, collect.Config{Journal: d}, "127.0.0.1:0")
+			p := start(t, export.Config{Transport: ipfix.SCTP, Address: address, Streams: 2, Lifetime: tt.lifetime, Linger: 10 * time.Millisecond})
+			padding := make([]byte, 1000)
+			n := uint64(0)
+			add := func(records int) {
+				t.Helper()
+				for range records {
+					if err := p.Export(t.Context(), wide, ipfix.AppendVariable(record(n), padding)); err != nil {
+						t.Fatal(err)
+					}
+					n++
+				}
+			}
+			// arrives exports a Message on each stream, and reports whether the
+			// collector has both: they show what is missing before them.
+			arrives := func() bool {
+				t.Helper()
+				for range 2 {
+					add(1)
+					if err := p.Flush(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				deadline := time.After(10 * time.Second)
+				for {
+					d.mu.Lock()
+					both := d.seen[n-2] > 0 && d.seen[n-1] > 0
+					d.mu.Unlock()
+					if both {
+						return true
+					}
+					select {
+					case <-deadline:
+						return false
+					case <-time.After(10 * time.Millisecond):
+					}
+				}
+			}
+			if !arrives() {
+				t.Fatal("nothing arrives")
+			}
+			d.Lock()
+			opened := sync.OnceFunc(d.Unlock)
+			defer opened()
+			add(5000) // more than the buffers of both ends hold, and less than a Process buffers
+			deadline := time.After(60 * time.Second)
+			for tt.lifetime > 0 && p.Stats().Abandoned == 0 {
+				select {
+				case <-deadline:
+					t.Fatalf("nothing was given up: %+v", p.Stats())
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+			opened()
+			for i := 0; !arrives(); i++ {
+				if i == 5 {
+					t.Fatal("nothing arrives any more")
+				}
+			}
+			if err := p.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s, c := p.Stats(), collector.Stats()
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if s.Records != n || uint64(len(d.seen))+d.lost != n || d.unknown != 0 {
+				t.Errorf("of %d records %d came and %d are missing by the numbers: %+v", n, len(d.seen), d.lost, s)
+			}
+			came := c.Messages - s.TemplateMessages
+			if given := s.Messages - came; tt.lifetime == 0 && (given != 0 || s.Abandoned != 0) || tt.lifetime > 0 && (given == 0 || s.Abandoned == 0) {
+				t.Errorf("%d messages came of %d, %d given up", came, s.Messages, s.Abandoned)
 			}
 		})
 	}
@@ -124,18 +229,8 @@ func TestSCTPMalformed(t *testing.T) {
 func TestSCTPAcknowledged(t *testing.T) {
 	serve := func(s *store) (at string, stop func()) {
 		t.Helper()
-		ln, err := sctp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sctp.Config{})
-		if errors.Is(err, errors.ErrUnsupported) {
-			t.Skip("this kernel has no SCTP: run make test-sctp")
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := collect.New(collect.Config{Journal: s, Acknowledge: s, StopTimeout: 200 * time.Millisecond})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return ln.Addr().String(), background(t, func(ctx context.Context) error { return p.ServeSCTP(ctx, ln) })
+		at, _, stop = serveSCTP(t, collect.Config{Journal: s, Acknowledge: s, StopTimeout: 200 * time.Millisecond}, "127.0.0.1:0")
+		return at, stop
 	}
 	primary, backup := newStore(), newStore()
 	primary.hold(true) // nothing becomes durable there

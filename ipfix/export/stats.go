@@ -9,6 +9,7 @@ type Stats struct {
 
 	LostRecords  uint64 // that the kernel refused to send over UDP, or dropped with DropWhenFull
 	LostMessages uint64 // that the kernel refused
+	Abandoned    uint64 // Messages that SCTP gave up as Config.Lifetime was over, as the kernel counts; Messages has them
 
 	Connections uint64 // that were established; over UDP, sockets
 	Failures    uint64 // attempts to connect that failed
@@ -56,5 +57,6 @@ func (s *Stats) add(c Stats) {
 	s.Octets += c.Octets
 	s.LostRecords += c.LostRecords
 	s.LostMessages += c.LostMessages
+	s.Abandoned += c.Abandoned
 	s.Resent += c.Resent
 }

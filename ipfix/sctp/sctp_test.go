@@ -3,6 +3,7 @@ package sctp_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tollbridge/ipfix/sctp"
 )
@@ -215,6 +218,82 @@ func TestAbort(t *testing.T) {
 	theirs.Close() // what it has not read is lost: Linux aborts
 	if _, err := ours.Read(make([]byte, 100)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) || err == io.EOF {
 		t.Errorf("read: %v", err)
+	}
+}
+
+// Under loss, too, what has a lifetime is given up once that is over, and
+// counted; what has none arrives when the network is back.
+func TestAbandonedUnderLoss(t *testing.T) {
+	if os.Getenv("SCTP_VM") == "" {
+		t.Skip("skipped: it takes the loopback interface away, so it needs a kernel of its own: run make test-sctp")
+	}
+	ours, theirs := pair(t, "127.0.0.1", sctp.Config{})
+	go io.Copy(io.Discard, ours)
+	setLoopback(t, false)
+	t.Cleanup(func() { setLoopback(t, true) })
+	const n = 20
+	for i := range n {
+		m := sctp.Message{Stream: 1}
+		if i%2 == 1 {
+			m = sctp.Message{Stream: 2, Lifetime: 50 * time.Millisecond}
+		}
+		if err := ours.WriteMessage(binary.BigEndian.AppendUint32(nil, uint32(i)), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await := func(what string, is func() bool) {
+		t.Helper()
+		deadline := time.After(60 * time.Second)
+		for !is() {
+			select {
+			case <-deadline:
+				t.Fatalf("waited for %s in vain", what)
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	await("messages to be given up", func() bool {
+		abandoned, err := ours.Abandoned()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return abandoned == n/2
+	})
+	setLoopback(t, true)
+	theirs.SetReadDeadline(time.Now().Add(60 * time.Second))
+	b := make([]byte, 100)
+	for i := 0; i < n; i += 2 {
+		got, m, err := theirs.ReadMessage(b)
+		if err != nil || got != 4 || m.Stream != 1 || binary.BigEndian.Uint32(b) != uint32(i) {
+			t.Fatalf("message %x of stream %d, %v, want %d", b[:got], m.Stream, err, i)
+		}
+	}
+	await("all to be acknowledged", func() bool {
+		pieces, err := ours.Unacknowledged()
+		return err == nil && pieces == 0
+	})
+	if abandoned, err := ours.Abandoned(); err != nil || abandoned != n/2 {
+		t.Errorf("%d messages given up, %v", abandoned, err)
+	}
+}
+
+// setLoopback brings the loopback interface up, or takes it down.
+func setLoopback(t *testing.T, up bool) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lo.SetUint16(0); up {
+		lo.SetUint16(unix.IFF_UP)
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+		t.Fatal(err)
 	}
 }
 
