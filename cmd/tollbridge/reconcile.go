@@ -31,7 +31,7 @@ A side is one of
   DIR/cdr.db       the CDRs that an accounting application has received
   FILE.csv         a table with a header; columns session_id, number, type,
                    user, input_octets, output_octets, input_packets,
-                   output_packets, in any order, others beside them
+                   output_packets, realm, in any order, others beside them
   FILE.json        the same as JSON objects: one array, or one a line (.jsonl)
 What "tollbridge spool ls" and "spool cdrs" print with -o csv or -o json is
 such a file, and so are the .csv.zst and .jsonl.zst of an archive. Several, with
@@ -48,7 +48,7 @@ The status is 1 if the sides differ.`,
 	out := formatFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&only.host, "host", "", "only sessions of this node: its DiameterIdentity begins their Session-Ids")
-	flags.StringVar(&only.realm, "realm", "", "of a state directory, only records for this Destination-Realm")
+	flags.StringVar(&only.realm, "realm", "", "only records for this Destination-Realm; a file must have a column realm")
 	flags.IntVar(&limit, "limit", 1000, "list at most so many sessions that differ; 0 for all")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if limit < 0 {
@@ -121,6 +121,9 @@ func (r *reconciliation) print(w io.Writer, f format) error {
 	}{{"ours", r.Ours}, {"theirs", r.Theirs}} {
 		u := side.Usage
 		sums.add(side.name, side.Sessions, side.Records, u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets)
+		if u := side.Credits; u != (acct.Usage{}) {
+			sums.add(side.name+", credits", "", "", u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets)
+		}
 	}
 	if err := sums.print(w, f); err != nil {
 		return err
@@ -146,8 +149,11 @@ type recordFilter struct {
 	archived    []spool.Range // IDs of the outbox that were read elsewhere
 }
 
-// has reports whether a session is that of the host wanted.
-func (f recordFilter) has(sessionID string) bool {
+// has reports whether a record of a session and realm is wanted.
+func (f recordFilter) has(sessionID, realm string) bool {
+	if f.realm != "" && !strings.EqualFold(f.realm, realm) {
+		return false
+	}
 	if f.host == "" {
 		return true
 	}
@@ -163,12 +169,7 @@ func readSide(ctx context.Context, names string, only recordFilter, add func(rec
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		archived, err := read(ctx, only, func(r reconcile.Record) error {
-			if !only.has(r.SessionID) {
-				return nil
-			}
-			return add(r)
-		})
+		archived, err := read(ctx, only, add)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
+	"tollbridge/dict/avp"
 	"tollbridge/spool"
 	"tollbridge/spool/archive"
 )
@@ -33,16 +34,16 @@ func sideOf(name string) (sideReader, error) {
 	case err != nil:
 		return nil, err
 	case info.IsDir() && archived(name):
-		return func(ctx context.Context, _ recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
-			return readArchive(ctx, name, add)
+		return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+			return readArchive(ctx, name, only, add)
 		}, nil
 	case info.IsDir():
 		return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
 			return nil, readOutbox(ctx, name, only, add)
 		}, nil
 	case filepath.Base(name) == "cdr.db":
-		return func(ctx context.Context, _ recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
-			return nil, readCDRs(ctx, filepath.Dir(name), add)
+		return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+			return nil, readCDRs(ctx, filepath.Dir(name), only, add)
 		}, nil
 	case strings.HasSuffix(plain, ".csv"):
 		return fileReader(name, readCSV), nil
@@ -59,18 +60,33 @@ func archived(dir string) bool {
 }
 
 // readArchive hands over an archive's records, and returns which they are.
-func readArchive(ctx context.Context, dir string, add func(reconcile.Record) error) ([]spool.Range, error) {
+func readArchive(ctx context.Context, dir string, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
 	return archive.ReadRecords(dir, func(r archive.Record) error {
-		t, err := recordType(r.Type)
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return add(reconcile.Record{SessionID: r.SessionID, Number: r.Number, Type: t, User: r.User, Usage: r.Usage, State: r.State})
+		var frozen acct.Record
+		if err := frozen.UnmarshalBinary(r.Content); err != nil {
+			return err
+		}
+		if !only.has(r.SessionID, frozen.Realm) {
+			return nil
+		}
+		return add(compared(&frozen, r.State))
 	})
 }
+
+// compared returns r as far as two sides must agree on it.
+func compared(r *acct.Record, state string) reconcile.Record {
+	return reconcile.Record{
+		SessionID: r.SessionID, Number: r.Number, Type: r.Type, User: r.User, Usage: r.Usage,
+		Credit: isCredit(r.Corrects), State: state,
+	}
+}
+
+// isCredit reports whether a record, which may correct another, takes usage
+// away.
+func isCredit(c *acct.Correction) bool { return c != nil && c.Credit }
 
 // readAtOnce is how many rows of a database are read with one query.
 const readAtOnce = 10_000
@@ -89,12 +105,11 @@ func readOutbox(ctx context.Context, dir string, only recordFilter, add func(rec
 		for i := range list {
 			l := &list[i]
 			after = l.ID
-			if only.realm != "" && !strings.EqualFold(l.Record.Realm, only.realm) ||
+			if !only.has(l.Record.SessionID, l.Record.Realm) ||
 				slices.ContainsFunc(only.archived, func(r spool.Range) bool { return r.First <= l.ID && l.ID <= r.Last }) {
 				continue
 			}
-			r := &l.Record
-			if err := add(reconcile.Record{SessionID: r.SessionID, Number: r.Number, Type: r.Type, User: r.User, Usage: r.Usage, State: l.State.String()}); err != nil {
+			if err := add(compared(&l.Record, l.State.String())); err != nil {
 				return err
 			}
 		}
@@ -106,14 +121,20 @@ func readOutbox(ctx context.Context, dir string, only recordFilter, add func(rec
 
 // readCDRs hands over CDRs, and those that contradict one: they are records
 // that came twice.
-func readCDRs(ctx context.Context, dir string, add func(reconcile.Record) error) error {
+func readCDRs(ctx context.Context, dir string, only recordFilter, add func(reconcile.Record) error) error {
 	c, err := spool.OpenCDRsReadOnly(dir)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	give := func(cdr *acct.CDR, state string) error {
-		return add(reconcile.Record{SessionID: cdr.SessionID, Number: cdr.Number, Type: cdr.Type, User: cdr.User, Usage: cdr.Usage, State: state})
+		if !only.has(cdr.SessionID, destinationRealm(cdr)) {
+			return nil
+		}
+		return add(reconcile.Record{
+			SessionID: cdr.SessionID, Number: cdr.Number, Type: cdr.Type, User: cdr.User, Usage: cdr.Usage,
+			Credit: isCredit(cdr.Corrects), State: state,
+		})
 	}
 	for after := uint64(0); ; {
 		list, err := c.List(ctx, spool.CDRFilter{After: after, Limit: readAtOnce})
@@ -142,14 +163,20 @@ func readCDRs(ctx context.Context, dir string, add func(reconcile.Record) error)
 	return nil
 }
 
-func fileReader(name string, read func(io.Reader, func(reconcile.Record) error) error) sideReader {
-	return func(ctx context.Context, _ recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+// destinationRealm returns the realm that a CDR's request was for.
+func destinationRealm(c *acct.CDR) string {
+	a, _ := avp.Find(c.AVPs, avp.DestinationRealm, 0)
+	return string(a.Data)
+}
+
+func fileReader(name string, read func(io.Reader, recordFilter, func(reconcile.Record) error) error) sideReader {
+	return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
 		f, err := openPlain(name)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		return nil, read(f, func(r reconcile.Record) error {
+		return nil, read(f, only, func(r reconcile.Record) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -166,18 +193,20 @@ func openPlain(name string) (io.ReadCloser, error) {
 	return os.Open(name)
 }
 
-// recordType reads the name of an Accounting-Record-Type, or its number.
-func recordType(s string) (acct.RecordType, error) {
+// recordType reads the name of an Accounting-Record-Type, or its number, and
+// what listings say behind that of a record which corrects another.
+func recordType(s string) (t acct.RecordType, credit bool, err error) {
+	name, what, _ := strings.Cut(s, " ")
 	for t := acct.Event; t <= acct.Stop; t++ {
-		if strings.EqualFold(s, t.String()) || s == strconv.Itoa(int(t)) {
-			return t, nil
+		if (strings.EqualFold(name, t.String()) || name == strconv.Itoa(int(t))) && (what == "" || what == "credit" || what == "debit") {
+			return t, what == "credit", nil
 		}
 	}
-	return 0, fmt.Errorf("type %q is none of EVENT, START, INTERIM, STOP", s)
+	return 0, false, fmt.Errorf("type %q is none of EVENT, START, INTERIM, STOP", s)
 }
 
 // readCSV reads a table with a header. Its errors name the line.
-func readCSV(in io.Reader, add func(reconcile.Record) error) error {
+func readCSV(in io.Reader, only recordFilter, add func(reconcile.Record) error) error {
 	r := csv.NewReader(bufio.NewReaderSize(in, 1<<20))
 	r.ReuseRecord = true
 	header, err := r.Read()
@@ -188,7 +217,11 @@ func readCSV(in io.Reader, add func(reconcile.Record) error) error {
 	for i, name := range header {
 		columns[strings.Clone(name)] = i
 	}
-	for _, name := range []string{"session_id", "number", "type", "user", "input_octets", "output_octets"} {
+	required := []string{"session_id", "number", "type", "user", "input_octets", "output_octets"}
+	if only.realm != "" {
+		required = append(required, "realm")
+	}
+	for _, name := range required {
 		if _, ok := columns[name]; !ok {
 			return fmt.Errorf("line 1: no column %s", name)
 		}
@@ -205,6 +238,13 @@ func readCSV(in io.Reader, add func(reconcile.Record) error) error {
 		record, err := csvRecord(row, columns)
 		if err != nil {
 			return fmt.Errorf("line %d: %w", line, err)
+		}
+		realm := ""
+		if only.realm != "" {
+			realm = row[columns["realm"]]
+		}
+		if !only.has(record.SessionID, realm) {
+			continue
 		}
 		if err := add(record); err != nil {
 			return err
@@ -234,7 +274,7 @@ func csvRecord(row []string, columns map[string]int) (r reconcile.Record, err er
 	if r.SessionID == "" {
 		return r, errors.New("session_id is empty")
 	}
-	if r.Type, err = recordType(cell("type")); err != nil {
+	if r.Type, r.Credit, err = recordType(cell("type")); err != nil {
 		return r, err
 	}
 	r.Number = uint32(number("number", math.MaxUint32))
@@ -247,7 +287,7 @@ func csvRecord(row []string, columns map[string]int) (r reconcile.Record, err er
 
 // readJSON reads objects: those of one array, or one after the other. Its
 // errors count them.
-func readJSON(in io.Reader, add func(reconcile.Record) error) error {
+func readJSON(in io.Reader, only recordFilter, add func(reconcile.Record) error) error {
 	b := bufio.NewReaderSize(in, 1<<20)
 	for {
 		first, err := b.Peek(1)
@@ -275,7 +315,10 @@ func readJSON(in io.Reader, add func(reconcile.Record) error) error {
 		}
 		var v struct {
 			reconcile.Record
-			Type string `json:"type"`
+			Type     string           `json:"type"`
+			Realm    *string          `json:"realm"`
+			Corrects *acct.Correction `json:"corrects"`
+			Content  []byte           `json:"content"` // of an archive: all of it
 		}
 		err := d.Decode(&v)
 		if err == io.EOF && first[0] != '[' {
@@ -285,10 +328,26 @@ func readJSON(in io.Reader, add func(reconcile.Record) error) error {
 			err = errors.New("session_id is missing")
 		}
 		if err == nil {
-			v.Record.Type, err = recordType(v.Type)
+			v.Record.Type, v.Credit, err = recordType(v.Type)
+			v.Credit = v.Credit || isCredit(v.Corrects)
+		}
+		if err == nil && v.Content != nil {
+			var frozen acct.Record
+			err = frozen.UnmarshalBinary(v.Content)
+			v.Record, v.Realm = compared(&frozen, v.State), &frozen.Realm
+		}
+		if err == nil && only.realm != "" && v.Realm == nil {
+			err = errors.New("realm is missing, by which --realm chooses")
 		}
 		if err != nil {
 			return fmt.Errorf("record %d: %w", n, err)
+		}
+		realm := ""
+		if v.Realm != nil {
+			realm = *v.Realm
+		}
+		if !only.has(v.SessionID, realm) {
+			continue
 		}
 		if err := add(v.Record); err != nil {
 			return err

@@ -38,6 +38,7 @@ type recordView struct {
 	Number    uint32    `json:"number"`
 	Type      string    `json:"type"`
 	User      string    `json:"user"`
+	Realm     string    `json:"realm"`
 	Event     time.Time `json:"event"`
 	acct.Usage
 	Corrects  *acct.Correction `json:"corrects,omitempty"`
@@ -51,7 +52,7 @@ func viewOf(l spool.Listed) recordView {
 	r := &l.Record
 	return recordView{
 		ID: l.ID, State: l.State.String(), SessionID: r.SessionID, Number: r.Number, Type: r.Type.String(),
-		User: r.User, Event: r.Event, Usage: r.Usage, Corrects: r.Corrects, Increment: r.Increment(),
+		User: r.User, Realm: r.Realm, Event: r.Event, Usage: r.Usage, Corrects: r.Corrects, Increment: r.Increment(),
 		Result: l.Result, Peer: l.Peer, Reason: l.Reason,
 	}
 }
@@ -106,13 +107,13 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 		}
 		views := make([]recordView, len(list))
 		t := table{
-			columns: []string{"id", "state", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "session_id", "result"},
+			columns: []string{"id", "state", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "session_id", "realm", "result"},
 			value:   views,
 		}
 		for i, l := range list {
 			v := viewOf(l)
 			views[i] = v
-			t.add(v.ID, v.State, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.SessionID, blankZero(v.Result))
+			t.add(v.ID, v.State, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.SessionID, v.Realm, blankZero(v.Result))
 		}
 		return t.print(cmd.OutOrStdout(), *out)
 	}
@@ -176,7 +177,6 @@ func newSpoolShow(state *stateFlags) *cobra.Command {
 type detailView struct {
 	recordView
 	MultiSessionID string            `json:"multi_session_id,omitempty"`
-	Realm          string            `json:"realm"`
 	Framed         netip.Prefix      `json:"framed,omitzero"`
 	Start          time.Time         `json:"interval_start"`
 	End            time.Time         `json:"interval_end"`
@@ -204,7 +204,7 @@ type shareView struct {
 func detailOf(l spool.Listed) detailView {
 	r := &l.Record
 	v := detailView{
-		recordView: viewOf(l), MultiSessionID: r.MultiSessionID, Realm: r.Realm, Framed: r.Framed,
+		recordView: viewOf(l), MultiSessionID: r.MultiSessionID, Framed: r.Framed,
 		Start: r.Start, End: r.End, SessionTime: r.SessionTime.Seconds(), Estimated: r.Estimated,
 		Classes: r.Classes, Part: r.Part, Parts: r.Parts, Flow: r.Flow,
 		EndToEnd: l.EndToEnd, MaySent: l.MaySent, Attempts: l.Attempts, At: l.At,
@@ -404,6 +404,7 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 			Number        uint32    `json:"number"`
 			Type          string    `json:"type"`
 			User          string    `json:"user"`
+			Realm         string    `json:"realm"`
 			Event         time.Time `json:"event"`
 			Arrived       time.Time `json:"arrived"`
 			Retransmitted bool      `json:"retransmitted"`
@@ -411,11 +412,11 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 			Corrects *acct.Correction `json:"corrects,omitempty"`
 		}
 		views := make([]view, len(list))
-		t := table{columns: []string{"id", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "origin_host", "session_id"}, value: views}
+		t := table{columns: []string{"id", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "origin_host", "session_id", "realm"}, value: views}
 		for i, x := range list {
-			v := view{x.ID, x.OriginHost, x.SessionID, x.Number, x.Type.String(), x.User, x.Event, x.At, x.Retransmitted, x.Usage, x.Corrects}
+			v := view{x.ID, x.OriginHost, x.SessionID, x.Number, x.Type.String(), x.User, destinationRealm(&x.CDR), x.Event, x.At, x.Retransmitted, x.Usage, x.Corrects}
 			views[i] = v
-			t.add(v.ID, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.OriginHost, v.SessionID)
+			t.add(v.ID, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.OriginHost, v.SessionID, v.Realm)
 		}
 		return t.print(cmd.OutOrStdout(), *out)
 	}

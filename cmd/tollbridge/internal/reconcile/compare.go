@@ -53,6 +53,7 @@ type Side struct {
 	Sessions uint64     `json:"sessions"`
 	Records  uint64     `json:"records"`
 	Usage    acct.Usage `json:"usage"`
+	Credits  acct.Usage `json:"credits"` // what corrections take away; not in Usage
 }
 
 // A Summary is what a comparison comes to.
@@ -206,7 +207,9 @@ func (s *Side) add(records []Record) (total acct.Usage) {
 	s.Records += uint64(len(records))
 	var latest acct.Usage
 	for i := 0; i < len(records); i += times(records[i:]) {
-		if r := &records[i]; r.Type == acct.Event {
+		if r := &records[i]; r.Credit {
+			s.Credits = s.Credits.Plus(r.Usage)
+		} else if r.Type == acct.Event {
 			total = total.Plus(r.Usage)
 		} else {
 			latest = r.Usage

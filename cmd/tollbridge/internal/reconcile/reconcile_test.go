@@ -6,7 +6,9 @@ import (
 	"iter"
 	"maps"
 	"reflect"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -35,8 +37,12 @@ func interim(session string, number uint32, octets uint64) Record {
 func TestKinds(t *testing.T) {
 	event := interim("e", 0, 7)
 	event.Type = acct.Event
-	ours := []Record{interim("a", 1, 10), interim("a", 2, 30), interim("b", 1, 5), interim("c", 1, 5), event, interim("same", 1, 1)}
-	theirs := []Record{interim("a", 1, 10), interim("b", 1, 6), interim("c", 1, 5), interim("c", 1, 5), interim("d", 3, 9), event, interim("same", 1, 1)}
+	credit, wrong := interim("credit", 0, 4), interim("wrong", 0, 3) // one side charges what it should take away
+	credit.Type, credit.Credit, wrong.Type, wrong.Credit = acct.Event, true, acct.Event, true
+	charged := wrong
+	charged.Credit = false
+	ours := []Record{credit, wrong, interim("a", 1, 10), interim("a", 2, 30), interim("b", 1, 5), interim("c", 1, 5), event, interim("same", 1, 1)}
+	theirs := []Record{charged, credit, interim("a", 1, 10), interim("b", 1, 6), interim("c", 1, 5), interim("c", 1, 5), interim("d", 3, 9), event, interim("same", 1, 1)}
 	a, _ := sorted(t, 0, ours)
 	b, _ := sorted(t, 0, theirs)
 	var got []string
@@ -49,13 +55,14 @@ func TestKinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"missing a/2 30 10", "different b/1 5 6", "double c/1 5 5", "extra d/3 0 9"}
+	want := []string{"missing a/2 30 10", "different b/1 5 6", "double c/1 5 5", "extra d/3 0 9", "different wrong/0 0 3"}
 	if !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q", got, want)
 	}
 	wantSum := Summary{
-		Ours: Side{5, 6, acct.Usage{InputOctets: 48}}, Theirs: Side{6, 7, acct.Usage{InputOctets: 38}},
-		Equal: 2, Differing: 4, Missing: 1, Extra: 1, Different: 1, Double: 1,
+		Ours:   Side{Sessions: 7, Records: 8, Usage: acct.Usage{InputOctets: 48}, Credits: acct.Usage{InputOctets: 7}},
+		Theirs: Side{Sessions: 8, Records: 9, Usage: acct.Usage{InputOctets: 41}, Credits: acct.Usage{InputOctets: 4}},
+		Equal:  3, Differing: 5, Missing: 1, Extra: 1, Different: 2, Double: 1,
 	}
 	if sum != wantSum || sum.Agree() {
 		t.Errorf("summary %+v, want %+v", sum, wantSum)
@@ -132,7 +139,7 @@ func TestCompareAgainstMaps(t *testing.T) {
 
 // A record comes back from a temporary file as it was.
 func TestSpill(t *testing.T) {
-	want := []Record{interim("b", 2, 1<<40), interim("a", 1<<31, 0), {SessionID: "c", Type: acct.Stop, User: "é", State: "pending", Usage: acct.Usage{InputOctets: 1, OutputOctets: 2, InputPackets: 3, OutputPackets: 4}}}
+	want := []Record{interim("b", 2, 1<<40), interim("a", 1<<31, 0), {SessionID: "c", Type: acct.Stop, User: "é", State: "pending", Credit: true, Usage: acct.Usage{InputOctets: 1, OutputOctets: 2, InputPackets: 3, OutputPackets: 4}}}
 	seq, s := sorted(t, 1, want)
 	if len(s.runs) != 3 {
 		t.Fatalf("%d runs", len(s.runs))
@@ -165,4 +172,67 @@ func TestErrors(t *testing.T) {
 	if _, err := Compare(a, none, func(Session) error { return fail }); !errors.Is(err, fail) {
 		t.Errorf("error %v", err)
 	}
+}
+
+// Sides of any length take the memory of a Sorter each, and not more.
+func TestMemory(t *testing.T) {
+	const records, memory, most = 30_000, 256 << 10, 8 << 20
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	peak := uint64(0)
+	a, b := millions(t, records, memory), millions(t, records, memory)
+	n := 0
+	sum, err := Compare(a, b, func(Session) error {
+		if n++; n%20 == 1 { // a few times
+			peak = max(peak, heap())
+		}
+		return nil
+	})
+	if err != nil || sum.Ours.Records != records || sum.Theirs.Records != records || sum.Missing != records/1000 || sum.Extra != sum.Missing {
+		t.Fatalf("%+v, %v", sum, err)
+	}
+	if used := peak - before; used > most {
+		t.Errorf("%d records took %d octets of memory, want at most %d", records, used, most)
+	}
+}
+
+// millions returns n records, a session for two, in no order. Each of two sides
+// lacks a few that the other has.
+func millions(tb testing.TB, n, memory int) iter.Seq2[Record, error] {
+	tb.Helper()
+	s := &Sorter{Memory: memory}
+	tb.Cleanup(func() { s.Close() })
+	side := sides.Add(1)
+	for i := range n {
+		at := uint32(i) * 2654435761 % uint32(n) // all of them, if n is even and no multiple of its prime factors
+		r := interim(fmt.Sprintf("bridge.isp.example;1;%d", at/2), at%2, uint64(at))
+		if i%1000 == 0 {
+			r.SessionID += fmt.Sprint(";", side)
+		}
+		if err := s.Add(r); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return s.Sorted()
+}
+
+var sides atomic.Int64
+
+// BenchmarkCompare compares two sides of a million records each with the
+// memory that the command takes.
+func BenchmarkCompare(b *testing.B) {
+	const records = 1 << 20
+	for b.Loop() {
+		if _, err := Compare(millions(b, records, 0), millions(b, records, 0), func(Session) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	b.ReportMetric(float64(m.Sys)/(1<<20), "MiB-of-the-process")
 }

@@ -24,7 +24,8 @@ type Record struct {
 	Type      acct.RecordType `json:"-"`
 	User      string          `json:"user"`
 	acct.Usage
-	State string `json:"state,omitempty"` // what the side says of it: "acknowledged", "conflict"; need not agree
+	Credit bool   `json:"credit,omitempty"` // it takes usage away: a correction
+	State  string `json:"state,omitempty"`  // what the side says of it: "acknowledged", "conflict"; need not agree
 }
 
 // key orders records.
@@ -34,11 +35,14 @@ func (r *Record) compare(o *Record) int {
 
 // same reports whether two records of one key say the same.
 func (r *Record) same(o *Record) bool {
-	return r.Type == o.Type && r.User == o.User && r.Usage == o.Usage
+	return r.Type == o.Type && r.Credit == o.Credit && r.User == o.User && r.Usage == o.Usage
 }
 
 // octets is about what r takes in memory.
 func (r *Record) octets() int { return 120 + len(r.SessionID) + len(r.User) }
+
+// creditBit is set in the octet of a record's type on disk if it is a credit.
+const creditBit = 0x80
 
 // write appends r to a run on disk.
 func (r *Record) write(w *bufio.Writer, scratch []byte) ([]byte, error) {
@@ -47,7 +51,11 @@ func (r *Record) write(w *bufio.Writer, scratch []byte) ([]byte, error) {
 		b = binary.AppendUvarint(b, uint64(len(s)))
 		b = append(b, s...)
 	}
-	b = append(b, byte(r.Type))
+	kind := byte(r.Type)
+	if r.Credit {
+		kind |= creditBit
+	}
+	b = append(b, kind)
 	for _, v := range []uint64{uint64(r.Number), r.InputOctets, r.OutputOctets, r.InputPackets, r.OutputPackets} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -73,7 +81,7 @@ func (r *Record) read(in *bufio.Reader) error {
 		*s = string(b)
 	}
 	t, err := in.ReadByte()
-	r.Type = acct.RecordType(t)
+	r.Type, r.Credit = acct.RecordType(t&^creditBit), t&creditBit != 0
 	var number uint64
 	for _, v := range []*uint64{&number, &r.InputOctets, &r.OutputOctets, &r.InputPackets, &r.OutputPackets} {
 		if err == nil {
