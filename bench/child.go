@@ -7,5 +7,7 @@ import "context"
 var children = map[string]func(ctx context.Context, args []string) error{
 	"collect":    collectChild,
 	"deliver":    deliverChild,
+	"export":     exportChild,
+	"receive":    receiveChild,
 	"godiameter": godiameterChild,
 }

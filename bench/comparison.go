@@ -14,6 +14,8 @@ type sample struct {
 	cpu  time.Duration // user and system
 	n    uint64        // what was worked off: records, packets, ACRs
 	lost uint64        // what of the load never came to be worked off
+
+	latency [2]time.Duration // median and 99th percentile; 0 where it is not measured
 }
 
 // perMillion returns CPU seconds per million.
@@ -30,10 +32,10 @@ type contender struct {
 
 // A comparison is a line of the table: ours, and peers that do the same.
 type comparison struct {
-	name  string // for -only
-	what  string // for people
-	unit  string // of a sample's n
-	aim   float64
+	name  string  // for -only
+	what  string  // for people
+	unit  string  // of a sample's n
+	aim   float64 // 0 for none
 	ours  contender
 	peers []contender
 }
@@ -103,6 +105,22 @@ func (s samples) ratio(peer samples) spread {
 		v = append(v, run.perMillion()/peer.runs[i].perMillion())
 	}
 	return spreadOf(v)
+}
+
+// latency returns the medians, over the runs, of the median and of the 99th
+// percentile, in milliseconds; false where it was not measured.
+func (s samples) latency() (median, p99 spread, ok bool) {
+	var v [2][]float64
+	for _, run := range s.runs {
+		for i, d := range run.latency {
+			v[i] = append(v[i], float64(d)/float64(time.Millisecond))
+			ok = ok || d > 0
+		}
+	}
+	if !ok {
+		return spread{}, spread{}, false
+	}
+	return spreadOf(v[0]), spreadOf(v[1]), true
 }
 
 // lost returns what part of its load s lost in its worst run.

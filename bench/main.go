@@ -77,6 +77,7 @@ func comparisons(l *lab) []comparison {
 	return []comparison{
 		decoding(l),
 		journaling(l),
+		exporting(l),
 		pipelineUDP(l),
 		pipelineTCP(l),
 		delivering(l),

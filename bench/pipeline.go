@@ -15,7 +15,7 @@ import (
 // pipelineRate is how fast records are sent over UDP, per second.
 const pipelineRate = 400_000
 
-const pipelineRecords = 5_000_000
+const pipelineRecords = 15_000_000
 
 func pipelineUDP(l *lab) comparison {
 	return comparison{

@@ -37,9 +37,12 @@ to run, and those that wait for memory or disk swing most. Beside
 `, r.runs, r.machine, strings.Join(r.peers, ", "))
 	for _, line := range r.results {
 		ours := line.samples[0]
-		aim := fmt.Sprintf("%.2f", line.aim)
-		if o := ours.spread(); o.median > line.aim {
-			aim += " (missed)"
+		aim := ""
+		if line.aim > 0 {
+			aim = fmt.Sprintf("%.2f", line.aim)
+			if o := ours.spread(); o.median > line.aim {
+				aim += " (missed)"
+			}
 		}
 		cells := []string{line.what, ours.spread().String(), aim}
 		if len(line.samples) == 1 {
@@ -55,13 +58,29 @@ to run, and those that wait for memory or disk swing most. Beside
 			cells = []string{"", "", ""}
 		}
 	}
-	b.WriteString("\n" + lossLine(r.results) + "\n")
-	fmt.Fprintf(&b, notes, users, pipelineRate, journalRate, goflow2Rate, interimInterval, deliveries, deliverySessions, deliveryWindow, captureFlows, snapLength)
+	b.WriteString("\n" + lossLine(r.results) + "\n" + latencies(r.results))
+	fmt.Fprintf(&b, notes, users, pipelineRate, journalRate, goflow2Rate, interimInterval, deliveries, deliverySessions, deliveryWindow, captureFlows, snapLength, exportRate, pipelineRecords)
 	fmt.Fprintf(&b, "\n## How to repeat it\n\n    make bench\n\nIt took %s here. nfcapd and softflowd are Debian's packages `nfdump` and\n"+
 		"`softflowd`; without them their cells say so. goflow2 and go-diameter are built\nfrom bench/go.mod. `cd bench && go run . -only journal -runs 5` measures one line\n"+
 		"and prints it.\n", r.took.Round(time.Second))
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// latencies is a table of the lines that latency was measured of.
+func latencies(results []result) string {
+	var b strings.Builder
+	for _, r := range results {
+		for _, s := range r.samples {
+			if median, p99, ok := s.latency(); ok {
+				fmt.Fprintf(&b, "| %s | %.1f (%.1f-%.1f) | %.1f (%.1f-%.1f) |\n", s.name, median.median, median.min, median.max, p99.median, p99.min, p99.max)
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return ""
+	}
+	return "\n| from the end of a flow until its record is received, milliseconds | median | 99th percentile |\n| --- | --- | --- |\n" + b.String()
 }
 
 // lossLine says what UDP lost while it was measured.
@@ -96,11 +115,21 @@ const notes = `
   splits records into fields; the numbers would come after that.
 - **Journal.** Up to what is *received*: after it the record survives a power
   cut. nfcapd and goflow2 decode and write to a file, without fsync.
+- **Export.** An Exporting Process and a Collecting Process, over TCP at %[11]d
+  records a second, in a process each, whose CPU times are added.
+  With acknowledged export the exporter has each Message on its disk, synced,
+  and frees it once the collector's journal has it; over plain TCP it keeps
+  nothing. With the journal off the collector keeps nothing either. The time is
+  that of the oldest record of a Message, which waits for the Message to be
+  full; it ends when the record is *received*: in the fsynced journal, or, with
+  the journal off, read.
 - **Pipeline.** ` + "`tollbridge serve`" + ` from its start to its end: users file read,
   journal, decoding, duplicate elimination over an hour, user mapping,
   aggregation, checkpoints as they come due, %[5]s intervals; one START per user and all
   open usage is in the outbox and the sessions at the end, and the books
-  balance. Starting, with reading the users, is a tenth of it. UDP comes at %[2]d records a second, TCP as fast as it is taken.
+  balance. Each run is %[12]d records, so that most of it is what goes on all day
+  and not the start: reading the users and beginning a session for each take
+  about 2 s in all. UDP comes at %[2]d records a second, TCP as fast as it is taken.
 - **Rates.** UDP to the journal and to nfcapd %[3]d records a second,
   to goflow2 %[4]d, near the most that it takes here.
 - **Delivery.** %[6]d records of %[7]d sessions, window %[8]d, to a server
