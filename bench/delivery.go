@@ -96,6 +96,7 @@ func (discard) Store(_ context.Context, cdrs []acct.CDR) ([]acct.Outcome, error)
 
 // deliverChild delivers what the spool holds and ends when all is settled.
 func deliverChild(ctx context.Context, args []string) error {
+	collectAsServe()
 	address, dir := args[0], args[1]
 	s, err := spool.Open(dir, spool.Config{})
 	if err != nil {

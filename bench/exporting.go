@@ -28,7 +28,11 @@ const exportRate = 200_000
 // acknowledgements, with the collector's journal alone, and without.
 func exporting(l *lab) comparison {
 	with := func(spool, journal bool) func(context.Context) (sample, error) {
-		return func(ctx context.Context) (sample, error) { return l.export(ctx, l.size(2_000_000), spool, journal) }
+		return func(ctx context.Context) (sample, error) {
+			return l.at(func(dir string, port int) (sample, error) {
+				return l.export(ctx, dir, port, l.size(2_000_000), spool, journal)
+			})
+		}
 	}
 	return comparison{
 		name: "export", what: "Export over TCP and receive, both processes: acknowledged export", unit: "records",
@@ -42,16 +46,7 @@ func exporting(l *lab) comparison {
 
 // export runs an exporter and a collector. The sample has the CPU time of
 // both.
-func (l *lab) export(ctx context.Context, records int, spooled, journaled bool) (sample, error) {
-	dir, remove, err := l.scratch()
-	if err != nil {
-		return sample{}, err
-	}
-	defer remove()
-	port, err := freePort()
-	if err != nil {
-		return sample{}, err
-	}
+func (l *lab) export(ctx context.Context, dir string, port, records int, spooled, journaled bool) (sample, error) {
 	journal, backlog := "", ""
 	if journaled {
 		journal = filepath.Join(dir, "journal")
@@ -147,6 +142,7 @@ func exportLoad(ctx context.Context, process *export.Process, records int) error
 // and the median and the 99th percentile, in nanoseconds, of the time from the
 // end of a flow until it had its record, durably if there is a journal.
 func receiveChild(ctx context.Context, args []string) error {
+	collectAsServe()
 	port, dir := args[0], args[1]
 	ln, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {

@@ -52,7 +52,9 @@ func (l *lab) receive(ctx context.Context, records, rate int, start starter) (sa
 	var s sample
 	for range attempts {
 		var err error
-		if s, err = l.receiveOnce(ctx, records, rate, start); err != nil {
+		if s, err = l.at(func(dir string, port int) (sample, error) {
+			return receiveOnce(ctx, dir, port, records, rate, start)
+		}); err != nil {
 			return s, err
 		}
 		if float64(s.lost) <= maxLoss*float64(s.n+s.lost) {
@@ -63,16 +65,7 @@ func (l *lab) receive(ctx context.Context, records, rate int, start starter) (sa
 	return s, fmt.Errorf("%d of %d records lost even at %d a second", s.lost, s.n+s.lost, rate)
 }
 
-func (l *lab) receiveOnce(ctx context.Context, records, rate int, start starter) (sample, error) {
-	dir, remove, err := l.scratch()
-	if err != nil {
-		return sample{}, err
-	}
-	defer remove()
-	port, err := freePort()
-	if err != nil {
-		return sample{}, err
-	}
+func receiveOnce(ctx context.Context, dir string, port, records, rate int, start starter) (sample, error) {
 	p, count, err := start(ctx, dir, port)
 	if err != nil {
 		return sample{}, err
@@ -138,6 +131,7 @@ func journaled(ctx context.Context, dir string) (uint64, error) {
 
 // collectChild is a Collecting Process with a journal and nothing else.
 func collectChild(ctx context.Context, args []string) error {
+	collectAsServe()
 	dir, port := args[0], args[1]
 	s, err := spool.Open(filepath.Clean(dir), spool.Config{})
 	if err != nil {

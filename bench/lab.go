@@ -61,6 +61,21 @@ func (l *lab) scratch() (dir string, remove func(), err error) {
 	return dir, func() { os.RemoveAll(dir) }, err
 }
 
+// at lets run measure in a new directory, with a port that is free, and removes
+// the directory.
+func (l *lab) at(run func(dir string, port int) (sample, error)) (sample, error) {
+	dir, remove, err := l.scratch()
+	if err != nil {
+		return sample{}, err
+	}
+	defer remove()
+	port, err := freePort()
+	if err != nil {
+		return sample{}, err
+	}
+	return run(dir, port)
+}
+
 // freePort returns a loopback port that nobody has over UDP or TCP now.
 func freePort() (int, error) {
 	for {

@@ -29,20 +29,13 @@ func pipelineUDP(l *lab) comparison {
 func pipelineTCP(l *lab) comparison {
 	return comparison{
 		name: "pipeline-tcp", what: "Whole pipeline over TCP, to accounting records in the outbox", unit: "records", aim: 0.60,
-		ours: contender{"tollbridge serve", l.pipelineOverTCP},
+		ours: contender{"tollbridge serve", func(ctx context.Context) (sample, error) {
+			return l.at(func(dir string, port int) (sample, error) { return l.pipelineOverTCP(ctx, dir, port) })
+		}},
 	}
 }
 
-func (l *lab) pipelineOverTCP(ctx context.Context) (sample, error) {
-	dir, remove, err := l.scratch()
-	if err != nil {
-		return sample{}, err
-	}
-	defer remove()
-	port, err := freePort()
-	if err != nil {
-		return sample{}, err
-	}
+func (l *lab) pipelineOverTCP(ctx context.Context, dir string, port int) (sample, error) {
 	p, count, err := l.startServe(ctx, dir, port)
 	if err != nil {
 		return sample{}, err
