@@ -28,6 +28,7 @@ type pool struct {
 	indexes [maxIndexBits + 1][]index // by the binary logarithm of their length
 	spare   int                       // slots of these
 	slots   int                       // of indexes in use
+	sink    uint32                    // keeps touches from being optimized away
 }
 
 // octets returns what is in use.
@@ -204,15 +205,25 @@ func (t *table) resize(bits uint8, pool *pool) {
 		pool.putIndex(t.index, t.bits)
 	}
 	// What is in the pages is put in anew: in sequence there, at random here.
+	// The slots of a batch are touched first: else each search that can't be
+	// foreseen would wait for memory by itself.
 	x := pool.index(bits)
 	t.index, t.bits, t.limit = x, bits, limit(bits)
-	for i := range t.n {
-		top := uint32(t.pages[i/pageSlots].ids[i%pageSlots].hi >> 32)
-		at := top >> (-bits & 31)
-		for x[at] != 0 {
-			at = (at + 1) & uint32(len(x)-1)
+	for first := 0; first < t.n; first += batch {
+		ids := t.pages[first/pageSlots].ids[first%pageSlots:][:min(batch, t.n-first)]
+		var touched uint32
+		for i := range ids {
+			touched |= t.touch(ids[i])
 		}
-		x[at] = top<<(bits&31) | uint32(i+1)
+		pool.sink |= touched
+		for i := range ids {
+			top := uint32(ids[i].hi >> 32)
+			at := top >> (-bits & 31)
+			for x[at] != 0 {
+				at = (at + 1) & uint32(len(x)-1)
+			}
+			x[at] = top<<(bits&31) | uint32(first+i+1)
+		}
 	}
 }
 
