@@ -13,7 +13,8 @@ import (
 
 // keepEarly books a Data Set whose Template is not known and, within the
 // exporter's bounds, remembers where it is, to decode it when the Template
-// comes. Beyond them it stays undecoded for good.
+// comes. Beyond them, or where it lies in two entries, it stays undecoded for
+// good.
 func (m *Module) keepEarly(set ipfix.DataSet, row *acct.LedgerRow) {
 	c := &m.decoder
 	n := len(set.Octets())
@@ -23,11 +24,11 @@ func (m *Module) keepEarly(set ipfix.DataSet, row *acct.LedgerRow) {
 
 	a := m.transports.account(c.transport)
 	early := c.transport.early
-	if a.sets >= m.settings.EarlySets || a.octets+n > m.settings.EarlyOctets {
+	if c.inner == split || a.sets >= m.settings.EarlySets || a.octets+n > m.settings.EarlyOctets {
 		m.stats.EarlyDropped++
 		markPartial(early, c.position)
 		m.dropped = c.position
-		m.logs.warn(m.log, "data sets without their template are beyond the bound and stay undecoded", row.LedgerKey, uint64(set.ID))
+		m.logs.warn(m.log, "data sets without their template are beyond the bound, or in two parts, and stay undecoded", row.LedgerKey, uint64(set.ID))
 		return
 	}
 	a.sets++

@@ -34,6 +34,9 @@ func (r *reader) origin() (o origin) {
 	return o
 }
 
+// split is where in an entry a Message begins that lies in two.
+const split = -1
+
 // message returns the Message in an entry's data that begins at inner.
 func message(data []byte, inner int) []byte {
 	if inner == 0 || inner > len(data) {
@@ -51,7 +54,7 @@ func message(data []byte, inner int) []byte {
 func (m *Module) forwarded(f ack.Forwarded, d *domain) {
 	c := &m.decoder
 	switch {
-	case !m.forwards[d.key.Exporter] || c.inner > 0:
+	case !m.forwards[d.key.Exporter] || c.inner != 0:
 		m.stats.ForwardsRefused++
 		m.logs.warn(m.log, "an exporter passes on what others exported and is not configured to (exporters[].forwards)", d.key, 0)
 	case c.identified.novelty == resent || c.passing == (ack.Instance{}):
@@ -85,13 +88,30 @@ func (m *Module) passedOn(ctx context.Context, e acct.Entry, collector string) e
 			if t != nil {
 				m.transports.close(t)
 			}
-		case ack.Received:
+		case ack.Head, ack.Rest, ack.Received:
 			if t == nil {
 				m.undecodable(e, acct.LedgerKey{Exporter: collector}, fmt.Errorf("asm: transport session %d of %s is not open", f.Session, collector))
 				continue
 			}
-			m.stats.ForwardedMessages++
+			head := t.head
+			if head != nil || f.Kind == ack.Head {
+				t.head = nil
+				m.transports.touch(t)
+			}
 			c.inner = bytes.Index(e.Data, f.Octets) // wherever that is, it is the same
+			switch {
+			case f.Kind == ack.Head:
+				t.head = bytes.Clone(f.Octets)
+				c.inner = 0
+				continue
+			case f.Kind == ack.Rest && head == nil:
+				m.broken(e, fmt.Errorf("asm: the rest of a message that %s passes on, without its head: %w", collector, ErrCorrupt))
+				c.inner = 0
+				continue
+			case f.Kind == ack.Rest:
+				f.Octets, c.inner = append(head, f.Octets...), split
+			}
+			m.stats.ForwardedMessages++
 			err := m.message(ctx, acct.Entry{
 				Position: e.Position, Kind: acct.EntryMessage, Time: min(f.Time, e.Time),
 				Session: acct.OfStream(t.number, f.Stream), Data: f.Octets,

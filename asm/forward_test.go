@@ -52,6 +52,7 @@ func TestForwarded(t *testing.T) {
 	data := b.message(false, b.flow("192.0.2.1", outside)) // its Template comes later
 	withTemplate := b.message(true, b.flow("192.0.2.1", "203.0.113.8"))
 	other := b.message(false, b.flow("192.0.2.1", "203.0.113.7"))
+	long := b.message(false, b.flow("192.0.2.1", "203.0.113.10"))
 	inner := [][]byte{
 		wrap(ack.Forwarded{Kind: ack.Began}),
 		wrap(ack.Forwarded{Kind: ack.Opened, Session: 3, Octets: info}),
@@ -70,13 +71,35 @@ func TestForwarded(t *testing.T) {
 			b.add(acct.EntryMessage, one, again)
 		}
 	}
+	// A Message that is too long to be passed on whole comes in two parts,
+	// across a restart, and may come again.
+	for _, f := range []ack.Forwarded{
+		{Kind: ack.Head, Session: 3, Octets: long[:20]},
+		{Kind: ack.Rest, Session: 3, Octets: long[20:]},
+		{Kind: ack.Rest, Session: 3, Octets: long[20:]}, // without its head
+		{Kind: ack.Head, Session: 3, Octets: long[:20]}, // without its rest
+		{Kind: ack.Received, Session: 3, Octets: other},
+	} {
+		inner = append(inner, wrap(f))
+		b.add(acct.EntryMessage, one, inner[len(inner)-1])
+		b.checkpoint()
+		b.restart()
+		b.add(acct.EntryClose, 0, nil)
+		one = open("collector-2")
+		for _, again := range inner {
+			b.add(acct.EntryMessage, one, again)
+		}
+	}
+	if s := b.m.Stats(); s.Broken != 0 {
+		t.Errorf("%d entries are broken: what came again was not known", s.Broken)
+	}
 	// The same exporter duplicated its records to us.
 	direct := b.open(ipfix.TCP, "router", "192.0.2.99:6")
 	b.add(acct.EntryMessage, direct, withTemplate)
 	// Whoever is not configured to pass on is not believed.
 	b.add(acct.EntryMessage, open("impostor"), inner[3])
 	sum := b.checkpoint()
-	if sum.Received != count(4, 400, 8) || sum.Accounted != count(3, 300, 6) || sum.Duplicate != count(1, 100, 2) {
+	if sum.Received != count(6, 600, 12) || sum.Accounted != count(4, 400, 8) || sum.Duplicate != count(2, 200, 4) {
 		t.Errorf("received %+v, accounted %+v, duplicate %+v", sum.Received, sum.Accounted, sum.Duplicate)
 	}
 	if sum.Lost != 0 {

@@ -60,7 +60,7 @@ type decoder struct {
 	// Of a Message that another collector passes on.
 	passing   ack.Instance    // of the latest Message with an Identity
 	forwarded []ack.Forwarded // what the Message at hand brings of that collector's journal
-	inner     int             // where in the entry the Message at hand begins, if it was passed on
+	inner     int             // where in the entry the Message at hand begins, if it was passed on, or split
 }
 
 // message applies an EntryMessage.
@@ -195,7 +195,7 @@ var slotsClear row
 // origin returns where the records of set are to be found again, none if they
 // need not be, or lie within what another collector passed on.
 func (m *Module) origin(set *ipfix.DataSet) dedup.Origin {
-	if m.settings.CompareOctets == 0 || m.decoder.request != nil || m.decoder.inner > 0 {
+	if m.settings.CompareOctets == 0 || m.decoder.request != nil || m.decoder.inner != 0 {
 		return 0
 	}
 	return dedup.OriginAt(m.decoder.position, uint16(set.Offset))

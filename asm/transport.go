@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -62,7 +63,8 @@ type transport struct {
 	number  uint64 // position of its EntryOpen
 	info    SessionInfo
 	decoder *ipfix.Session
-	dirty   bool // listed in Module.transports.dirty
+	dirty   bool   // listed in Module.transports.dirty
+	head    []byte // of a Message that another collector passes on in two parts; nil for none
 	early   []earlySet
 	domains map[uint32]*domain
 	alias   string            // the name that identities are made with
@@ -261,7 +263,7 @@ func (t *transports) oldest(otherwise uint64) uint64 {
 }
 
 // transportVersion is the first octet of an encoded transport.
-const transportVersion = 4
+const transportVersion = 5
 
 // appendState appends what a restart needs of s.
 func (s *transport) appendState(b []byte) ([]byte, error) {
@@ -286,6 +288,7 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 	}
 	b = s.appendLosses(b)
 	b = s.origin.append(b)
+	b = appendString(b, string(s.head))
 	return s.decoder.AppendBinary(b)
 }
 
@@ -319,6 +322,11 @@ func (t *transports) restore(number uint64, state []byte) error {
 	}
 	if version > 2 {
 		s.origin = r.origin()
+	}
+	if version > 4 {
+		if head := r.bytes(); len(head) > 0 {
+			s.head = bytes.Clone(head)
+		}
 	}
 	if r.err != nil {
 		return r.err

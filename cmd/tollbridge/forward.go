@@ -83,7 +83,6 @@ type forwardJournal struct {
 	log      *slog.Logger
 	sessions atomic.Uint64
 	last     atomic.Uint64 // the latest position
-	tooLong  atomic.Uint64
 }
 
 var (
@@ -168,13 +167,15 @@ func (j *forwardJournal) Message(at time.Time, session uint64, data []byte) (uin
 
 // StreamMessage implements collect.StreamJournal.
 func (j *forwardJournal) StreamMessage(at time.Time, session uint64, stream uint16, data []byte) (uint64, error) {
-	if len(data) > ack.MaxForwarded {
-		if n := j.tooLong.Add(1); n&(n-1) == 0 {
-			j.log.Error("a message is too long to be passed on, and lost", "octets", len(data), "most", ack.MaxForwarded, "times", n)
+	f := ack.Forwarded{Kind: ack.Received, Session: session, Stream: stream, Time: at.UnixNano(), Octets: data}
+	if head := len(data) - ack.MaxForwarded; head > 0 {
+		f.Kind, f.Octets = ack.Head, data[:head]
+		if err := j.put(f); err != nil {
+			return 0, err
 		}
-		return j.last.Load(), nil
+		f.Kind, f.Octets = ack.Rest, data[head:]
 	}
-	return j.keep(ack.Forwarded{Kind: ack.Received, Session: session, Stream: stream, Time: at.UnixNano(), Octets: data})
+	return j.keep(f)
 }
 
 // Close implements collect.Journal.

@@ -14,6 +14,8 @@ const (
 	Opened   Journaled = 2 // a Transport Session; the octets say which, as the forwarding collector's implementation has it
 	Received Journaled = 3 // a Message: the octets are it, as it came
 	Closed   Journaled = 4 // a Transport Session
+	Head     Journaled = 5 // the octets that a Message begins with which is too long to be passed on whole
+	Rest     Journaled = 6 // its others: the next of that session
 )
 
 // A Forwarded is what a collector journaled that passes on what it collects
@@ -26,8 +28,8 @@ type Forwarded struct {
 	Octets  []byte
 }
 
-// MaxForwarded is the longest Message that can be passed on: it has to fit
-// into one, with an Identity.
+// MaxForwarded is the longest Message that can be passed on whole: it has to
+// fit into one, with an Identity.
 const MaxForwarded = ipfix.MaxMessage - ipfix.HeaderLength - IdentityOverhead - setHeaderLength - (1 + 8 + 2 + 8 + 3)
 
 // ForwardedTemplate returns the Options Template of Forwarded records.
