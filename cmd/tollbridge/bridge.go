@@ -301,7 +301,7 @@ func (b *bridge) Run(ctx context.Context) error {
 		stage{"credit control", b.controlCredit},
 		stage{"clock", b.watchClock},
 		stage{"lease", b.holdLease},
-		stage{"status", b.serveStatus},
+		stage{"status", func(ctx context.Context) error { return b.serveStatus(ctx, b.metrics(), b.unready) }},
 		stage{"control", b.serveControl},
 	)
 }

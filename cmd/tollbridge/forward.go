@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -31,7 +31,7 @@ func forward(ctx context.Context, c config.Config, log *slog.Logger) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, kept.Close()) }()
-	c.Server.Listen, c.Server.SCTPListen, c.Server.TLSListen, c.Status.Listen = nil, nil, nil, netip.AddrPort{} // they are of those who account
+	c.Server.Listen, c.Server.TLSListen, c.Server.SCTPListen = nil, nil, nil // they are of those who account
 	b := &bridge{cfg: c, log: log, start: time.Now()}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	j, err := newForwardJournal(c, kept, log)
@@ -66,6 +66,9 @@ func forward(ctx context.Context, c config.Config, log *slog.Logger) (err error)
 			return g.Wait()
 		}},
 		stage{"forwarding", j.run},
+		stage{"status", func(ctx context.Context) error {
+			return b.serveStatus(ctx, metrics{b.collectorMetrics, j.metrics}, j.unready)
+		}},
 	)
 	if err == nil {
 		log.Info("stopped")
@@ -83,6 +86,7 @@ type forwardJournal struct {
 	log      *slog.Logger
 	sessions atomic.Uint64
 	last     atomic.Uint64 // the latest position
+	most     int64         // octets that the backlog may have
 }
 
 var (
@@ -114,6 +118,7 @@ func newForwardJournal(c config.Config, kept *backlog.Backlog, log *slog.Logger)
 	}
 	j := &forwardJournal{
 		process: p, backlog: kept, template: ack.ForwardedTemplate(enterprise), owner: c.Forward.Acknowledge == "owner", log: log,
+		most: int64(c.Forward.MaxSpool),
 	}
 	// No two lives of this collector name two sessions alike.
 	j.sessions.Store(uint64(time.Now().UnixNano()))
@@ -204,4 +209,31 @@ func (j *forwardJournal) HeldUp() ack.Reason {
 		return ack.Standby
 	}
 	return ack.DiskFull
+}
+
+// metrics are those of passing on.
+func (j *forwardJournal) metrics(counter counter, gauge gauge) {
+	kept, s := j.backlog.Stats(), j.process.Stats()
+	gauge("forward_kept_messages", "Messages that the collector that accounts has not acknowledged yet.", float64(kept.Messages))
+	gauge("forward_kept_octets", "Octets of the files that keep them.", float64(kept.Octets))
+	gauge("forward_position", "Position of the latest one.", float64(kept.Position))
+	gauge("forward_acknowledged_position", "Position up to which they are acknowledged.", float64(kept.Acked))
+	counter("forward_connections_total", "Connections made to a collector that accounts.", s.Connections)
+	counter("forward_connection_failures_total", "Attempts that failed.", s.Failures)
+	counter("forward_connections_broken_total", "Connections that ended otherwise than in order.", s.Broken)
+	counter("forward_messages_total", "Messages sent, each once.", s.Messages)
+	counter("forward_resent_total", "Messages sent again.", s.Resent)
+	counter("forward_held_up_total", "Times that the collector that accounts said to wait.", s.HeldUp)
+}
+
+// unready is why a collector that passes on is not ready.
+func (j *forwardJournal) unready() []string {
+	var why []string
+	if j.process.Stats().Connections == 0 {
+		why = append(why, "no collector that accounts was reached yet: what comes is kept")
+	}
+	if kept := j.backlog.Stats().Octets; j.most > 0 && kept > j.most/10*9 {
+		why = append(why, fmt.Sprintf("messages are about to wait: %d octets are not acknowledged, forward.maxSpool is %d", kept, j.most))
+	}
+	return why
 }

@@ -136,7 +136,7 @@ func (s *sources) run(ctx context.Context) error {
 }
 
 // collect tells metrics what the sources count.
-func (s *sources) collect(counter func(name, help string, value uint64, labels ...string), gauge func(name, help string, value float64, labels ...string)) {
+func (s *sources) metrics(counter counter, gauge gauge) {
 	for _, db := range s.databases {
 		stats := db.Stats()
 		counter("sql_queries_total", "Queries that gave all bindings of a database.", stats.Queries, "database", db.Name())

@@ -12,17 +12,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// serveStatus answers /livez, /readyz and /metrics until ctx ends.
-func (b *bridge) serveStatus(ctx context.Context) error {
+// serveStatus answers /livez, /readyz and /metrics until ctx ends. unready
+// returns why the daemon does not do its whole work now: none is ready.
+func (b *bridge) serveStatus(ctx context.Context, m metrics, unready func() []string) error {
 	if b.status == nil {
 		<-ctx.Done()
 		return nil
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(metrics{b})
+	registry.MustRegister(m)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, b.unready()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, unready()) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	server := http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
@@ -33,8 +34,8 @@ func (b *bridge) serveStatus(ctx context.Context) error {
 	return nil
 }
 
-// unready returns why the daemon does not do its whole work now: none is
-// ready. A peer that is away is no reason, since the spool is there for it.
+// unready is why a daemon that accounts is not ready. A peer that is away is no
+// reason, since the spool is there for it.
 func (b *bridge) unready() []string {
 	var why []string
 	if err := b.runner.Err(); err != nil {
