@@ -28,7 +28,7 @@ func TestAcknowledgedExportForPlainPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	m, log := meterProcess(t, capture, ln.Addr().String(), "--acknowledged", "--spool", filepath.Join(dir, "meter"))
+	m, log := meterProcess(t, "", capture, ln.Addr().String(), "--acknowledged", "--spool", filepath.Join(dir, "meter"))
 	conn, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)

@@ -25,15 +25,18 @@ import (
 	"tollbridge/meter"
 )
 
-// meterProcess starts "tollbridge meter" on a capture. It does not outlive
-// the test.
-func meterProcess(t *testing.T, capture, to string, args ...string) (cmd *exec.Cmd, log *bytes.Buffer) {
+// meterProcess starts "tollbridge meter" on a capture, in a network namespace
+// if that is not "". It does not outlive the test.
+func meterProcess(t *testing.T, in netns, capture, to string, args ...string) (cmd *exec.Cmd, log *bytes.Buffer) {
 	t.Helper()
 	program, err := plainProgram()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.Command(program, append([]string{"meter", "-r", capture, "--to", to, "--reconnect", "500ms"}, args...)...)
+	args = append([]string{program, "meter", "-r", capture, "--to", to, "--reconnect", "500ms"}, args...)
+	if cmd = exec.Command(args[0], args[1:]...); in != "" {
+		cmd = in.command(args...)
+	}
 	log = new(bytes.Buffer)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
@@ -91,7 +94,7 @@ func TestAcknowledgedExportClosesTheHole(t *testing.T) {
 			if acknowledged {
 				args = []string{"--acknowledged", "--spool", filepath.Join(t.TempDir(), "meter")}
 			}
-			m, log := meterProcess(t, capture, s.tcp, args...)
+			m, log := meterProcess(t, "", capture, s.tcp, args...)
 			if !until(t, func() bool { return unread(t, s.tcp) }) {
 				t.Fatalf("the meter sends nothing:\n%s", log)
 			}
@@ -144,7 +147,7 @@ func TestAcknowledgedKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		for again := true; again; {
-			m, log := meterProcess(t, name, s.tcp, "--acknowledged", "--spool", filepath.Join(dir, "meter"))
+			m, log := meterProcess(t, "", name, s.tcp, "--acknowledged", "--spool", filepath.Join(dir, "meter"))
 			moment := time.NewTimer(time.Duration(random.IntN(120)) * time.Millisecond)
 			<-moment.C
 			again = false

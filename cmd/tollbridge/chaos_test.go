@@ -42,7 +42,7 @@ import (
 // is drawn from.
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	need(t, "ip", "escript", "freeDiameterd", "openssl")
+	need(t, "escript", "freeDiameterd", "openssl")
 	lasts := time.Minute
 	if d, err := time.ParseDuration(os.Getenv("TOLLBRIDGE_CHAOS")); err == nil {
 		lasts = d
@@ -73,9 +73,11 @@ type chaos struct {
 	t      *testing.T
 	random *rand.Rand
 	dir    string
-	field  string // network namespaces
-	core   string
-	aaa    string
+	field  netns
+	core   netns
+	aaa    netns
+	flows  wire // between field and core
+	acrs   wire // between core and aaa
 
 	bridge  *daemon
 	relay   *exec.Cmd
@@ -97,29 +99,9 @@ const (
 
 func newChaos(t *testing.T, r *rand.Rand) *chaos {
 	c := &chaos{t: t, random: r, dir: t.TempDir(), strikes: make(map[string]int)}
-	id := fmt.Sprintf("%x", os.Getpid())
-	c.field, c.core, c.aaa = "tbf"+id, "tbc"+id, "tba"+id
-	for _, ns := range []string{c.field, c.core, c.aaa} {
-		if out, err := exec.Command("ip", "netns", "add", ns).CombinedOutput(); err != nil {
-			unavailable(t, "no network namespace can be made: "+strings.TrimSpace(string(out)))
-		}
-		t.Cleanup(func() {
-			if out, err := exec.Command("ip", "netns", "del", ns).CombinedOutput(); err != nil {
-				t.Errorf("%s stays: %s", ns, out)
-			}
-		})
-		c.ip("-n", ns, "link", "set", "lo", "up")
-	}
-	for _, l := range []struct{ name, near, far, nearAddr, farAddr string }{
-		{"flows", c.field, c.core, chaosField, chaosCore},
-		{"acrs", c.core, c.aaa, chaosBridge, chaosAAA},
-	} {
-		c.ip("-n", l.near, "link", "add", "name", l.name, "type", "veth", "peer", "name", l.name, "netns", l.far)
-		c.ip("-n", l.near, "addr", "add", l.nearAddr+"/24", "dev", l.name)
-		c.ip("-n", l.far, "addr", "add", l.farAddr+"/24", "dev", l.name)
-		c.ip("-n", l.near, "link", "set", l.name, "up")
-		c.ip("-n", l.far, "link", "set", l.name, "up")
-	}
+	c.field, c.core, c.aaa = newNetns(t, "field"), newNetns(t, "core"), newNetns(t, "aaa")
+	c.flows = connect(t, "flows", c.field, chaosField, c.core, chaosCore)
+	c.acrs = connect(t, "acrs", c.aaa, chaosAAA, c.core, chaosBridge)
 	users := bytes.ReplaceAll(bytes.ReplaceAll(demodata.Users, []byte("2026-11-22T00:00:00Z"), nil), []byte("2026-11-22T01:59:00Z"), nil)
 	c.write("users.csv", string(users))
 	c.write("bridge.yaml", fmt.Sprintf(`
@@ -172,13 +154,6 @@ ConnectPeer = "acct.home.example" { ConnectTo = "127.0.0.1"; No_IPv6; No_SCTP; R
 	return c
 }
 
-func (c *chaos) ip(args ...string) {
-	c.t.Helper()
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-		c.t.Fatalf("ip %s: %s", strings.Join(args, " "), out)
-	}
-}
-
 func (c *chaos) write(name, content string) {
 	c.t.Helper()
 	if err := os.WriteFile(filepath.Join(c.dir, name), []byte(content), 0o600); err != nil {
@@ -188,12 +163,7 @@ func (c *chaos) write(name, content string) {
 
 func (c *chaos) startBridge() {
 	c.t.Helper()
-	program, err := plainProgram()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.bridge = runDaemon(c.t, filepath.Join(c.dir, "bridge"), exec.Command("ip", "netns", "exec", c.core, program, "serve", "-c", filepath.Join(c.dir, "bridge.yaml")))
-	c.bridge.waitLog("msg=started")
+	c.bridge = c.core.start(c.t, setup{data: filepath.Join(c.dir, "bridge"), file: filepath.Join(c.dir, "bridge.yaml")})
 }
 
 // background starts a program of the aaa namespace, which does not outlive the
@@ -205,7 +175,7 @@ func (c *chaos) background(log, ready string, args ...string) *exec.Cmd {
 		c.t.Fatal(err)
 	}
 	defer out.Close()
-	cmd := exec.Command("ip", append([]string{"netns", "exec", c.aaa}, args...)...)
+	cmd := c.aaa.command(args...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
@@ -242,7 +212,7 @@ func (c *chaos) startRelay() {
 // tell has the server misbehave.
 func (c *chaos) tell(command string) {
 	c.t.Helper()
-	out, err := exec.Command("ip", "netns", "exec", c.aaa, filepath.Join(peerScripts(c.t), "erlang-ctl.sh"), "13872", command).CombinedOutput()
+	out, err := c.aaa.command(filepath.Join(peerScripts(c.t), "erlang-ctl.sh"), "13872", command).CombinedOutput()
 	if err != nil {
 		c.t.Fatalf("%s: %v %s", command, err, out)
 	}
@@ -273,12 +243,12 @@ func (c *chaos) meter(ctx context.Context, stop <-chan struct{}) error {
 			return err
 		}
 		for {
-			args := []string{"netns", "exec", c.field, program, "meter", "-r", name, "--to", net.JoinHostPort(chaosCore, "4739"), "--reconnect", "500ms"}
+			args := []string{program, "meter", "-r", name, "--to", net.JoinHostPort(chaosCore, "4739"), "--reconnect", "500ms"}
 			acknowledged := c.captures%2 == 0
 			if acknowledged {
 				args = append(args, "--acknowledged", "--spool", filepath.Join(c.dir, "exporter"))
 			}
-			cmd := exec.Command("ip", args...)
+			cmd := c.field.command(args...)
 			var log bytes.Buffer
 			cmd.Stderr = &log
 			if err := cmd.Start(); err != nil {
@@ -357,14 +327,14 @@ func (c *chaos) strike(ctx context.Context) {
 			c.startServer()
 		}},
 		{"exporter cut off", func() {
-			c.ip("-n", c.core, "link", "set", "flows", "down")
+			c.flows.cut()
 			pause(3 * time.Second)
-			c.ip("-n", c.core, "link", "set", "flows", "up")
+			c.flows.mend()
 		}},
 		{"AAA cut off", func() {
-			c.ip("-n", c.core, "link", "set", "acrs", "down")
+			c.acrs.cut()
 			pause(3 * time.Second)
-			c.ip("-n", c.core, "link", "set", "acrs", "up")
+			c.acrs.mend()
 		}},
 		{"too busy", func() { c.tell("result 3004 " + strconv.Itoa(1+c.random.IntN(20))) }},
 		{"out of space", func() { c.tell("result 4002 " + strconv.Itoa(1+c.random.IntN(20))) }},

@@ -38,25 +38,25 @@ func TestRoaming(t *testing.T) {
 	asm.replace("examples/users.csv", users)
 	asm.replace("'127.0.0.1:4739'", "'127.0.0.1:0'")
 
-	theirs := n.serve(n.home, home.setup(dir))
+	theirs := n.home.start(t, home.setup(dir))
 	relay := n.relay(dir, ca)
 	relay.start()
-	proxy := n.serve(n.visited, visited.setup(dir))
-	ours := n.serve(n.visited, asm.setup(dir))
+	proxy := n.visited.start(t, visited.setup(dir))
+	ours := n.visited.start(t, asm.setup(dir))
 
 	collector := ours.tcp()
-	if out, err := n.in(n.visited, mustProgram(t), "meter", "-r", capture, "--active-timeout", "3s", "--idle-timeout", "2s", "--to", collector).CombinedOutput(); err != nil {
+	if out, err := n.visited.command(mustProgram(t), "meter", "-r", capture, "--active-timeout", "3s", "--idle-timeout", "2s", "--to", collector).CombinedOutput(); err != nil {
 		t.Fatalf("meter: %v\n%s", err, out)
 	}
 	proxy.waitLog(`msg="acr sent"`)
-	n.link("down")
+	n.between.cut()
 	proxy.kill()
-	proxy = n.serve(n.visited, visited.setup(dir))
+	proxy = n.visited.start(t, visited.setup(dir))
 	relay.kill()
 	theirs.kill()
 	relay.start()
-	n.link("up")
-	theirs = n.serve(n.home, home.setup(dir))
+	n.between.mend()
+	theirs = n.home.start(t, home.setup(dir))
 	theirs.waitLog(`msg="peer is connected".*relay\.visited\.example`)
 	relay.kill()
 	relay.start()
@@ -128,58 +128,15 @@ func mustProgram(t *testing.T) string {
 // A roamingNetwork is two network namespaces with a link between.
 type roamingNetwork struct {
 	t             *testing.T
-	visited, home string
+	visited, home netns
+	between       wire
 }
 
 func newRoamingNetwork(t *testing.T) *roamingNetwork {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		unavailable(t, "network namespaces need root")
-	}
-	n := &roamingNetwork{t, fmt.Sprintf("tb-visited-%d", os.Getpid()), fmt.Sprintf("tb-home-%d", os.Getpid())}
-	t.Cleanup(func() {
-		for _, ns := range []string{n.visited, n.home} {
-			exec.Command("ip", "netns", "del", ns).Run() //nolint:errcheck // it may never have been made
-		}
-	})
-	for _, line := range []string{
-		"netns add " + n.visited,
-		"netns add " + n.home,
-		"-n " + n.visited + " link add roam type veth peer name roam netns " + n.home,
-		"-n " + n.visited + " address add 198.51.100.1/30 dev roam",
-		"-n " + n.home + " address add 198.51.100.2/30 dev roam",
-		"-n " + n.visited + " link set lo up",
-		"-n " + n.home + " link set lo up",
-		"-n " + n.visited + " link set roam up",
-		"-n " + n.home + " link set roam up",
-	} {
-		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			unavailable(t, fmt.Sprintf("no network namespaces here: ip %s: %v: %s", line, err, out))
-		}
-	}
+	n := &roamingNetwork{t: t, visited: newNetns(t, "visited"), home: newNetns(t, "home")}
+	n.between = connect(t, "roam", n.visited, "198.51.100.1", n.home, "198.51.100.2")
 	return n
-}
-
-// in is a command in one of the namespaces; ip becomes it, so its process is
-// the command's.
-func (n *roamingNetwork) in(ns string, args ...string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", ns}, args...)...)
-}
-
-// link takes the link between the networks down, or up again.
-func (n *roamingNetwork) link(state string) {
-	n.t.Helper()
-	if out, err := exec.Command("ip", "-n", n.visited, "link", "set", "roam", state).CombinedOutput(); err != nil {
-		n.t.Fatalf("ip link: %v\n%s", err, out)
-	}
-}
-
-// serve runs a daemon in one of the namespaces.
-func (n *roamingNetwork) serve(ns string, s setup) *daemon {
-	n.t.Helper()
-	d := runDaemon(n.t, s.data, n.in(ns, mustProgram(n.t), "serve", "-c", s.write(n.t)))
-	d.waitLog(`msg=started`)
-	return d
 }
 
 // A freeDiameter is the relay of the visited network.
@@ -237,7 +194,7 @@ func (f *freeDiameter) start() {
 		f.n.t.Fatal(err)
 	}
 	defer log.Close()
-	f.cmd, f.done = f.n.in(f.n.visited, "freeDiameterd", "-c", f.conf), make(chan struct{})
+	f.cmd, f.done = f.n.visited.command("freeDiameterd", "-c", f.conf), make(chan struct{})
 	f.cmd.Stdout, f.cmd.Stderr = log, log
 	if err := f.cmd.Start(); err != nil {
 		f.n.t.Fatal(err)

@@ -2,14 +2,13 @@ package main
 
 import (
 	"bytes"
+	"crypto/x509"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,111 +17,12 @@ import (
 	"tollbridge/internal/certtest"
 )
 
-// A cable is a network between two processes that can be cut: what is under
-// way is lost, and nobody gets through until it is mended.
-type cable struct {
-	ln net.Listener
-	to string
-
-	mu    sync.Mutex
-	cut   bool
-	conns map[net.Conn]bool
-}
-
-func newCable(t *testing.T, to string) *cable {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &cable{ln: ln, to: to, conns: make(map[net.Conn]bool)}
-	var g sync.WaitGroup
-	g.Go(func() {
-		for {
-			near, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			g.Go(func() { c.join(near) })
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		c.sever(true)
-		g.Wait()
-	})
-	return c
-}
-
-func (c *cable) address() string { return c.ln.Addr().String() }
-
-// plug keeps a connection for as long as the cable is whole.
-func (c *cable) plug(conn net.Conn) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cut {
-		conn.Close()
-		return false
-	}
-	c.conns[conn] = true
-	return true
-}
-
-func (c *cable) join(near net.Conn) {
-	defer near.Close()
-	if !c.plug(near) {
-		return
-	}
-	far, err := net.Dial("tcp", c.to)
-	if err != nil || !c.plug(far) {
-		return
-	}
-	defer far.Close()
-	var g sync.WaitGroup
-	for _, x := range [][2]net.Conn{{near, far}, {far, near}} {
-		g.Go(func() {
-			_, _ = io.Copy(x[0], x[1])
-			_ = x[0].(*net.TCPConn).CloseWrite()
-		})
-	}
-	g.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.conns, near)
-	delete(c.conns, far)
-}
-
-// sever cuts the cable, or mends it.
-func (c *cable) sever(cut bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cut = cut
-	if cut {
-		for conn := range c.conns {
-			_ = conn.(*net.TCPConn).SetLinger(0)
-			conn.Close()
-		}
-		clear(c.conns)
-	}
-}
-
-// freeAddress returns an address that nobody listens on, for a daemon that
-// others must know before it starts.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // TestSeveralCollectors has an exporter with two collectors, which pass on to
 // one that accounts and its standby, over mutual TLS. Either collector, and
 // the one that accounts, is killed with kill -9, or stopped until the standby
 // has replaced it, and the networks between them are cut, at random moments.
-// In the end every user is billed what tshark counted, once.
+// In the end every user is billed what tshark counted, once. Meter, collectors,
+// and those who account are in network namespaces of their own.
 //
 //	           ┌─► collector 1 ─┐   ┌─► accounts ─┐
 //	meter ─────┤                ├───┤             ├── one state directory
@@ -143,53 +43,58 @@ func TestSeveralCollectors(t *testing.T) {
 	users := write("users.csv", string(bytes.ReplaceAll(bytes.ReplaceAll(demodata.Users, []byte("2026-11-22T00:00:00Z"), nil), []byte("2026-11-22T01:59:00Z"), nil)))
 	ca := certtest.NewAuthority(t)
 	secure := func(name string) string {
-		f := ca.Write(ca.Issue(name))
+		f := ca.Write(ca.IssueLike(func(c *x509.Certificate) {
+			c.DNSNames = []string{name}
+			c.IPAddresses = []net.IP{net.IPv4(10, 172, 1, 2), net.IPv4(10, 172, 2, 2)} // where those are who account
+		}))
 		return fmt.Sprintf("{certificate: %s, key: %s, ca: %s}", f.Certificate, f.Key, f.CA)
 	}
 
+	field, core := newNetns(t, "several-field"), newNetns(t, "several-core")
 	owners := [2]setup{}
-	var inner []*cable
 	for i := range owners {
-		at := freeAddress(t)
+		port := 4739 + i
 		owners[i] = setup{data: filepath.Join(dir, "bridge"), file: write(fmt.Sprintf("owner-%d.yaml", i), fmt.Sprintf(`
-data: %s/bridge
+data: %[1]s/bridge
 identity: {originHost: bridge.isp.example, originRealm: isp.example}
 collectingProcess:
   udpCollectors: []
   tcpCollectors: []
-  tlsCollectors: ["%s"]
-  tls: %s
+  tlsCollectors: ["10.172.1.2:%[2]d", "10.172.2.2:%[2]d"]
+  tls: %[3]s
   exporters:
     - {name: collector-1, certificateNames: [collector-1.isp.example], forwards: true}
     - {name: collector-2, certificateNames: [collector-2.isp.example], forwards: true}
-users: {files: [%s]}
+users: {files: [%[4]s]}
 accounting: {interimInterval: 1s, linger: 1500ms}
 delivery: {destinationRealm: aaa.example, peers: [], timeout: 2s, reconnect: 200ms}
 server: {listen: ["127.0.0.1:0"], originHost: server.aaa.example}
 spool: {checkpoint: 100ms, lease: 1s}
 status: {listen: 127.0.0.1:0}
 log: {level: info}
-`, dir, at, secure("owner.isp.example"), users))}
-		inner = append(inner, newCable(t, at))
+`, dir, port, secure("owner.isp.example"), users))}
 	}
 	var collectors []setup
-	var outer []*cable
+	var places []netns
+	var outer, inner []wire // from the meter to the collectors, and from these to who accounts
 	for i := 1; i <= 2; i++ {
-		at := freeAddress(t)
+		at := newNetns(t, fmt.Sprintf("several-%d", i))
+		places = append(places, at)
+		inner = append(inner, connect(t, fmt.Sprintf("inner-%d", i), core, fmt.Sprintf("10.172.%d.2", i), at, fmt.Sprintf("10.172.%d.1", i)))
+		outer = append(outer, connect(t, fmt.Sprintf("outer-%d", i), field, fmt.Sprintf("10.172.%d.1", 2+i), at, fmt.Sprintf("10.172.%d.2", 2+i)))
 		collectors = append(collectors, setup{data: filepath.Join(dir, fmt.Sprintf("collector-%d", i)), file: write(fmt.Sprintf("collector-%d.yaml", i), fmt.Sprintf(`
-data: %s/collector-%d
+data: %[1]s/collector-%[2]d
 collectingProcess:
   udpCollectors: []
-  tcpCollectors: ["%s"]
-  exporters: [{name: edge, prefixes: [127.0.0.1]}]
-  tls: %s
-forward: {to: ["%s", "%s"], acknowledge: %s, reconnect: 200ms}
+  tcpCollectors: ["10.172.%[3]d.2:4739"]
+  exporters: [{name: edge, prefixes: [10.172.%[3]d.1]}]
+  tls: %[4]s
+forward: {to: ["10.172.%[2]d.2:4739", "10.172.%[2]d.2:4740"], acknowledge: %[5]s, reconnect: 200ms}
 status: {listen: 127.0.0.1:0}
 log: {level: info}
-`, dir, i, at, secure(fmt.Sprintf("collector-%d.isp.example", i)), inner[0].address(), inner[1].address(), []string{"", "owner", "here"}[i]))})
-		outer = append(outer, newCable(t, at))
+`, dir, i, 2+i, secure(fmt.Sprintf("collector-%d.isp.example", i)), []string{"", "owner", "here"}[i]))})
 	}
-	run := func(s setup) *daemon { return launch(t, plainProgram, s) }
+	run := func(s setup) *daemon { return core.launch(t, s) }
 	accounts, standby := run(owners[0]), (*daemon)(nil)
 	accounts.waitLog("msg=started")
 	holder := 0
@@ -197,8 +102,7 @@ log: {level: info}
 	standby.waitLog("standing by")
 	var passing [2]*daemon
 	for i := range passing {
-		passing[i] = run(collectors[i])
-		passing[i].waitLog("msg=started")
+		passing[i] = places[i].start(t, collectors[i])
 	}
 	replace := func() { // the standby has taken over, another one stands by
 		accounts, standby = standby, nil
@@ -211,7 +115,7 @@ log: {level: info}
 	harms := map[string]int{}
 	octets, _ := captureOctets(t)
 	at := time.Now().Add(-captures * time.Second)
-	to := outer[0].address() + "," + outer[1].address()
+	const to = "10.172.3.2:4739,10.172.4.2:4739"
 	var said *bytes.Buffer
 	for i := range captures {
 		name := filepath.Join(dir, fmt.Sprintf("capture-%d.pcap", i))
@@ -222,7 +126,7 @@ log: {level: info}
 		if i%3 == 1 { // every record to each collector
 			args = []string{"--acknowledged", "--spool", filepath.Join(dir, "meters"), "--duplicate"}
 		}
-		m, log := meterProcess(t, name, to, args...)
+		m, log := meterProcess(t, field, name, to, args...)
 		said = log
 		<-time.After(time.Duration(random.IntN(150)) * time.Millisecond)
 		var mend func()
@@ -232,17 +136,17 @@ log: {level: info}
 			harms["collector killed"]++
 			n := random.IntN(2)
 			passing[n].kill()
-			mend = func() { passing[n] = run(collectors[n]); passing[n].waitLog("msg=started") }
+			mend = func() { passing[n] = places[n].start(t, collectors[n]) }
 		case harm == 1:
 			harms["network to a collector cut"]++
 			c := outer[random.IntN(2)]
-			c.sever(true)
-			mend = func() { c.sever(false) }
+			c.cut()
+			mend = c.mend
 		case harm == 2:
 			harms["network between collectors cut"]++
 			c := inner[random.IntN(2)]
-			c.sever(true)
-			mend = func() { c.sever(false) }
+			c.cut()
+			mend = c.mend
 		case harm == 3 || i == 0:
 			harms["the one that accounts killed"]++
 			accounts.kill()
@@ -277,7 +181,7 @@ log: {level: info}
 	// What meters left behind is sent by the next on their spools.
 	empty := write("empty.pcap", string(demodata.Capture[:24]))
 	for _, args := range [][]string{{"--spool", filepath.Join(dir, "meter")}, {"--spool", filepath.Join(dir, "meters"), "--duplicate"}} {
-		m, log := meterProcess(t, empty, to, append(args, "--acknowledged")...)
+		m, log := meterProcess(t, field, empty, to, append(args, "--acknowledged")...)
 		if err := m.Wait(); err != nil {
 			t.Errorf("the last meter: %v\n%s", err, log)
 		}
