@@ -91,6 +91,10 @@ func TestMisbehaviour(t *testing.T) {
 			c.reply(r, 2001)
 			c.reply(r, 2001)
 		}},
+		"3002 twice for one request, as relays do": {strange: true, retried: true, act: lose(first(5), func(c *rogueConn, r rogueRequest) {
+			c.reply(r, 3002)
+			c.reply(r, 3002)
+		})},
 		"another command's answer": {resent: true, strange: true, act: lose(every(7), func(c *rogueConn, r rogueRequest) {
 			r.Command = 272
 			c.reply(r, 2001)

@@ -245,7 +245,8 @@ func TestTLS(t *testing.T) {
 	connect := func(certificate *tls.Certificate) error {
 		cfg := &tls.Config{RootCAs: ours.Pool(), ServerName: "acct.home.example"}
 		if certificate != nil {
-			cfg.Certificates = []tls.Certificate{*certificate}
+			// Whatever authorities the server names.
+			cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificate, nil }
 		}
 		nc, err := tls.Dial("tcp", ln.Addr().String(), cfg)
 		if err != nil {
@@ -274,8 +275,14 @@ func TestTLS(t *testing.T) {
 	if err := connect(nil); err == nil {
 		t.Error("no certificate is needed")
 	}
-	if got := strings.Count(log.String(), "the certificate is for edge.visited.example"); got != 1 {
-		t.Errorf("%d lines:\n%s", got, log.String())
+	for line, want := range map[string]int{
+		"the certificate is for edge.visited.example": 1,
+		"signed by unknown authority":                 1,
+		"didn't provide a certificate":                1,
+	} {
+		if got := strings.Count(log.String(), line); got != want {
+			t.Errorf("%d lines of %q:\n%s", got, line, log.String())
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package aaaserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -200,8 +201,6 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestStoresThenAnswers: the CDR is what was sent, and nothing is answered
-// before Store has returned.
 // Acct-Interim-Interval is for sessions that go on (RFC 6733, Section 9.8.2).
 func TestInterimInterval(t *testing.T) {
 	const none = 0
@@ -227,6 +226,8 @@ func TestInterimInterval(t *testing.T) {
 	}
 }
 
+// TestStoresThenAnswers: the CDR is what was sent, and nothing is answered
+// before Store has returned.
 func TestStoresThenAnswers(t *testing.T) {
 	got, release := make(chan acct.CDR, 1), make(chan struct{})
 	s, address, stop := start(t, Config{Store: storeFunc(func(cdrs []acct.CDR) ([]acct.Outcome, error) {
@@ -313,6 +314,55 @@ func TestOutcomes(t *testing.T) {
 	}
 	if got := s.Stats(); got.Stored != 2 || got.Duplicates != 1 || got.Conflicts != 1 || got.Failed != 2 {
 		t.Errorf("stats %+v", got)
+	}
+}
+
+// A relay that lost its connection sends what was unanswered once more, on
+// another and with the T flag, its own Hop-by-Hop Identifier, Proxy-Info and a
+// Route-Record (RFC 6733, Sections 5.5.4 and 6.1.9): to the store it is the same
+// record, and the answer goes back with what the relay needs.
+func TestRelayRequeues(t *testing.T) {
+	cdrs := make(chan acct.CDR, 3)
+	_, address, _ := start(t, Config{Store: storeFunc(func(list []acct.CDR) ([]acct.Outcome, error) {
+		for _, c := range list {
+			cdrs <- c
+		}
+		return stored(list)
+	})})
+	content := dict.For(0).AppendRecord(nil, record(4), options)
+	relayed := func(state string) []byte {
+		b := avp.AppendString(slices.Clone(content), avp.RouteRecord, 0, avp.FlagMandatory, "bridge.visited.example")
+		info := avp.AppendString(nil, avp.ProxyHost, 0, avp.FlagMandatory, "relay.example")
+		return avp.Append(b, avp.ProxyInfo, 0, avp.FlagMandatory, avp.AppendString(info, avp.ProxyState, 0, avp.FlagMandatory, state))
+	}
+	again := request0
+	again.Flags |= avp.FlagRetransmitted
+	again.HopByHop += 100
+	for i, step := range []struct {
+		header avp.Header
+		avps   []byte
+		proxy  string
+	}{{request0, content, ""}, {request0, relayed("one"), "one"}, {again, relayed("two"), "two"}} {
+		c, err := dial(t, address, fmt.Sprintf("relay%d.example", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.conn.Send(build(step.header, step.avps)); err != nil {
+			t.Fatal(err)
+		}
+		a := <-c.answers
+		info, _ := avp.Find(a.AVPs(), avp.ProxyInfo, 0)
+		proxy, _ := avp.Find(info.Data, avp.ProxyState, 0)
+		if a.HopByHop != step.header.HopByHop || a.EndToEnd != step.header.EndToEnd || string(proxy.Data) != step.proxy || u32(a, avp.ResultCodeAVP) != 2001 {
+			t.Errorf("copy %d is answered %+v, Proxy-State %q", i, a.Header, proxy.Data)
+		}
+	}
+	first, second, third := <-cdrs, <-cdrs, <-cdrs
+	if first.Content != second.Content || second.Content != third.Content {
+		t.Error("the copies differ in content")
+	}
+	if first.Retransmitted || second.Retransmitted || !third.Retransmitted {
+		t.Error("the T flag is not kept")
 	}
 }
 
