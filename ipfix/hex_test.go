@@ -2,30 +2,17 @@ package ipfix
 
 import (
 	"bytes"
-	"encoding/hex"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
+
+	"tollbridge/internal/wiretest"
 )
 
 // messages returns the Messages of a file of commented hexadecimal in
 // testdata, which are told apart by their lengths.
 func messages(tb testing.TB, name string) [][]byte {
 	tb.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	var digits strings.Builder
-	for line := range strings.Lines(string(text)) {
-		line, _, _ = strings.Cut(line, "#")
-		digits.WriteString(strings.Join(strings.Fields(line), ""))
-	}
-	b, err := hex.DecodeString(digits.String())
-	if err != nil {
-		tb.Fatalf("%s: %v", name, err)
-	}
+	b := wiretest.ReadHex(tb, filepath.Join("testdata", name))
 	var all [][]byte
 	for len(b) > 0 {
 		n, err := MessageLength(b)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tollbridge/internal/wiretest"
 )
 
 // Every field of every record of the corpus, but for some lists, has the octets
@@ -26,7 +28,7 @@ func TestCorpusFieldsAsTshark(t *testing.T) {
 		records []string // the octets of their fields, in hexadecimal
 	}
 	var all []message
-	capture := pcapHeader()
+	var capture wiretest.Pcap
 	for i, run := range corpusFiles(t) {
 		session := NewSession(UDP)
 		for _, name := range run {
@@ -44,11 +46,11 @@ func TestCorpusFieldsAsTshark(t *testing.T) {
 					continue // TestCorpus knows of them
 				}
 				all = append(all, m)
-				capture = appendDatagram(capture, i, forTshark(msg))
+				capture.Add(uint16(i), forTshark(msg))
 			}
 		}
 	}
-	theirs := tsharkRecords(t, tshark, capture)
+	theirs := tsharkRecords(t, tshark, capture.Bytes())
 	if len(theirs) != len(all) {
 		t.Fatalf("tshark has %d packets of %d", len(theirs), len(all))
 	}
@@ -131,24 +133,6 @@ func forTshark(msg []byte) []byte {
 	msg = bytes.Clone(msg)
 	binary.BigEndian.PutUint16(msg[2:], 0xffff)
 	return msg
-}
-
-// pcapHeader returns what a capture of raw IPv4 packets begins with.
-func pcapHeader() []byte {
-	const linkRaw = 101
-	b := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4)
-	return append(b, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, linkRaw, 0, 0, 0)
-}
-
-// appendDatagram adds a UDP datagram from an address to a capture.
-func appendDatagram(b []byte, from int, payload []byte) []byte {
-	n := 28 + len(payload)
-	for _, v := range []int{1_700_000_000, 0, n, n} {
-		b = binary.LittleEndian.AppendUint32(b, uint32(v))
-	}
-	b = append(b, 0x45, 0, byte(n>>8), byte(n), 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, byte(from>>8), byte(from), 192, 0, 2, 2)
-	b = append(b, 0x83, 0x12, 0x12, 0x83, byte((n-20)>>8), byte(n-20), 0, 0)
-	return append(b, payload...)
 }
 
 // fieldsAsSent returns the octets of a record's fields in hexadecimal, without

@@ -1,44 +1,15 @@
 package spool
 
 import (
-	"encoding/hex"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/wiretest"
 )
-
-// corpus returns the groups of testdata, by file name.
-func corpus(tb testing.TB) map[string][]byte {
-	tb.Helper()
-	files, err := filepath.Glob("testdata/*.hex")
-	if err != nil || len(files) == 0 {
-		tb.Fatalf("no testdata/*.hex (%v)", err)
-	}
-	groups := make(map[string][]byte)
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		var digits strings.Builder
-		for line := range strings.Lines(string(text)) {
-			line, _, _ = strings.Cut(line, "#")
-			digits.WriteString(strings.Join(strings.Fields(line), ""))
-		}
-		b, err := hex.DecodeString(digits.String())
-		if err != nil {
-			tb.Fatalf("%s: %v", f, err)
-		}
-		groups[filepath.Base(f)] = b
-	}
-	return groups
-}
 
 func TestGroupEncoding(t *testing.T) {
 	g := newGroup(300, 1_000_000_000, 0)
@@ -46,7 +17,7 @@ func TestGroupEncoding(t *testing.T) {
 	g.append(acct.EntryMessage, 1_000_000_500, 300, []byte{0, 10, 0, 16})
 	g.append(acct.EntryTick, 999_999_999, 0, nil)
 	g.seal()
-	want := corpus(t)["three-entries.hex"]
+	want := wiretest.Hex(t)["three-entries"]
 	if string(g.octets) != string(want) {
 		t.Errorf("encoded\n%x\nwant\n%x", g.octets, want)
 	}
@@ -59,7 +30,7 @@ func TestGroupEncoding(t *testing.T) {
 }
 
 func TestGroupRefuses(t *testing.T) {
-	for name, b := range corpus(t) {
+	for name, b := range wiretest.Hex(t) {
 		if !strings.HasPrefix(name, "bad-") {
 			continue
 		}
@@ -126,7 +97,7 @@ func sameEntries(t fataler, got, want []acct.Entry) {
 // FuzzGroup decodes anything: no panic, no entry beyond the octets, and what
 // decodes can be encoded to a group that decodes to the same.
 func FuzzGroup(f *testing.F) {
-	for _, b := range corpus(f) {
+	for _, b := range wiretest.Hex(f) {
 		f.Add(uint64(300), b)
 	}
 	f.Fuzz(func(t *testing.T, first uint64, b []byte) {

@@ -1,50 +1,21 @@
 package users
 
 import (
-	"encoding/hex"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
-)
 
-// encodings returns the octets of testdata/*.hex by name. What follows # in a
-// line is a comment.
-func encodings(tb testing.TB) map[string][]byte {
-	tb.Helper()
-	files, err := filepath.Glob("testdata/*.hex")
-	if err != nil || len(files) == 0 {
-		tb.Fatalf("no testdata/*.hex (%v)", err)
-	}
-	all := map[string][]byte{}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		var digits strings.Builder
-		for line := range strings.Lines(string(text)) {
-			line, _, _ = strings.Cut(line, "#")
-			digits.WriteString(strings.Join(strings.Fields(line), ""))
-		}
-		octets, err := hex.DecodeString(digits.String())
-		if err != nil {
-			tb.Fatalf("%s: %v", file, err)
-		}
-		all[strings.TrimSuffix(filepath.Base(file), ".hex")] = octets
-	}
-	return all
-}
+	"tollbridge/internal/wiretest"
+)
 
 func TestListEncoding(t *testing.T) {
 	carol := bind("198.51.100.7/32", "carol", 1, 0)
 	carol.Options = Options{Realm: "r", MultiSession: "m", Class: "c"}
 	want := []Binding{bind("192.0.2.1/32", "alice", 0, 0), bind("2001:db8::/56", "bob", 1000, 1<<40), carol}
-	data := encodings(t)["list"]
+	data := wiretest.Hex(t)["list"]
 	if got := AppendList(nil, "users.csv", want); !slices.Equal(got, data) {
 		t.Errorf("encoded as\n%x, want\n%x", got, data)
 	}
@@ -60,7 +31,7 @@ func TestListEncoding(t *testing.T) {
 }
 
 func TestParseListRefuses(t *testing.T) {
-	for name, data := range encodings(t) {
+	for name, data := range wiretest.Hex(t) {
 		if refused := strings.HasPrefix(name, "bad-"); refused {
 			if _, b, err := ParseList(data); !errors.Is(err, ErrCorrupt) || b != nil {
 				t.Errorf("%s: %v, %v", name, b, err)
@@ -102,7 +73,7 @@ func TestListRoundTrip(t *testing.T) {
 }
 
 func FuzzParseList(f *testing.F) {
-	for _, data := range encodings(f) {
+	for _, data := range wiretest.Hex(f) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/pgtest":     {},
 	"internal/powerloss":  {},
 	"internal/sim":        {"ipfix", "ipfix/ack", "asm", "asm/acct", "dedup", "asm/users", "dict", "dict/avp", "spool", "aaaclient", "aaaclient/peer"},
+	"internal/wiretest":   {},
 
 	"cmd/tollbridge/demodata":           {},
 	"cmd/tollbridge/internal/config":    {},

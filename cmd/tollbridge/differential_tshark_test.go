@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/xml"
 	"errors"
@@ -20,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"tollbridge/internal/wiretest"
 	"tollbridge/ipfix"
 )
 
@@ -314,22 +314,14 @@ func (m *mixer) octets(n int) []byte {
 	return b
 }
 
-// savePcap writes a capture of datagrams to port 4739, of raw IPv4 packets.
+// savePcap writes a capture of datagrams to port 4739.
 func savePcap(t *testing.T, name string, datagrams ...[]byte) {
 	t.Helper()
-	const linkRaw = 101
-	b := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4)
-	b = append(b, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, linkRaw, 0, 0, 0)
-	for i, d := range datagrams {
-		n := 28 + len(d)
-		for _, v := range []int{1_700_000_000 + i, 0, n, n} {
-			b = binary.LittleEndian.AppendUint32(b, uint32(v))
-		}
-		b = append(b, 0x45, 0, byte(n>>8), byte(n), byte(i>>8), byte(i), 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2)
-		b = append(b, 0x83, 0x12, 0x12, 0x83, byte((n-20)>>8), byte(n-20), 0, 0)
-		b = append(b, d...)
+	var capture wiretest.Pcap
+	for _, d := range datagrams {
+		capture.Add(1, d)
 	}
-	if err := os.WriteFile(name, b, 0o644); err != nil {
+	if err := os.WriteFile(name, capture.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	"tollbridge/internal/wiretest"
 )
 
 func TestNext(t *testing.T) {
@@ -91,7 +93,7 @@ func TestFindMindsVendor(t *testing.T) {
 }
 
 func TestScanDoesNotAllocate(t *testing.T) {
-	b := messages(t)["accounting-request"][HeaderLen:]
+	b := wiretest.Hex(t)["accounting-request"][HeaderLen:]
 	var sum uint32
 	if n := testing.AllocsPerRun(100, func() {
 		for a, err := range Scan(b) {
@@ -106,7 +108,7 @@ func TestScanDoesNotAllocate(t *testing.T) {
 }
 
 func TestEncodeReproducesMessages(t *testing.T) {
-	for name, b := range messages(t) {
+	for name, b := range wiretest.Hex(t) {
 		out := append([]byte(nil), b[:HeaderLen]...)
 		for a, err := range Scan(b[HeaderLen:]) {
 			if err != nil {
@@ -121,7 +123,7 @@ func TestEncodeReproducesMessages(t *testing.T) {
 }
 
 func FuzzScan(f *testing.F) {
-	for _, b := range messages(f) {
+	for _, b := range wiretest.Hex(f) {
 		f.Add(b)
 		f.Add(b[HeaderLen:])
 	}
@@ -166,7 +168,7 @@ func FuzzScan(f *testing.F) {
 }
 
 func BenchmarkScan(b *testing.B) {
-	avps := messages(b)["accounting-request"][HeaderLen:]
+	avps := wiretest.Hex(b)["accounting-request"][HeaderLen:]
 	b.ReportAllocs()
 	b.SetBytes(int64(len(avps)))
 	for b.Loop() {

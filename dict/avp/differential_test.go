@@ -10,11 +10,13 @@ import (
 	"github.com/fiorix/go-diameter/v4/diam"
 	"github.com/fiorix/go-diameter/v4/diam/datatype"
 	"github.com/fiorix/go-diameter/v4/diam/dict"
+
+	"tollbridge/internal/wiretest"
 )
 
 // go-diameter reads what we read, and writes what we write.
 func TestAgainstGoDiameter(t *testing.T) {
-	for name, b := range messages(t) {
+	for name, b := range wiretest.Hex(t) {
 		t.Run(name, func(t *testing.T) {
 			m, err := diam.ReadMessage(bytes.NewReader(b), dict.Default)
 			if err != nil {

@@ -3,6 +3,8 @@ package avp
 import (
 	"errors"
 	"testing"
+
+	"tollbridge/internal/wiretest"
 )
 
 func TestParseHeader(t *testing.T) {
@@ -45,7 +47,7 @@ func TestParseHeader(t *testing.T) {
 }
 
 func TestParseMessage(t *testing.T) {
-	for name, b := range messages(t) {
+	for name, b := range wiretest.Hex(t) {
 		h, avps, err := ParseMessage(b)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)

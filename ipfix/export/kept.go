@@ -267,21 +267,7 @@ func (a *association) write() error {
 
 // finish closes our end and waits for the Collecting Process, which
 // acknowledges what it has and then closes its own.
-func (a *association) finish(ctx context.Context) error {
-	half, ok := a.conn.(interface{ CloseWrite() error })
-	if !ok {
-		return a.conn.Close()
-	}
-	if err := half.CloseWrite(); err != nil {
-		return err
-	}
-	select {
-	case err := <-a.ended:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func (a *association) finish(ctx context.Context) error { return hangUp(ctx, a.conn, a.ended) }
 
 // listen hears what the Collecting Process says until the connection ends.
 func (a *association) listen(ctx context.Context) {

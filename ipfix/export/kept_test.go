@@ -255,11 +255,24 @@ func TestAcknowledgedFailover(t *testing.T) {
 	primaryAt, _, stop := acknowledging(t, ipfix.TCP, "127.0.0.1:0", primary, nil)
 	backup := newStore()
 	backupAt, _, _ := acknowledging(t, ipfix.TCP, "127.0.0.1:0", backup, nil)
-	b := openBacklog(t, t.TempDir(), backlog.Config{})
-	p := start(t, export.Config{
-		Transport: ipfix.TCP, Address: primaryAt, Backups: []string{backupAt}, Reconnect: 10 * time.Millisecond,
-		Acknowledged: &export.Acknowledged{Backlog: b},
-	})
+	p := failOver(t, export.Config{Transport: ipfix.TCP, Address: primaryAt, Backups: []string{backupAt}}, primary, backup, stop)
+	for position, body := range primary.bodies {
+		if backup.bodies[position] != body {
+			t.Fatalf("message %d: another at the backup", position)
+		}
+	}
+	if st := p.Stats(); st.Resent == 0 {
+		t.Errorf("nothing was sent again: %+v", st)
+	}
+}
+
+// failOver exports to a primary that acknowledges nothing, and then stops, and
+// checks that the backup has all.
+func failOver(t *testing.T, cfg export.Config, primary, backup *store, stop func()) *export.Process {
+	t.Helper()
+	cfg.Reconnect = 10 * time.Millisecond
+	cfg.Acknowledged = &export.Acknowledged{Backlog: openBacklog(t, t.TempDir(), backlog.Config{})}
+	p := start(t, cfg)
 	const n = 20_000
 	exportNumbers(t, p, 0, n)
 	if err := p.Flush(t.Context()); err != nil {
@@ -272,14 +285,7 @@ func TestAcknowledgedFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	backup.exactly(t, n+100)
-	for position, body := range primary.bodies {
-		if backup.bodies[position] != body {
-			t.Fatalf("message %d: another at the backup", position)
-		}
-	}
-	if st := p.Stats(); st.Resent == 0 {
-		t.Errorf("nothing was sent again: %+v", st)
-	}
+	return p
 }
 
 // A collector that takes everything and acknowledges nothing is left for a

@@ -160,15 +160,7 @@ func (c *sctpCarrier) finish(ctx context.Context) error {
 		}
 		c.countAbandoned()
 	}
-	if err := c.assoc.CloseWrite(); err != nil {
-		return err
-	}
-	select {
-	case err := <-c.ended:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return hangUp(ctx, c.conn, c.ended)
 }
 
 func (c *sctpCarrier) close() {

@@ -11,7 +11,6 @@ import (
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/collect"
 	"tollbridge/ipfix/export"
-	"tollbridge/ipfix/export/backlog"
 	"tollbridge/ipfix/sctp"
 )
 
@@ -236,21 +235,5 @@ func TestSCTPAcknowledged(t *testing.T) {
 	primary.hold(true) // nothing becomes durable there
 	primaryAt, stop := serve(primary)
 	backupAt, _ := serve(backup)
-	b := openBacklog(t, t.TempDir(), backlog.Config{})
-	p := start(t, export.Config{
-		Transport: ipfix.SCTP, Address: primaryAt, Backups: []string{backupAt}, Reconnect: 10 * time.Millisecond,
-		Acknowledged: &export.Acknowledged{Backlog: b},
-	})
-	const n = 20_000
-	exportNumbers(t, p, 0, n)
-	if err := p.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	primary.await(t, "all received", func() bool { return len(primary.seen) == n })
-	stop()
-	exportNumbers(t, p, n, n+100)
-	if err := p.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	backup.exactly(t, n+100)
+	failOver(t, export.Config{Transport: ipfix.SCTP, Address: primaryAt, Backups: []string{backupAt}}, primary, backup, stop)
 }

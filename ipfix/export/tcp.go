@@ -77,16 +77,20 @@ func (c *tcp) gone() <-chan error { return c.ended }
 
 // finish closes our end and waits for the Collecting Process, which reads all
 // before it closes its own (RFC 7011, Section 10.4).
-func (c *tcp) finish(ctx context.Context) error {
-	half, ok := c.conn.(interface{ CloseWrite() error })
+func (c *tcp) finish(ctx context.Context) error { return hangUp(ctx, c.conn, c.ended) }
+
+// hangUp closes our end of a connection, if it has ends, and waits for the
+// Collecting Process to close the other.
+func hangUp(ctx context.Context, conn net.Conn, ended <-chan error) error {
+	half, ok := conn.(interface{ CloseWrite() error })
 	if !ok {
-		return c.conn.Close()
+		return conn.Close()
 	}
 	if err := half.CloseWrite(); err != nil {
 		return err
 	}
 	select {
-	case err := <-c.ended:
+	case err := <-ended:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
