@@ -202,8 +202,9 @@ func TestIPFIXReplayToNfcapd(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			// -E prints each flow when it is stored.
-			nfcapd := exec.CommandContext(ctx, "stdbuf", "-oL", "nfcapd", "-E", "-4", "-b", "127.0.0.1", "-p", port, "-w", dir, "-t", "86400")
+			// -E prints each flow when it is stored; -B has the kernel hold
+			// what a busy machine lets wait.
+			nfcapd := exec.CommandContext(ctx, "stdbuf", "-oL", "nfcapd", "-E", "-B", "4000000", "-4", "-b", "127.0.0.1", "-p", port, "-w", dir, "-t", "86400")
 			nfcapd.Cancel = func() error { return nfcapd.Process.Signal(syscall.SIGTERM) }
 			out, err := nfcapd.StdoutPipe()
 			if err != nil {
@@ -222,7 +223,7 @@ func TestIPFIXReplayToNfcapd(t *testing.T) {
 			go io.Copy(io.Discard, log) //nolint:errcheck // ends with nfcapd
 			stored := make(chan error, 1)
 			go func() { stored <- waitFor(out, "Flow Record", want[0]) }()
-			if _, _, err := runIPFIX(t, "replay", name, "--to", address, "--udp", "--rate", "200"); err != nil {
+			if _, _, err := runIPFIX(t, "replay", name, "--to", address, "--udp", "--rate", "100"); err != nil {
 				t.Fatal(err)
 			}
 			if err := <-stored; err != nil {
