@@ -44,11 +44,11 @@ func (b *bridge) openCredit() error {
 		peers = append(peers, out)
 	}
 	exhausted := func(credit.Exhausted) {}
-	if c.AtZero == "disconnect" {
-		if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, b.log); err != nil {
+	if c.AtZero != "report" {
+		if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, c.FilterID, b.log); err != nil {
 			return fmt.Errorf("users.radius: %w", err)
 		}
-		if b.server != nil && len(b.cfg.Server.AccessServers) > 0 {
+		if c.AtZero == "disconnect" && b.server != nil && len(b.cfg.Server.AccessServers) > 0 {
 			b.disconnect.abort = b.server.Abort
 		}
 		exhausted = b.disconnect.exhausted

@@ -20,9 +20,10 @@ type disconnector struct {
 	nas []controlledNAS
 	// abort asks an access server to end a session of its own; nil where there
 	// are none.
-	abort func(ctx context.Context, host, sessionID string) error
-	want  chan credit.Exhausted
-	log   *slog.Logger
+	abort  func(ctx context.Context, host, sessionID string) error
+	filter string // Filter-Id that a session gets in place of its end (RFC 5176, Section 3.2: CoA); "" ends it
+	want   chan credit.Exhausted
+	log    *slog.Logger
 }
 
 // A controlledNAS is one that takes Disconnect-Requests.
@@ -36,8 +37,8 @@ const maxDisconnects = 1024
 
 // newDisconnector returns the one of clients that say where they take
 // Disconnect-Requests.
-func newDisconnector(clients []config.RADIUSClient, log *slog.Logger) (*disconnector, error) {
-	d := &disconnector{want: make(chan credit.Exhausted, maxDisconnects), log: log}
+func newDisconnector(clients []config.RADIUSClient, filter string, log *slog.Logger) (*disconnector, error) {
+	d := &disconnector{filter: filter, want: make(chan credit.Exhausted, maxDisconnects), log: log}
 	for _, c := range clients {
 		if !c.Disconnect.IsValid() {
 			continue
@@ -78,6 +79,7 @@ const (
 	nasIPAddress     = 4
 	nasPort          = 5
 	framedIPAddress  = 8
+	filterID         = 11
 	callingStationID = 31
 	nasIdentifier    = 32
 	acctSessionID    = 44
@@ -106,7 +108,9 @@ func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
 		}
 	}
 	name, err := "", error(nil)
-	if nas := d.find(address); nas != nil {
+	if nas := d.find(address); nas != nil && d.filter != "" {
+		name, err = nas.Address, nas.Change(ctx, append(session, users.Attribute{Code: filterID, Data: d.filter})...)
+	} else if nas != nil {
 		name, err = nas.Address, nas.Disconnect(ctx, session...)
 	} else if host, _, diameter := strings.Cut(theirs, ";"); diameter && !address.IsValid() && d.abort != nil {
 		// A Session-Id begins with its maker's DiameterIdentity (RFC 6733,
@@ -120,7 +124,11 @@ func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
 		return
 	}
 	if err != nil {
-		d.log.Error("the NAS has not ended a session", "session_id", e.SessionID, "nas", name, "error", err)
+		d.log.Error("the NAS has not ended a session, nor changed it", "session_id", e.SessionID, "nas", name, "error", err)
+		return
+	}
+	if d.filter != "" {
+		d.log.Info("the NAS has given a session whose credit is exhausted another filter", "session_id", e.SessionID, "nas", name, "filter_id", d.filter)
 		return
 	}
 	d.log.Info("the NAS has ended a session whose credit is exhausted", "session_id", e.SessionID, "nas", name)

@@ -26,6 +26,14 @@ import (
 // TestDisconnect exhausts credit of a session that a NAS told of: that NAS is
 // asked to end it, by its own words for it, and no other.
 func TestDisconnect(t *testing.T) {
+	atZero(t, "", radius.CodeDisconnectRequest, radius.CodeDisconnectACK)
+}
+
+// TestChangeAtZero has the NAS give the session another filter instead (RFC
+// 5176, Section 3.2: CoA).
+func TestChangeAtZero(t *testing.T) { atZero(t, "portal", radius.CodeCoARequest, radius.CodeCoAACK) }
+
+func atZero(t *testing.T, filter string, asked, answer radius.Code) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +43,7 @@ func TestDisconnect(t *testing.T) {
 		SecretSource: radius.StaticSecretSource([]byte("secret of bng-1")),
 		Handler: radius.HandlerFunc(func(w radius.ResponseWriter, r *radius.Request) {
 			got <- r.Packet
-			_ = w.Write(r.Response(radius.CodeDisconnectACK))
+			_ = w.Write(r.Response(answer))
 		}),
 	}
 	served := make(chan error)
@@ -50,7 +58,7 @@ func TestDisconnect(t *testing.T) {
 		{Name: "proxy", Prefixes: []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, Secret: config.Secret{Env: "BNG_SECRET"}},
 		{Name: "bng-1", Prefixes: []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.1/32")}}, Secret: config.Secret{Env: "BNG_SECRET"},
 			Disconnect: netip.MustParseAddrPort(conn.LocalAddr().String())},
-	}, slog.New(slog.DiscardHandler))
+	}, filter, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +74,7 @@ func TestDisconnect(t *testing.T) {
 	d.exhausted(session(2, "of a NAS that takes none"))
 	d.exhausted(session(1, "0001"))
 	p := <-got
-	if p.Code != radius.CodeDisconnectRequest || rfc2865.UserName_GetString(p) != "alice" || rfc2866.AcctSessionID_GetString(p) != "0001" || len(rfc2865.Class_Get(p)) != 0 {
+	if p.Code != asked || rfc2865.FilterID_GetString(p) != filter || rfc2865.UserName_GetString(p) != "alice" || rfc2866.AcctSessionID_GetString(p) != "0001" || len(rfc2865.Class_Get(p)) != 0 {
 		t.Errorf("the NAS was asked %v: %+v", p.Code, p.Attributes)
 	}
 	cancel()

@@ -89,6 +89,8 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 		{"a success that is none", "delivery:\n  resultCodes:\n    - {code: 2001, fate: wait}\n", "x.yaml:3: delivery.resultCodes[0].fate: 2001 means success"},
 		{"no fate", "delivery:\n  resultCodes:\n    - {code: 5001, fate: drop}\n", `x.yaml:3: delivery.resultCodes[0].fate: "drop" is not one of settle, wait, reroute, quarantine`},
 		{"one node, two connections to a peer", "delivery:\n  peers: [{address: '127.0.0.1:3868', host: dra.isp.example}]\ncreditControl:\n  peers: [{address: '127.0.0.1:3869', host: DRA.isp.example}]\n", "x.yaml:4: creditControl.peers[0]: is one of delivery.peers too"},
+		{"a filter without a change", "creditControl:\n  peers: [{address: '127.0.0.1:3869'}]\n  filterId: portal\n", "x.yaml:3: creditControl.filterId: and atZero: change go together"},
+		{"a change that nobody could make", "creditControl:\n  peers: [{address: '127.0.0.1:3869'}]\n  atZero: change\n  filterId: portal\n", "x.yaml:3: creditControl.atZero: is change, but none of users.radius.clients"},
 		{"TLS over SCTP", "delivery:\n  peers: [{address: '127.0.0.1:3868', host: aaa.isp.example, sctp: true, tls: true}]\n", "x.yaml:2: delivery.peers[0].tls: is over TCP alone"},
 		{"server on SCTP open to the world", "server:\n  sctpListen: ['0.0.0.0:3868']\n", "x.yaml:2: server.sctpListen[0]: 0.0.0.0:3868 can be reached from other hosts"},
 		{"bounds of intervals", "accounting:\n  minInterimInterval: 1h\n  maxInterimInterval: 1m\n", "x.yaml:3: accounting.maxInterimInterval: 1m0s is too short: at least 1h0m0s"},

@@ -19,13 +19,14 @@ type CreditControl struct {
 	Request          Octets        `yaml:"request"`
 	Threshold        int           `yaml:"threshold"`
 	AtZero           AtZero        `yaml:"atZero"`
+	FilterID         string        `yaml:"filterId"` // for change
 }
 
 // AtZero is what is done about a user whose quota is used up.
 type AtZero string
 
 // UnmarshalText refuses what is not done.
-func (a *AtZero) UnmarshalText(b []byte) error { return oneOf(a, b, "report", "disconnect") }
+func (a *AtZero) UnmarshalText(b []byte) error { return oneOf(a, b, "report", "disconnect", "change") }
 
 // A CreditPeer is a credit-control server, or an agent on the way to it.
 type CreditPeer struct {
@@ -75,7 +76,17 @@ func (c *CreditControl) check(report func(key, format string, args ...any), iden
 	if secure && d.TLS == (TLS{}) {
 		d.checkTLS(report, true)
 	}
-	if c.AtZero == "disconnect" && len(access) == 0 && !slices.ContainsFunc(nas, func(n RADIUSClient) bool { return n.Disconnect.IsValid() }) {
+	controlled := slices.ContainsFunc(nas, func(n RADIUSClient) bool { return n.Disconnect.IsValid() })
+	if c.AtZero == "change" && !controlled {
+		report("creditControl.atZero", "is change, but none of users.radius.clients says where it takes CoA-Requests: give them the key disconnect")
+	}
+	if (c.AtZero == "change") != (c.FilterID != "") {
+		report("creditControl.filterId", "and atZero: change go together: name the filter that a user without credit gets")
+	}
+	if len(c.FilterID) > 253 {
+		report("creditControl.filterId", "has %d octets: at most 253 are allowed", len(c.FilterID))
+	}
+	if c.AtZero == "disconnect" && len(access) == 0 && !controlled {
 		report("creditControl.atZero", "is disconnect, but none of users.radius.clients says where it takes Disconnect-Requests, and there are no server.accessServers: give them the key disconnect")
 	}
 	if c.ServiceContext == "" {
