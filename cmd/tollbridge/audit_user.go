@@ -21,10 +21,12 @@ type partView struct {
 	Number    uint32    `json:"number"`
 	Type      string    `json:"type,omitempty"`
 	acct.Count
+	Corrects *acct.Correction `json:"corrects,omitempty"`
 }
 
-// userTable lists what the rows that sel chooses gave to a user. Records that
-// were settled and let go since are not listed any more.
+// userTable lists what the rows that sel chooses gave to a user, and what
+// corrections gave or took away: a credit counts against the total. Records
+// that were settled and let go since are not listed any more.
 func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selection) (table, error) {
 	views := []partView{}
 	add := func(v partView, shares []acct.Share) {
@@ -42,7 +44,7 @@ func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selec
 	}
 	for _, l := range records {
 		r := &l.Record
-		add(partView{State: l.State.String(), ID: l.ID, SessionID: r.SessionID, Number: r.Number, Type: r.Type.String()}, r.Shares)
+		add(partView{State: l.State.String(), ID: l.ID, SessionID: r.SessionID, Number: r.Number, Type: r.Type.String(), Corrects: r.Corrects}, r.Shares)
 	}
 	sessions, err := s.Sessions(ctx, 0, 0)
 	if err != nil {
@@ -53,17 +55,25 @@ func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selec
 			add(partView{State: "open", SessionID: x.SessionID, Number: x.Number}, x.Open)
 		}
 	}
-	t := table{value: views, columns: []string{"exporter", "domain", "interval", "state", "records", "octets", "packets", "id", "type", "number", "session_id"}}
-	var sum acct.Count
+	t := table{value: views, columns: []string{"exporter", "domain", "interval", "state", "records", "octets", "packets", "id", "type", "number", "session_id", "corrects"}}
+	var sum, credited acct.Count
 	for _, v := range views {
-		id := ""
+		id, corrects := "", ""
 		if v.ID != 0 {
 			id = fmt.Sprint(v.ID)
 		}
-		t.add(v.Exporter, v.Domain, timeText(v.Interval), v.State, v.Records, v.Octets, v.Packets, id, v.Type, v.Number, v.SessionID)
-		sum = sum.Plus(v.Count)
+		if c := v.Corrects; c != nil {
+			corrects = fmt.Sprintf("%s/%d: %s", c.SessionID, c.Number, c.Reason)
+		}
+		t.add(v.Exporter, v.Domain, timeText(v.Interval), v.State, v.Records, v.Octets, v.Packets, id, typeText(v.Type, v.Corrects), v.Number, v.SessionID, corrects)
+		if v.Corrects != nil && v.Corrects.Credit {
+			credited = credited.Plus(v.Count)
+		} else {
+			sum = sum.Plus(v.Count)
+		}
 	}
-	t.add("total", "", "", "", sum.Records, sum.Octets, sum.Packets, "", "", "", "")
+	sum = sum.Minus(credited)
+	t.add("total", "", "", "", sum.Records, sum.Octets, sum.Packets, "", "", "", "", "")
 	return t, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -112,6 +113,17 @@ func TestDecide(t *testing.T) {
 	}
 	if credit.User != "ann" || !credit.Corrects.Credit || credit.Octets != 60 || debit.User != "bob" || debit.Corrects.Credit || debit.Octets != 60 {
 		t.Errorf("credit %+v, debit %+v", credit, debit)
+	}
+	// Whoever audits a user sees what was corrected and why, and what is left.
+	for user, left := range map[string]string{"ann": ",140,", "bob": ",60,"} {
+		out, _, _ := cli(t, "audit", "--user", user, "--data", s.data, "-o", "csv")
+		rows := strings.Split(strings.TrimSpace(out), "\n")
+		if last := rows[len(rows)-1]; !strings.HasPrefix(last, "total,") || !strings.Contains(last, left) {
+			t.Errorf("%s's total is %q, want%s", user, last, left)
+		}
+		if !regexp.MustCompile(`,EVENT (credit|debit),.*;\d+/\d+: late`).MatchString(out) {
+			t.Errorf("the correction of %s does not say what it corrects:\n%s", user, out)
+		}
 	}
 	for want, args := range map[string][]string{
 		"more than that":  {"spool", "adjust", id, "--credit", "--input-octets", "1000", "--because", "why"},
