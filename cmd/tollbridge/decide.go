@@ -14,6 +14,7 @@ import (
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/control"
+	"tollbridge/spool"
 )
 
 // decideCommand names the command of the control channel that carries an
@@ -137,18 +138,11 @@ func newSpoolDecisions(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "decisions",
 		Short: "List what operators ordered: who, when, why, and what it came to",
-		Args:  cobra.NoArgs,
 	}
-	out := formatFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := state.open()
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+		list, err := s.Decisions(ctx)
 		if err != nil {
-			return err
-		}
-		defer s.Close()
-		list, err := s.Decisions(cmd.Context())
-		if err != nil {
-			return err
+			return table{}, err
 		}
 		type view struct {
 			Position uint64     `json:"journal_position"`
@@ -166,7 +160,6 @@ func newSpoolDecisions(state *stateFlags) *cobra.Command {
 			views[i] = v
 			t.add(timeText(v.At), v.By, v.What, v.On, v.Reason, v.Count.Records, v.Count.Octets, v.Position)
 		}
-		return t.print(cmd.OutOrStdout(), *out)
-	}
-	return cmd
+		return t, nil
+	})
 }

@@ -49,11 +49,8 @@ The status is 1 if the sides differ.`,
 	flags := cmd.Flags()
 	flags.StringVar(&only.host, "host", "", "only sessions of this node: its DiameterIdentity begins their Session-Ids")
 	flags.StringVar(&only.realm, "realm", "", "only records for this Destination-Realm; a file must have a column realm")
-	flags.IntVar(&limit, "limit", 1000, "list at most so many sessions that differ; 0 for all")
+	addLimit(cmd, &limit)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if limit < 0 {
-			return errLimit
-		}
 		var sides [2]reconcile.Sorter
 		for i, name := range args {
 			defer sides[i].Close()

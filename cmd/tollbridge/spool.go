@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -26,9 +26,6 @@ open, the flows in suspense, and how full it is.`,
 	cmd.AddCommand(newSpoolList(state), newSpoolShow(state), newSpoolRequeue(state), newSpoolSessions(state), newSpoolSuspense(state), newSpoolRelease(state), newSpoolReject(state), newSpoolDecisions(state), newSpoolAdjust(state), newSpoolCDRs(state), newSpoolStats(state), newSpoolArchive(state), newSpoolTail(state), newSpoolExport(state), newSpoolVerify(state), newSpoolRestored(state))
 	return cmd
 }
-
-// errLimit refuses a limit that could only be a slip.
-var errLimit = errors.New("--limit: is negative: give a number of rows, or 0 for all")
 
 // A recordView is an accounting record as listings show it.
 type recordView struct {
@@ -76,34 +73,24 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 		Short: "List accounting records and what became of them",
 		Example: `  tollbridge spool ls --state pending
   tollbridge spool ls --user alice -o json`,
-		Args: cobra.NoArgs,
 	}
-	out := formatFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&status, "state", "", "only records that are pending, acknowledged, quarantined or covered")
 	flags.StringVar(&filter.User, "user", "", "only records of this user")
 	flags.StringVar(&filter.Session, "session", "", "only records of this Session-Id or Acct-Multi-Session-Id")
 	flags.Uint64Var(&filter.After, "after", 0, "only records with an ID above this")
-	flags.IntVar(&filter.Limit, "limit", 1000, "at most so many; 0 for all")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if filter.Limit < 0 {
-			return errLimit
-		}
+	addLimit(cmd, &filter.Limit)
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
 		if status != "" {
 			s, err := deliveryState(status)
 			if err != nil {
-				return err
+				return table{}, err
 			}
 			filter.State = &s
 		}
-		s, err := state.open()
+		list, err := s.List(ctx, filter)
 		if err != nil {
-			return err
-		}
-		defer s.Close()
-		list, err := s.List(cmd.Context(), filter)
-		if err != nil {
-			return err
+			return table{}, err
 		}
 		views := make([]recordView, len(list))
 		t := table{
@@ -115,9 +102,8 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 			views[i] = v
 			t.add(v.ID, v.State, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.SessionID, v.Realm, blankZero(v.Result))
 		}
-		return t.print(cmd.OutOrStdout(), *out)
-	}
-	return cmd
+		return t, nil
+	})
 }
 
 func deliveryState(name string) (acct.DeliveryState, error) {
@@ -267,23 +253,13 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sessions",
 		Short: "List the user sessions with their usage: open, or stopped and kept for late flows",
-		Args:  cobra.NoArgs,
 	}
-	out := formatFlag(cmd)
 	cmd.Flags().Uint64Var(&after, "after", 0, "only sessions with an ID above this")
-	cmd.Flags().IntVar(&limit, "limit", 1000, "at most so many; 0 for all")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if limit < 0 {
-			return errLimit
-		}
-		s, err := state.open()
+	addLimit(cmd, &limit)
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+		list, err := s.Sessions(ctx, after, limit)
 		if err != nil {
-			return err
-		}
-		defer s.Close()
-		list, err := s.Sessions(cmd.Context(), after, limit)
-		if err != nil {
-			return err
+			return table{}, err
 		}
 		type view struct {
 			ID        uint64    `json:"id"`
@@ -303,9 +279,8 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
 			views[i] = v
 			t.add(v.ID, v.User, timeText(v.Started), timeText(v.Stopped), v.Number, v.InputOctets, v.OutputOctets, v.Open.Octets, v.SessionID)
 		}
-		return t.print(cmd.OutOrStdout(), *out)
-	}
-	return cmd
+		return t, nil
+	})
 }
 
 func newSpoolSuspense(state *stateFlags) *cobra.Command {
@@ -314,23 +289,13 @@ func newSpoolSuspense(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "suspense",
 		Short: "List the flows that wait for a user or a decision, and why",
-		Args:  cobra.NoArgs,
 	}
-	out := formatFlag(cmd)
 	cmd.Flags().Uint64Var(&after, "after", 0, "only flows with an ID above this")
-	cmd.Flags().IntVar(&limit, "limit", 1000, "at most so many; 0 for all")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if limit < 0 {
-			return errLimit
-		}
-		s, err := state.open()
+	addLimit(cmd, &limit)
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+		list, err := s.Suspended(ctx, after, limit)
 		if err != nil {
-			return err
-		}
-		defer s.Close()
-		list, err := s.Suspended(cmd.Context(), after, limit)
-		if err != nil {
-			return err
+			return table{}, err
 		}
 		type view struct {
 			ID       uint64     `json:"id"`
@@ -350,9 +315,8 @@ func newSpoolSuspense(state *stateFlags) *cobra.Command {
 			views[i] = v
 			t.add(v.ID, v.Reason, v.Exporter, v.Flow, timeText(v.FlowEnd), timeText(v.Since), v.Count.Octets, v.Count.Packets)
 		}
-		return t.print(cmd.OutOrStdout(), *out)
-	}
-	return cmd
+		return t, nil
+	})
 }
 
 func newSpoolCDRs(state *stateFlags) *cobra.Command {
@@ -369,13 +333,10 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 	flags.StringVar(&filter.User, "user", "", "only CDRs of this user")
 	flags.StringVar(&filter.Session, "session", "", "only CDRs of this Session-Id")
 	flags.Uint64Var(&filter.After, "after", 0, "only CDRs with an ID above this")
-	flags.IntVar(&filter.Limit, "limit", 1000, "at most so many; 0 for all")
+	addLimit(cmd, &filter.Limit)
 	cmd.MarkFlagsMutuallyExclusive("conflicts", "user")
 	cmd.MarkFlagsMutuallyExclusive("conflicts", "session")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if filter.Limit < 0 {
-			return errLimit
-		}
 		dir, err := state.dir()
 		if err != nil {
 			return err
@@ -427,18 +388,11 @@ func newSpoolStats(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats",
 		Short: "Say how full the spool is and how far the pipeline has come",
-		Args:  cobra.NoArgs,
 	}
-	out := formatFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := state.open()
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+		st, err := s.Stats(ctx)
 		if err != nil {
-			return err
-		}
-		defer s.Close()
-		st, err := s.Stats(cmd.Context())
-		if err != nil {
-			return err
+			return table{}, err
 		}
 		t := table{columns: []string{"what", "value"}, value: st}
 		for d := acct.Pending; d <= acct.Covered; d++ {
@@ -462,9 +416,8 @@ func newSpoolStats(state *stateFlags) *cobra.Command {
 		t.add("octets of state.db", st.Octets.State)
 		t.add("octets of journal.db", st.Octets.Journal)
 		t.add("octets of cdr.db", st.Octets.CDR)
-		return t.print(cmd.OutOrStdout(), *out)
-	}
-	return cmd
+		return t, nil
+	})
 }
 
 // unixTime is a time in Unix seconds, where 0 is none.
