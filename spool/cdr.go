@@ -16,10 +16,7 @@ import (
 // Its methods are safe for use by any goroutines. It needs no lock of its own:
 // nothing of cdr.db is kept in memory.
 type CDRs struct {
-	file string
-	w    *writer // nil when read only
-	r    *sql.DB
-
+	database
 	salvaged *Salvage // by OpenCDRs; nil if the file was whole
 
 	turn chan struct{} // held by the call that commits; capacity 1
@@ -41,12 +38,11 @@ func cdrFile(dir string) string { return filepath.Join(dir, "cdr.db") }
 // OpenCDRs opens the CDRs in dir, which must exist, making the file if there
 // is none.
 func OpenCDRs(dir string) (*CDRs, error) {
-	file := cdrFile(dir)
-	w, r, salvaged, err := openBoth(file, cdrPage, cdrSchema, Config{}.withDefaults())
+	d, salvaged, err := openDatabase(cdrFile(dir), cdrPage, cdrSchema)
 	if err != nil {
 		return nil, err
 	}
-	return &CDRs{file: file, w: w, r: r, salvaged: salvaged, turn: make(chan struct{}, 1)}, nil
+	return &CDRs{database: d, salvaged: salvaged, turn: make(chan struct{}, 1)}, nil
 }
 
 // Salvaged returns what OpenCDRs saved of a damaged file, nil if it was whole.
@@ -55,23 +51,11 @@ func (c *CDRs) Salvaged() *Salvage { return c.salvaged }
 // OpenCDRsReadOnly opens the CDRs in dir for looking at them, beside a daemon
 // or without one. Store returns ErrReadOnly.
 func OpenCDRsReadOnly(dir string) (*CDRs, error) {
-	file := cdrFile(dir)
-	r, err := openReader(file, cdrSchema)
+	d, err := openDatabaseReadOnly(cdrFile(dir), cdrSchema)
 	if err != nil {
 		return nil, err
 	}
-	return &CDRs{file: file, r: r}, nil
-}
-
-// Close waits for a commit and closes the database.
-func (c *CDRs) Close() error {
-	err := c.r.Close()
-	if c.w != nil {
-		if e := c.w.close(); err == nil {
-			err = e
-		}
-	}
-	return err
+	return &CDRs{database: d}, nil
 }
 
 // Store stores CDRs, durably before it returns, and says of each what storing

@@ -11,45 +11,28 @@ import (
 // A Credit is what credit control must remember: how far it has followed the
 // outbox, and a state per session, whose encoding is its own. Methods are safe
 // for use by any goroutines.
-type Credit struct {
-	file string
-	w    *writer // nil when read only
-	r    *sql.DB
-}
+type Credit struct{ database }
 
 func creditFile(dir string) string { return filepath.Join(dir, "credit.db") }
 
 // OpenCredit opens the state in dir, which must exist, making the file if
 // there is none.
 func OpenCredit(dir string) (*Credit, error) {
-	file := creditFile(dir)
-	w, r, _, err := openBoth(file, creditPage, creditSchema, Config{}.withDefaults())
+	d, _, err := openDatabase(creditFile(dir), creditPage, creditSchema)
 	if err != nil {
 		return nil, err
 	}
-	return &Credit{file: file, w: w, r: r}, nil
+	return &Credit{d}, nil
 }
 
 // OpenCreditReadOnly opens the state in dir for looking at it, beside a daemon
 // or without one. Save returns ErrReadOnly.
 func OpenCreditReadOnly(dir string) (*Credit, error) {
-	file := creditFile(dir)
-	r, err := openReader(file, creditSchema)
+	d, err := openDatabaseReadOnly(creditFile(dir), creditSchema)
 	if err != nil {
 		return nil, err
 	}
-	return &Credit{file: file, r: r}, nil
-}
-
-// Close closes the database.
-func (c *Credit) Close() error {
-	err := c.r.Close()
-	if c.w != nil {
-		if e := c.w.close(); err == nil {
-			err = e
-		}
-	}
-	return err
+	return &Credit{d}, nil
 }
 
 // Load returns the ID of the latest record followed, and visits each state.

@@ -335,3 +335,34 @@ func quickCheck(db *sql.DB, file string, limit time.Duration) (whole bool, err e
 	}
 	return true, nil
 }
+
+// A database is one beside the spool's own, for writing or for looking at.
+// Nothing of it is kept in memory.
+type database struct {
+	file string
+	w    *writer // nil when read only
+	r    *sql.DB
+}
+
+// openDatabase opens file for writing, making it if there is none. Salvaged is
+// what was saved if it was damaged, nil if it was whole.
+func openDatabase(file string, pageSize int, schema schema) (d database, salvaged *Salvage, err error) {
+	w, r, salvaged, err := openBoth(file, pageSize, schema, Config{}.withDefaults())
+	return database{file, w, r}, salvaged, err
+}
+
+// openDatabaseReadOnly opens file for looking at it, beside a daemon or without
+// one.
+func openDatabaseReadOnly(file string, schema schema) (database, error) {
+	r, err := openReader(file, schema)
+	return database{file: file, r: r}, err
+}
+
+// Close waits for a commit and closes the database.
+func (d *database) Close() error {
+	err := d.r.Close()
+	if d.w != nil {
+		err = errors.Join(err, d.w.close())
+	}
+	return err
+}
