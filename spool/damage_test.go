@@ -125,6 +125,7 @@ var damageSeeds = flag.Uint64("damage-seeds", 8, "how often each database is dam
 // gives out is what was stored, and what it does not give out it names. It
 // opens again, unless it says that it can't go on.
 func TestNoDamageIsSilent(t *testing.T) {
+	t.Parallel()
 	w := newWhole(t)
 	var refused, told, unharmed int
 	for _, file := range []string{"state.db", "journal.db", "cdr.db"} {

@@ -441,6 +441,7 @@ func TestOutboxLogs(t *testing.T) {
 // TestOutboxModel compares an outbox with a map, over every operation and
 // restarts, and audits the books after each.
 func TestOutboxModel(t *testing.T) {
+	t.Parallel()
 	type entry struct {
 		session  int
 		number   uint32

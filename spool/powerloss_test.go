@@ -20,7 +20,8 @@ import (
 //
 // TOLLBRIDGE_POWERLOSS is how many images are looked at.
 func TestPowerLoss(t *testing.T) {
-	images := 40
+	t.Parallel()
+	images := 25
 	if n, err := strconv.Atoi(os.Getenv("TOLLBRIDGE_POWERLOSS")); err == nil {
 		images = n
 	}
@@ -43,6 +44,7 @@ func TestPowerLoss(t *testing.T) {
 // TestPowerLossFindsWhatIsNotSynced plants the mistake that TestPowerLoss is
 // there for.
 func TestPowerLossFindsWhatIsNotSynced(t *testing.T) {
+	t.Parallel()
 	events := traceVictim(t, 1, "NORMAL")
 	found := false
 	eachImage(t, events, 40, rand.New(rand.NewPCG(1, 0)), func(image string, p promised, _ string) bool {

@@ -60,6 +60,7 @@ func victim(dir string) error {
 // goes, and with it all that was written but not synced: the chain holds, and
 // each record and each entry is in the archive once, or else in the spool.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "life")
 	life := fmt.Sprintf("ARCHIVE_VICTIM=%s %s\n", dir, os.Args[0])
 	events := powerloss.Trace(t, dir, life+life+"true", func(name string) bool {
