@@ -11,13 +11,15 @@ import (
 // account adds f, of the ledger's row key, to the sessions of those who held
 // its addresses when it ended, nil for nobody: from the source's as input, to
 // the destination's as output (RFC 7155, Section 4.5). Where both are users
-// the second half is mirrored. Nothing is accounted if neither is.
+// the second half is mirrored. Nothing is accounted if neither is. If one is,
+// and the other address is a user's by its network, that half waits for who
+// holds it.
 func (m *Module) account(f *flow, source, destination *users.Holder, key acct.LedgerKey) (accounted, mirrored acct.Count) {
 	if f.user != "" {
 		return m.accountNamed(f, source, destination, key)
 	}
 	n := f.count()
-	f.internal = source != nil && destination != nil
+	f.internal = source != nil && destination != nil || f.half != bothEnds
 	if source != nil {
 		m.accountHolder(f, source, false, key, n)
 		accounted = n
@@ -29,7 +31,30 @@ func (m *Module) account(f *flow, source, destination *users.Holder, key acct.Le
 		}
 		accounted = accounted.Plus(n)
 	}
+	if len(m.settings.Networks) > 0 && (source == nil) != (destination == nil) {
+		m.waitForOther(f, destination == nil, key)
+	}
 	return accounted, mirrored
+}
+
+// waitForOther lets the half of f that nobody holds yet, its destination's or
+// its source's, wait in suspense, where the address is in a network of users.
+func (m *Module) waitForOther(f *flow, to bool, key acct.LedgerKey) {
+	a := f.source
+	if to {
+		a = f.destination
+	}
+	if f.half != bothEnds || !a.IsValid() || !matchesPrefix(m.settings.Networks, a.Unmap()) {
+		return
+	}
+	rest := *f
+	rest.user, rest.half = "", sourceEnd
+	if to {
+		rest.half = destinationEnd
+	}
+	row := m.ledger.row(key)
+	row.Mirrored = row.Mirrored.Plus(rest.count())
+	m.suspend(&rest, reasonUnmapped, heldRecord{}, row, key)
 }
 
 // accountHolder adds f to the session of h, who held its source, or its
@@ -48,7 +73,14 @@ func (m *Module) accountHolder(f *flow, h *users.Holder, to bool, key acct.Ledge
 
 // mapped is account for whoever held the addresses of f.
 func (m *Module) mapped(f *flow, key acct.LedgerKey) (accounted, mirrored acct.Count) {
-	return m.account(f, m.holder(f, false), m.holder(f, true), key)
+	var source, destination *users.Holder
+	if f.half != destinationEnd {
+		source = m.holder(f, false)
+	}
+	if f.half != sourceEnd {
+		destination = m.holder(f, true)
+	}
+	return m.account(f, source, destination, key)
 }
 
 // usage returns what went out from a user as input and what came in as

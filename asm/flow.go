@@ -30,7 +30,18 @@ type flow struct {
 	user      string // who the record itself says it belongs to; "" for nobody
 	skip      bool   // left to another observation point
 	userTo    bool   // that user is at the destination, unless the bindings know better
+	half      half   // of a flow in suspense: what is still to be accounted
 }
+
+// A half says which of its two ends a flow in suspense waits for a user at,
+// where the other's is known.
+type half uint8
+
+const (
+	bothEnds half = iota
+	sourceEnd
+	destinationEnd
+)
 
 // count returns what the books say of f.
 func (f *flow) count() acct.Count {
@@ -54,7 +65,7 @@ func endpoint(a netip.Addr, port uint16) string {
 }
 
 // flowVersion is the first octet of an encoded flow.
-const flowVersion = 3
+const flowVersion = 4
 
 // appendBinary appends what parseFlow reads.
 func (f *flow) appendBinary(b []byte) []byte {
@@ -73,7 +84,8 @@ func (f *flow) appendBinary(b []byte) []byte {
 	b = appendBool(b, f.userTo)
 	b = append(b, byte(f.layer))
 	b = appendString(b, f.vrf)
-	return appendString(b, f.vrfTo)
+	b = appendString(b, f.vrfTo)
+	return append(b, byte(f.half))
 }
 
 func parseFlow(data []byte) (f flow, err error) {
@@ -97,6 +109,11 @@ func parseFlow(data []byte) (f flow, err error) {
 	}
 	if version > 2 {
 		f.layer, f.vrf, f.vrfTo = layers(r.octet()), r.string(), r.string()
+	}
+	if version > 3 {
+		if f.half = half(r.octet()); f.half > destinationEnd {
+			r.fail()
+		}
 	}
 	return f, r.close()
 }

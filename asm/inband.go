@@ -98,6 +98,8 @@ func (m *Module) accountNamed(f *flow, source, destination *users.Holder, key ac
 	if other != nil {
 		m.accountHolder(f, other, !to, key, n)
 		accounted, mirrored = accounted.Plus(n), n
+	} else if len(m.settings.Networks) > 0 {
+		m.waitForOther(f, !to, key)
 	}
 	return accounted, mirrored
 }

@@ -60,12 +60,14 @@ type Settings struct {
 	InBandIdle time.Duration      `json:"in_band_idle"`      // the session of such a user stops when no flow has come for so long; default 1h
 	MaxInBand  int                `json:"max_in_band"`       // such sessions; default 1 Mi
 
-	MaxRecord    int           `json:"max_record"`    // octets of the largest Accounting-Request; default 16384
-	EarlySets    int           `json:"early_sets"`    // Data Sets kept per exporter until their Template comes; default 1024
-	EarlyOctets  int           `json:"early_octets"`  // octets of those; default 4 MiB
-	EarlyWait    time.Duration `json:"early_wait"`    // how long they are kept; default 1h
-	Classes      []Class       `json:"classes"`       // the first that matches names the usage's class
-	ClassDefault string        `json:"class_default"` // class of what no rule matches
+	MaxRecord   int            `json:"max_record"`         // octets of the largest Accounting-Request; default 16384
+	EarlySets   int            `json:"early_sets"`         // Data Sets kept per exporter until their Template comes; default 1024
+	EarlyOctets int            `json:"early_octets"`       // octets of those; default 4 MiB
+	EarlyWait   time.Duration  `json:"early_wait"`         // how long they are kept; default 1h
+	Networks    []netip.Prefix `json:"networks,omitempty"` // addresses that users hold: a flow accounted at its other end waits for who holds such a one
+
+	Classes      []Class `json:"classes"`       // the first that matches names the usage's class
+	ClassDefault string  `json:"class_default"` // class of what no rule matches
 }
 
 // ExporterSettings are those of one exporter.
@@ -241,6 +243,11 @@ func (s Settings) Validate() error {
 	}
 	if err := s.validateBilling(); err != nil {
 		return bad("%w", err)
+	}
+	for _, p := range s.Networks {
+		if !p.IsValid() {
+			return bad("networks: invalid prefix")
+		}
 	}
 	for i, c := range s.Classes {
 		if c.Direction != "" && c.Direction != DirectionInput && c.Direction != DirectionOutput {

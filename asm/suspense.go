@@ -38,7 +38,8 @@ type suspense struct {
 
 	added    []acct.Suspended // since the last checkpoint
 	released []uint64         // the same, of those in the store
-	again    []acct.Suspended // released and suspended anew while resume looks through them
+	again    []acct.Suspended // suspended while resume looks through what was before
+	resuming bool             // it does
 }
 
 // A heldRecord is what of a Data Record outlives the Message while it is in
@@ -106,7 +107,11 @@ func (m *Module) suspend(f *flow, reason string, r heldRecord, row *acct.LedgerR
 	n := f.count()
 	row.Suspended = row.Suspended.Plus(n)
 	s := &m.suspense
-	s.added = append(s.added, acct.Suspended{
+	to := &s.added
+	if s.resuming {
+		to = &s.again
+	}
+	*to = append(*to, acct.Suspended{
 		ID: s.next, Key: key, Count: n, Reason: reason, Since: m.now, FlowEnd: f.end,
 		Source: f.String(), Position: m.decoder.position, Flow: appendHeld(nil, f, r),
 	})
@@ -146,6 +151,8 @@ var errEnough = errors.New("enough")
 func (m *Module) resume(ctx context.Context, after uint64, wanted, enough func(*acct.Suspended) bool,
 	take func(*acct.Suspended, *held) (bool, error)) error {
 	s := &m.suspense
+	s.resuming = true
+	defer func() { s.resuming = false }()
 	released := make(map[uint64]bool, len(s.released))
 	for _, id := range s.released {
 		released[id] = true
@@ -245,7 +252,8 @@ func (m *Module) retryLater() {
 }
 
 // fallback accounts to the fallback user, if there is one, what has waited
-// for a user for longer than it may. The source stands for the user's side.
+// for a user for longer than it may. The source stands for the user's side,
+// unless that is known.
 func (m *Module) fallback(ctx context.Context) error {
 	s := &m.suspense
 	limit := m.now - m.settings.Wait.Nanoseconds()
@@ -264,7 +272,7 @@ func (m *Module) fallback(ctx context.Context) error {
 		},
 		func(x *acct.Suspended, h *held) (bool, error) {
 			user := m.open(bindingKey{user: m.settings.Fallback})
-			m.accountSide(&h.flow, user.tally, false, x.Key, x.Count)
+			m.accountSide(&h.flow, user.tally, h.flow.half == destinationEnd, x.Key, x.Count)
 			h.flow.book(m.ledger.row(x.Key), x.Count, acct.Count{})
 			return true, nil
 		})

@@ -466,6 +466,7 @@ func settings(c config.Config) asm.Settings {
 		MaxTotals:        a.MaxTotals,
 		InBand:           c.Users.InBand,
 		InBandIdle:       c.Users.InBandIdle,
+		Networks:         prefixes(c.Users.Networks),
 		Split:            asm.Split(c.Users.Split),
 		UserTolerance:    c.Users.Tolerance,
 		Correct:          c.Users.Correct,

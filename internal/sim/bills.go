@@ -22,10 +22,17 @@ func (b bill) compare(o bill) int {
 }
 
 // charge bills a flow to whoever held its addresses, or to the user whom the
-// record names and who held the other one, and returns how many that are.
-func (t *truth) charge(f *flow) (sides int) {
-	from, to := t.held(f.from, f.end), t.held(f.to, f.end)
-	if f.user != "" {
+// record names and who held the other one, and returns how many that are. If
+// only one is known, and the other address is a user's, that half of it waits.
+func (t *truth) charge(f *flow, x *amounts, position uint64) (sides int) {
+	var from, to *holder
+	if f.half != toEnd {
+		from = t.held(f.from, f.end)
+	}
+	if f.half != fromEnd {
+		to = t.held(f.to, f.end)
+	}
+	if f.half == bothEnds && f.user != "" {
 		// The named user has the address that is bound to that name, or else
 		// the source.
 		switch {
@@ -35,7 +42,7 @@ func (t *truth) charge(f *flow) (sides int) {
 			from = &holder{Binding: users.Binding{User: f.user}}
 		}
 	}
-	internal := from != nil && to != nil
+	internal := from != nil && to != nil || f.half != bothEnds
 	if from != nil {
 		t.w.log("truth: flow %d from %q: %+v %+v", f.id, from.User, f.forward, f.backward)
 		t.chargeSide(f, from, side{f.from, f.to, f.toPort, internal}, f.forward, f.backward)
@@ -45,6 +52,19 @@ func (t *truth) charge(f *flow) (sides int) {
 		t.w.log("truth: flow %d to %q: %+v %+v", f.id, to.User, f.forward, f.backward)
 		t.chargeSide(f, to, side{f.to, f.from, f.fromPort, internal}, f.backward, f.forward)
 		sides++
+	}
+	if sides == 1 && f.half == bothEnds {
+		rest := *f
+		rest.half = toEnd
+		other := f.to
+		if to != nil {
+			rest.half, other = fromEnd, f.from
+		}
+		if slices.ContainsFunc(t.settings.Networks, func(p netip.Prefix) bool { return p.Contains(other) }) {
+			x.mirrored = x.mirrored.Plus(f.count())
+			x.suspended = x.suspended.Plus(f.count())
+			t.waiting = append(t.waiting, &waiting{position, &rest, x, t.now, 0})
+		}
 	}
 	return sides
 }

@@ -24,8 +24,18 @@ type flow struct {
 	rate              uint64      // each packet counted stands for so many, as the record says; 0 if it doesn't
 	long              *connection // whose counters are totals; nil for a flow of its own
 	octets            []byte      // the Data Record
+	half              half        // what still waits for a user
 	journaled         bool
 }
+
+// A half is the end of a flow that waits for a user, where the other's is known.
+type half uint8
+
+const (
+	bothEnds half = iota
+	fromEnd
+	toEnd
+)
 
 type volume struct{ octets, packets uint64 }
 

@@ -119,11 +119,14 @@ func (t *truth) again() {
 	if t.settings.Mode != asm.ModeASM {
 		return
 	}
-	t.waiting = slices.DeleteFunc(t.waiting, func(x *waiting) bool {
-		sides := t.charge(x.flow)
+	all := t.waiting
+	t.waiting = nil // what waits then, that is charge puts there
+	all = slices.DeleteFunc(all, func(x *waiting) bool {
+		sides := t.charge(x.flow, x.row, x.position)
 		if sides > 0 {
 			x.leave(sides)
 		}
 		return sides > 0
 	})
+	t.waiting = append(all, t.waiting...)
 }

@@ -112,6 +112,10 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 	if rng.IntN(2) == 0 {
 		s.Split = asm.SplitProportional
 	}
+	s.Networks = nil
+	if rng.IntN(2) == 0 {
+		s.Networks = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/23"), netip.MustParsePrefix("2001:db8::/47")}
+	}
 	s.UserTolerance = 0
 	if rng.IntN(3) == 0 {
 		s.UserTolerance = time.Duration(rng.IntN(5000)) * time.Millisecond

@@ -153,7 +153,7 @@ func (t *truth) decideWaiting(x *acct.Suspended, release bool) {
 		if t.settings.Mode != asm.ModeASM {
 			return
 		}
-		sides := t.charge(y.flow)
+		sides := t.charge(y.flow, y.row, y.position)
 		if sides == 0 {
 			return
 		}

@@ -225,7 +225,11 @@ func (t *truth) advance(to int64) {
 				return false
 			}
 			f := x.flow
-			t.use(f, &users.Binding{User: t.settings.Fallback}, side{far: f.to, farPort: f.toPort}, f.forward, f.backward)
+			if nobody := (&users.Binding{User: t.settings.Fallback}); f.half == toEnd {
+				t.use(f, nobody, side{far: f.from, farPort: f.fromPort}, f.backward, f.forward)
+			} else {
+				t.use(f, nobody, side{far: f.to, farPort: f.toPort}, f.forward, f.backward)
+			}
 			x.leave(1)
 			return true
 		})
@@ -405,7 +409,7 @@ func (t *truth) accept(f *flow, x *amounts, position uint64) {
 		x.accounted = x.accounted.Plus(n)
 		return
 	}
-	if sides := t.charge(f); sides == 0 {
+	if sides := t.charge(f, x, position); sides == 0 {
 		x.suspended = x.suspended.Plus(n)
 		t.waiting = append(t.waiting, &waiting{position, f, x, t.now, 0})
 	} else {

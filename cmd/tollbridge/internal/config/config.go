@@ -93,6 +93,7 @@ type Users struct {
 	Fallback string        `yaml:"fallback"`
 	Wait     time.Duration `yaml:"wait"`
 
+	Networks  []Prefix      `yaml:"networks"`
 	Split     string        `yaml:"split"`
 	Tolerance time.Duration `yaml:"tolerance"`
 
