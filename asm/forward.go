@@ -75,7 +75,7 @@ func (m *Module) passedOn(ctx context.Context, e acct.Entry, collector string) e
 		t := m.transports.far[from]
 		switch f.Kind {
 		case ack.Began:
-			m.transports.closeReliable(from)
+			m.transports.beginAnew(from, m.now)
 		case ack.Opened:
 			info, err := ParseSessionInfo(f.Octets)
 			if err != nil {

@@ -204,6 +204,48 @@ func TestUndecodedIsNoFirstCopy(t *testing.T) {
 	}
 }
 
+// Sessions over UDP outlive a Collecting Process for as long as they may go on.
+// Those of exporters that come from another port each time are then forgotten.
+func TestUDPSessionsOutliveTheCollector(t *testing.T) {
+	b := mapped(t, testSettings)
+	goesOn := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	for port := range 5 {
+		b.send(b.open(ipfix.UDP, "meter", fmt.Sprint("198.51.100.2:", 1000+port)), b.flow("192.0.2.1", outside))
+	}
+	b.send(goesOn, b.flow("192.0.2.1", outside))
+	stored := func() (n int) {
+		b.checkpoint()
+		for k := range b.s.state {
+			if k[0] == stateTransport {
+				n++
+			}
+		}
+		return n
+	}
+	if n := stored(); n != 6 {
+		t.Errorf("%d sessions", n)
+	}
+	b.add(acct.EntryClose, 0, nil) // the Collecting Process began anew
+	b.checkpoint()
+	b.restart()
+	b.after(30 * time.Minute)
+	goesOn = b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	if n := stored(); n != 6 {
+		t.Errorf("%d sessions after half an hour", n)
+	}
+	b.after(31 * time.Minute)
+	if n := stored(); n != 1 {
+		t.Errorf("%d sessions after an hour", n)
+	}
+	again := b.flow("192.0.2.1", outside)
+	again.fromPort++
+	before := b.checkpoint().Accounted.Records
+	b.add(acct.EntryMessage, goesOn, b.message(false, again))
+	if n := b.checkpoint().Accounted.Records - before; n != 1 {
+		t.Errorf("the session that went on accounts %d records", n)
+	}
+}
+
 // A binding that was dropped for its age stays dropped after a restart.
 func TestTrimmedBindings(t *testing.T) {
 	settings := testSettings

@@ -184,7 +184,7 @@ func (m *Module) apply(ctx context.Context, e acct.Entry) error {
 		m.transports.open[e.Position].name(m.identityOf(info.Exporter))
 	case acct.EntryClose:
 		if e.Session == 0 {
-			m.transports.closeReliable(origin{})
+			m.transports.beginAnew(origin{}, m.now)
 		} else if t := m.transports.open[e.Session]; t != nil {
 			m.transports.close(t)
 		}
@@ -268,6 +268,7 @@ func (m *Module) advance(ctx context.Context, to int64) error {
 // endInterval does what is due at the end of an interval.
 func (m *Module) endInterval(ctx context.Context) error {
 	m.expireEarly(m.now)
+	m.transports.expire(m.now)
 	m.released.expire(m.now)
 	if err := m.fallback(ctx); err != nil {
 		return err

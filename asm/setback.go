@@ -39,6 +39,10 @@ func (m *Module) setBack(to int64) {
 	q.setBacks = append(q.setBacks, setBack{q.next, to})
 	q.setBacks = q.setBacks[max(0, len(q.setBacks)-maxSetBacks):]
 	for _, t := range m.transports.open {
+		if t.orphan > to {
+			t.orphan = to
+			m.transports.touch(t)
+		}
 		for i := range t.early {
 			if e := &t.early[i]; e.time > to {
 				e.time = to

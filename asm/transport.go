@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
@@ -72,6 +73,7 @@ type transport struct {
 	losses  map[uint32][]loss // by Observation Domain
 	clock   *exporterClock
 	origin  origin // of one that another collector has
+	orphan  int64  // over UDP, since when its Collecting Process is another, Unix nanoseconds; 0 for not
 }
 
 // A domain is one Observation Domain of a Transport Session, with what its
@@ -204,11 +206,31 @@ func (t *transports) close(s *transport) {
 	t.gone = append(t.gone, s.number)
 }
 
-// closeReliable closes all sessions of a collector, zero for this one, but those
-// over UDP.
-func (t *transports) closeReliable(of origin) {
+// beginAnew closes all sessions of a collector, zero for this one, whose
+// Collecting Process began anew, but those over UDP: whichever of them goes on
+// is opened again.
+func (t *transports) beginAnew(of origin, now int64) {
 	for _, s := range t.sorted() {
-		if s.info.Transport != ipfix.UDP && s.origin.collector == of.collector && s.origin.instance == of.instance {
+		switch {
+		case s.origin.collector != of.collector || s.origin.instance != of.instance:
+		case s.info.Transport != ipfix.UDP:
+			t.close(s)
+		case s.orphan == 0:
+			s.orphan = now
+			t.touch(s)
+		}
+	}
+}
+
+// orphanWait is for how long a session over UDP may go on after its Collecting
+// Process began anew. One that is idle is closed sooner while it runs.
+const orphanWait = int64(time.Hour)
+
+// expire closes sessions over UDP that have not gone on: exporters that take
+// another port each time leave many.
+func (t *transports) expire(now int64) {
+	for _, s := range t.sorted() {
+		if s.orphan != 0 && s.orphan <= now-orphanWait {
 			t.close(s)
 		}
 	}
@@ -263,7 +285,7 @@ func (t *transports) oldest(otherwise uint64) uint64 {
 }
 
 // transportVersion is the first octet of an encoded transport.
-const transportVersion = 5
+const transportVersion = 6
 
 // appendState appends what a restart needs of s.
 func (s *transport) appendState(b []byte) ([]byte, error) {
@@ -289,6 +311,7 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 	b = s.appendLosses(b)
 	b = s.origin.append(b)
 	b = appendString(b, string(s.head))
+	b = binary.AppendVarint(b, s.orphan)
 	return s.decoder.AppendBinary(b)
 }
 
@@ -327,6 +350,9 @@ func (t *transports) restore(number uint64, state []byte) error {
 		if head := r.bytes(); len(head) > 0 {
 			s.head = bytes.Clone(head)
 		}
+	}
+	if version > 5 {
+		s.orphan = r.varint()
 	}
 	if r.err != nil {
 		return r.err

@@ -68,6 +68,7 @@ type transport struct {
 	info  asm.SessionInfo
 	forms map[uint32]map[uint16]int // by domain and Template ID
 	early []early
+	since int64 // over UDP, since when the Collecting Process is another, Unix nanoseconds; 0 for not
 }
 
 // An early set came before its Template.
@@ -143,8 +144,12 @@ func (t *truth) entry(e acct.Entry) {
 	case acct.EntryClose:
 		delete(t.sessions, e.Session)
 		for number, s := range t.sessions {
-			if e.Session == 0 && s.info.Transport != ipfix.UDP {
+			switch {
+			case e.Session != 0:
+			case s.info.Transport != ipfix.UDP:
 				delete(t.sessions, number)
+			case s.since == 0:
+				s.since = t.now
 			}
 		}
 	case acct.EntryConfig:
@@ -210,7 +215,10 @@ func (t *truth) advance(to int64) {
 		if t.boundary > to {
 			break
 		}
-		for _, s := range t.sessions {
+		for number, s := range t.sessions {
+			if s.since != 0 && s.since <= t.boundary-int64(time.Hour) {
+				delete(t.sessions, number)
+			}
 			s.early = slices.DeleteFunc(s.early, func(e early) bool { return e.time <= t.boundary-int64(t.settings.EarlyWait) })
 		}
 		if t.settings.Fallback == "" || t.settings.Mode != asm.ModeASM {
@@ -245,6 +253,7 @@ func (t *truth) setBack(to int64) {
 	t.now = to
 	t.boundary = down(to, t.settings.Interval) + int64(t.settings.Interval)
 	for _, s := range t.sessions {
+		s.since = min(s.since, to)
 		for i := range s.early {
 			s.early[i].time = min(s.early[i].time, to)
 		}
