@@ -125,7 +125,7 @@ func (s *Session) UnmarshalBinary(b []byte) error {
 	s.latest = nil
 	s.transport, s.domains, s.shared = out.transport, out.domains, out.shared
 	s.templates, s.fields, s.streams = out.templates, out.fields, out.streams
-	s.elements = out.elements
+	s.elements, s.text = out.elements, out.text
 	return nil
 }
 

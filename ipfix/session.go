@@ -15,7 +15,7 @@ type Limits struct {
 	AllFields int // of all Templates together; 0 means 65536
 	Domains   int // Observation Domains; 0 means 1024
 	Streams   int // SCTP streams with Data Records, over all domains, but for stream 0; 0 means 4096
-	Elements  int // whose type information is kept (RFC 5610); 0 means 4096
+	Elements  int // whose type information is kept (RFC 5610), in 128 KiB of text; 0 means 1024
 }
 
 func (l Limits) withDefaults() Limits {
@@ -25,7 +25,7 @@ func (l Limits) withDefaults() Limits {
 		AllFields: cmp.Or(l.AllFields, 65536),
 		Domains:   cmp.Or(l.Domains, 1024),
 		Streams:   cmp.Or(l.Streams, 4096),
-		Elements:  cmp.Or(l.Elements, 4096),
+		Elements:  cmp.Or(l.Elements, 1024),
 	}
 }
 
@@ -56,6 +56,7 @@ type Session struct {
 	fields    int       // of them
 	streams   int       // in all domains, but for stream 0
 	elements  map[Element]TypeInformation
+	text      int // octets of their names and descriptions
 
 	// Scratch of one Decode.
 	sets       []dataSet

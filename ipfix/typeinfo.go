@@ -11,6 +11,10 @@ const (
 	maxElementDescription = 1023
 )
 
+// maxElementText bounds the octets of what one Session keeps, which is part of
+// each of its checkpoints.
+const maxElementText = 128 << 10
+
 // A TypeInformation is what an exporter says of an Information Element of an
 // enterprise (RFC 5610).
 type TypeInformation struct {
@@ -66,7 +70,7 @@ func (s *Session) learn(set DataSet) {
 		if _, known := s.elements[e]; !known && len(s.elements) >= s.Limits.withDefaults().Elements {
 			continue
 		}
-		s.tell(TypeInformation{
+		i := TypeInformation{
 			InformationElement: InformationElement{
 				Enterprise: e.Enterprise, ID: e.ID,
 				Name:      text(r, InformationElementName, maxElementName),
@@ -77,7 +81,10 @@ func (s *Session) learn(set DataSet) {
 			Description: text(r, InformationElementDescription, maxElementDescription),
 			RangeBegin:  number(r, InformationElementRangeBegin),
 			RangeEnd:    number(r, InformationElementRangeEnd),
-		})
+		}
+		if s.text-s.elements[e].text()+i.text() <= maxElementText {
+			s.tell(i)
+		}
 	}
 }
 
@@ -92,8 +99,13 @@ func (s *Session) tell(i TypeInformation) {
 	if s.elements == nil {
 		s.elements = make(map[Element]TypeInformation)
 	}
-	s.elements[Element{i.Enterprise, i.ID}] = i
+	e := Element{i.Enterprise, i.ID}
+	s.text += i.text() - s.elements[e].text()
+	s.elements[e] = i
 }
+
+// text returns the octets of i's name and description.
+func (i TypeInformation) text() int { return len(i.Name) + len(i.Description) }
 
 // atMost returns v, or 0, which is always the default, where it is not below n.
 func atMost(v uint64, n int) uint8 {

@@ -3,6 +3,7 @@ package ipfix
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -25,6 +26,49 @@ func typeInformation(tb testing.TB) *Template {
 		tb.Fatal(err)
 	}
 	return t
+}
+
+// However much an exporter tells of its elements, a checkpoint has a bounded
+// part of it. What was told before can still be told anew.
+func TestTypeInformationBounds(t *testing.T) {
+	s := NewSession(TCP)
+	info := typeInformation(t)
+	tell := func(id, octets int) {
+		t.Helper()
+		e := NewEncoder(1, 0)
+		if err := e.AddTemplate(info); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.AddRecord(info, 32473, id, int(TypeUnsigned64), 0, 0, 0, 0, "element", strings.Repeat("x", octets)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Decode(e.Flush(1), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id := range 300 {
+		tell(id+1, 1000)
+	}
+	b, err := s.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(b); n > maxElementText+16<<10 || n < maxElementText-1<<10 {
+		t.Errorf("the checkpoint has %d octets", n)
+	}
+	restored := NewSession(TCP)
+	if err := restored.UnmarshalBinary(b); err != nil {
+		t.Fatal(err)
+	}
+	s = restored
+	tell(200, 1000) // no room
+	tell(1, 10)     // makes some
+	tell(201, 900)
+	for id, want := range map[uint16]int{1: 10, 2: 1000, 200: 0, 201: 900} {
+		if i, _ := s.TypeInformation(Element{32473, id}); len(i.Description) != want {
+			t.Errorf("element %d has a description of %d octets, want %d", id, len(i.Description), want)
+		}
+	}
 }
 
 func TestTypeInformation(t *testing.T) {
