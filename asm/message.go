@@ -324,45 +324,6 @@ func (m *Module) tooLarge(f *flow, row *acct.LedgerRow, key acct.LedgerKey, temp
 	m.logs.warn(m.log, "records with an impossible counter are rejected", key, template)
 }
 
-// cameBefore reports whether record number i of the chunk, one of set, is known
-// otherwise than by the window to have come before. The identity of a record
-// says more than that of its Data Set.
-func (m *Module) cameBefore(set *ipfix.DataSet, p *plan, i int) bool {
-	c := &m.decoder
-	outside := c.verdicts[i] == dedup.BelowFloor || c.verdicts[i] == dedup.AheadOfClock
-	// What was released while it was ahead of the clock is not in the window.
-	return p.timed && m.released.has(c.ids[i]) || (outside || !p.timed) && m.repeated(set)
-}
-
-// repeated reports whether set, the one at hand, was decoded before in a Message
-// equal to this one, at a time when that was asked too: for the same Templates
-// it always is. A copy that was never decoded is none: where its Template did
-// not come, nothing of it was counted.
-func (m *Module) repeated(set *ipfix.DataSet) bool {
-	c := &m.decoder
-	if c.identified.novelty == resent {
-		return true
-	}
-	if !c.compared {
-		c.compared = true
-		c.scratch = c.messageHash().Append(c.scratch[:0])
-		id := c.domain.messages.Uint64(uint64(set.Offset)).Sum(c.scratch)
-		c.duplicate = m.messages.Add(id, m.millis()) == dedup.Duplicate
-		if c.duplicate {
-			m.stats.DuplicateSets++
-		}
-	}
-	return c.duplicate
-}
-
-// messageHash returns what tells the Message at hand from others.
-func (c *decoder) messageHash() dedup.Identity {
-	if !c.hashed {
-		c.hash, c.hashed = c.domain.messages.Sum(c.message), true
-	}
-	return c.hash
-}
-
 // lookup finds the holders of the addresses of the first n flows. Their
 // tallies are touched one after another before any is used, so that the waits
 // for memory overlap.
