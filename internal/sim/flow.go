@@ -24,6 +24,7 @@ type flow struct {
 	rate              uint64      // each packet counted stands for so many, as the record says; 0 if it doesn't
 	long              *connection // whose counters are totals; nil for a flow of its own
 	octets            []byte      // the Data Record
+	stated            bool        // it came in a request that says what it amounts to
 	half              half        // what still waits for a user
 	journaled         bool
 }

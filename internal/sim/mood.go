@@ -225,6 +225,7 @@ func (w *world) troubles() {
 	w.users.changes(w)
 	w.nases.changes(w)
 	w.operator.begin(w)
+	w.client.begin(w)
 }
 
 // requeue is what an operator does with records that were refused, and

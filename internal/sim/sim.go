@@ -110,6 +110,7 @@ type world struct {
 	users     directory
 	nases     nases
 	operator  operator
+	client    client
 	exporters []*exporter
 	known     map[string]*message // what was sent, by its octets
 	nextFlow  uint64

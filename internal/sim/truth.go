@@ -178,6 +178,13 @@ func (t *truth) entry(e acct.Entry) {
 			t.w.fail("entry %d is an event that nobody told", e.Position)
 		}
 		t.event(event)
+	case acct.EntryRequest:
+		f := t.w.client.encoded[string(e.Data)]
+		if f == nil {
+			t.w.fail("entry %d is a request that nobody sent", e.Position)
+		}
+		t.at = e.Position
+		t.flow(f, t.row(acct.LedgerKey{Exporter: f.exporter, Interval: t.interval()}), false)
 	case acct.EntryMessage:
 		m := t.w.known[string(e.Data)]
 		if m == nil {
@@ -470,6 +477,9 @@ func (t *truth) delta(f *flow) (added volume, doubt bool) {
 // rate returns how many packets one that was counted stands for: as the
 // operator, the record or its exporter says.
 func (t *truth) rate(f *flow) uint64 {
+	if f.stated {
+		return 1
+	}
 	for _, e := range t.settings.Exporters {
 		if e.Name == f.exporter && e.Sampling != 0 {
 			return uint64(e.Sampling)
