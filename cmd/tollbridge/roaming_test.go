@@ -16,8 +16,8 @@ import (
 // TestRoaming runs examples/roaming-*.yaml in two network namespaces. A visited
 // network accounts users of a home network: ASM, its AAA server, which stores
 // and forwards, and freeDiameter as a relay; from there TLS over a link to the
-// home network's AAA server. Meanwhile the link is down for a while, and each
-// of the three behind the ASM is killed. In the end "tollbridge reconcile"
+// home network's AAA server, of which one packet in ten is lost. Meanwhile the
+// link is down for a while, and each of the three behind the ASM is killed. In the end "tollbridge reconcile"
 // finds that what the visited network sent and what the home network received
 // agree to the octet, and each user is billed what tshark counted.
 func TestRoaming(t *testing.T) {
@@ -95,6 +95,9 @@ func TestRoaming(t *testing.T) {
 	}
 	t.Log(strings.TrimSpace(out))
 	checkBill(t, bill(charges(t, theirs.data)))
+	if n.roam.lost.Load() == 0 {
+		t.Error("no packet was lost on the link")
+	}
 
 	// Somebody takes a record out of the partner's list, and is found out.
 	list, _, _ := cli(t, "spool", "cdrs", "--limit", "0", "-o", "csv", "--data", theirs.data)
@@ -130,12 +133,13 @@ type roamingNetwork struct {
 	t             *testing.T
 	visited, home netns
 	between       wire
+	roam          *lossyLink // that it is
 }
 
 func newRoamingNetwork(t *testing.T) *roamingNetwork {
 	t.Helper()
 	n := &roamingNetwork{t: t, visited: newNetns(t, "visited"), home: newNetns(t, "home")}
-	n.between = connect(t, "roam", n.visited, "198.51.100.1", n.home, "198.51.100.2")
+	n.between, n.roam = connectLossy(t, "roam", n.visited, "198.51.100.1", n.home, "198.51.100.2", 10, 1)
 	return n
 }
 
