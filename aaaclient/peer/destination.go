@@ -22,7 +22,7 @@ func (d *Destination) Check() error {
 	case d.TLS != nil && d.SCTP:
 		return errors.New("TLS over SCTP: RFC 6733, Section 2.2 has DTLS there, which is not supported")
 	case d.TLS != nil && d.Host == "":
-		return errors.New("Host is required over TLS, for the certificate to be compared with")
+		return errors.New("a Host is required over TLS, for the certificate to be compared with")
 	}
 	return nil
 }
