@@ -8,7 +8,9 @@ import (
 )
 
 // A job is one round of work for the outbox: settle, then mark, then read, so
-// that what is read has been settled.
+// that what is read has been settled. Where settling fails the job ends there:
+// a session's next record would go out while the answer to the one before,
+// a refusal perhaps, can be lost in a crash, and that one be sent behind it.
 type job struct {
 	obey    []acct.InterimInterval
 	settle  []acct.Settlement
@@ -57,7 +59,9 @@ func (c *Client) work(ctx context.Context, j job) done {
 		d.obeyErr = c.cfg.Obey(ctx, j.obey)
 	}
 	if len(j.settle) > 0 {
-		d.settleErr = c.cfg.Outbox.Settle(ctx, j.settle)
+		if d.settleErr = c.cfg.Outbox.Settle(ctx, j.settle); d.settleErr != nil {
+			return d
+		}
 	}
 	if len(j.mark) > 0 {
 		d.markErr = c.cfg.Outbox.MarkSent(ctx, j.mark)

@@ -13,11 +13,13 @@ import (
 
 // An outboxModel is the plainest Outbox: a slice in memory. It checks what a
 // client may never do: settle a record that it has settled before, or one
-// that was not marked.
+// that was not marked, or mark one while an earlier one of its session is not
+// settled.
 type outboxModel struct {
 	mu       sync.Mutex
-	rows     []*row // by ID, from 1
-	fresh    uint32 // End-to-End Identifiers of new requests, with the top bit
+	rows     []*row              // by ID, from 1
+	open     map[string][]uint64 // not settled, in order, by Session-Id
+	fresh    uint32              // End-to-End Identifiers of new requests, with the top bit
 	pending  int
 	wake     chan struct{}
 	finished chan struct{} // receives when nothing is pending any more
@@ -34,7 +36,7 @@ type row struct {
 }
 
 func newOutbox() *outboxModel {
-	return &outboxModel{wake: make(chan struct{}, 1), finished: make(chan struct{}, 1)}
+	return &outboxModel{open: map[string][]uint64{}, wake: make(chan struct{}, 1), finished: make(chan struct{}, 1)}
 }
 
 func (o *outboxModel) add(records ...acct.Record) {
@@ -43,6 +45,7 @@ func (o *outboxModel) add(records ...acct.Record) {
 	for _, r := range records {
 		id := uint64(len(o.rows) + 1)
 		o.rows = append(o.rows, &row{Delivery: acct.Delivery{ID: id, Record: r, EndToEnd: uint32(id)}})
+		o.open[r.SessionID] = append(o.open[r.SessionID], id)
 		o.pending++
 	}
 	select {
@@ -87,7 +90,11 @@ func (o *outboxModel) MarkSent(_ context.Context, ids []uint64) error {
 		return err
 	}
 	for _, id := range ids {
-		o.rows[id-1].marked = true
+		r := o.rows[id-1]
+		if open := o.open[r.Record.SessionID]; len(open) > 0 && open[0] < id {
+			o.faults = append(o.faults, fmt.Sprintf("record %d is marked before record %d of its session is settled", id, open[0]))
+		}
+		r.marked = true
 	}
 	return nil
 }
@@ -111,7 +118,11 @@ func (o *outboxModel) Settle(_ context.Context, settlements []acct.Settlement) e
 			o.fresh++
 			r.EndToEnd, r.marked, r.MaySent = 1<<31|o.fresh, false, false
 			r.Attempts++
-		} else if o.pending--; o.pending == 0 {
+			continue
+		}
+		session := r.Record.SessionID
+		o.open[session] = slices.DeleteFunc(o.open[session], func(id uint64) bool { return id == s.ID })
+		if o.pending--; o.pending == 0 {
 			select {
 			case o.finished <- struct{}{}:
 			default:

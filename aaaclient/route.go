@@ -324,7 +324,8 @@ func hash(s string) uint64 {
 }
 
 // admit lets as many records go on as will have room: to be marked, or to be
-// sent if they were marked in an earlier life. The others are parked with the
+// sent if they were marked in an earlier life and nothing of their session is
+// to be settled before. The others are parked with the
 // link that they are meant for, so that a slow one holds up no other.
 func (d *delivery) admit() {
 	for _, r := range d.routes {
@@ -353,7 +354,7 @@ func (d *delivery) admit() {
 			if s == nil {
 				break
 			}
-			if s.marked {
+			if s.marked && s.settling == 0 {
 				d.move(s, sendable)
 			} else {
 				d.move(s, marking)

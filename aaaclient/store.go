@@ -83,7 +83,7 @@ func (d *delivery) done(r done) {
 	}
 	d.stored(r)
 	for _, s := range r.marked {
-		if r.markErr == nil {
+		if r.settleErr == nil && r.markErr == nil {
 			s.marked = true
 			d.move(s, sendable)
 		} else {
