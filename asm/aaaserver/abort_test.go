@@ -62,9 +62,14 @@ func TestAbort(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- a.conn.Run(context.Background()) }()
 
-	if err := server.Abort(t.Context(), "BNG.isp.example", "bng.isp.example;1;7"); err != nil {
-		t.Fatal(err)
-	}
+	// The client is connected before the server has it in its list.
+	until(t, func() bool {
+		err := server.Abort(t.Context(), "BNG.isp.example", "bng.isp.example;1;7")
+		if err != nil && !errors.Is(err, ErrNotConnected) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	m := <-a.got
 	if m.Application != avp.ApplicationNASREQ || m.Flags != avp.FlagRequest|avp.FlagProxiable {
 		t.Errorf("asked by %+v", m.Header)

@@ -280,6 +280,7 @@ func TestTLS(t *testing.T) {
 		"signed by unknown authority":                 1,
 		"didn't provide a certificate":                1,
 	} {
+		until(t, func() bool { return strings.Contains(log.String(), line) })
 		if got := strings.Count(log.String(), line); got != want {
 			t.Errorf("%d lines of %q:\n%s", got, line, log.String())
 		}

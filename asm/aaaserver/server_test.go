@@ -51,6 +51,21 @@ func start(t testing.TB, cfg Config) (*Server, string, func()) {
 	return s, ln.Addr().String(), stop
 }
 
+// until waits for what a connection's own goroutine does.
+func until(t *testing.T, done func() bool) {
+	t.Helper()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	late := time.After(time.Minute)
+	for !done() {
+		select {
+		case <-look.C:
+		case <-late:
+			t.Fatal("waited for a minute")
+		}
+	}
+}
+
 // A caller is a client that hands over each answer.
 type caller struct {
 	conn    *peer.Conn

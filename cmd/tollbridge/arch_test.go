@@ -17,7 +17,7 @@ var mayImport = map[string][]string{
 	"ipfix/export":  {"ipfix", "ipfix/ack", "ipfix/export/backlog", "ipfix/sctp"},
 	"ipfix/sctp":    {},
 
-	"ipfix/export/backlog": {},
+	"ipfix/export/backlog": {"internal/durable"},
 
 	"aaaclient/credit": {"aaaclient/peer", "asm/acct", "dict/avp"},
 
@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"asm/users/sql":     {"asm/users"},
 	"asm":               {"ipfix", "ipfix/ack", "dict", "dedup", "asm/acct", "asm/users"},
 	"spool":             {"asm/acct", "internal/crashpoint"},
-	"spool/archive":     {"asm/acct", "spool"},
+	"spool/archive":     {"asm/acct", "internal/durable", "spool"},
 	"aaaclient/cdrfile": {"asm/acct", "internal/durable"},
 	"aaaclient/peer":    {"dict/avp", "ipfix/sctp"},
 	"aaaclient":         {"asm/acct", "dict", "dict/avp", "aaaclient/peer", "internal/crashpoint"},

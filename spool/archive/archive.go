@@ -35,6 +35,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/durable"
 	"tollbridge/spool"
 )
 
@@ -122,7 +123,7 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 }
 
 func (a *Archive) open(ctx context.Context) error {
-	if err := errors.Join(a.manifest.Truncate(a.whole), a.sweep(), syncDir(a.cfg.Dir)); err != nil {
+	if err := errors.Join(a.manifest.Truncate(a.whole), a.sweep(), durable.SyncDir(a.cfg.Dir)); err != nil {
 		return fmt.Errorf("archive: %w", err)
 	}
 	var ids []spool.Range
@@ -554,7 +555,7 @@ func (a *Archive) finish(s *Segment, files ...*file) error {
 			return err
 		}
 	}
-	if err := syncDir(a.cfg.Dir); err != nil {
+	if err := durable.SyncDir(a.cfg.Dir); err != nil {
 		return err
 	}
 	a.at("in place")
@@ -563,12 +564,4 @@ func (a *Archive) finish(s *Segment, files ...*file) error {
 	}
 	a.at("in the manifest")
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"tollbridge/internal/durable"
 )
 
 // Crash argument.
@@ -186,13 +188,7 @@ func (b *Backlog) openInstance() error {
 	if errors.Is(err, os.ErrNotExist) {
 		_, _ = rand.Read(b.instance[:]) // it never fails
 		data := binary.BigEndian.AppendUint32(b.instance[:], checksum(b.instance[:]))
-		if err := writeSynced(path+".new", data); err != nil {
-			return err
-		}
-		if err := os.Rename(path+".new", path); err != nil {
-			return err
-		}
-		return syncDir(b.dir)
+		return durable.WriteFile(path, data)
 	}
 	if err != nil {
 		return err
@@ -202,23 +198,6 @@ func (b *Backlog) openInstance() error {
 	}
 	copy(b.instance[:], data)
 	return nil
-}
-
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // scan reads which segments there are, and what is in them.
@@ -417,7 +396,7 @@ func (b *Backlog) Sync() error {
 		}
 	}
 	if b.unlisted {
-		if err := syncDir(b.dir); err != nil {
+		if err := durable.SyncDir(b.dir); err != nil {
 			return fmt.Errorf("backlog: %w", err)
 		}
 	}
