@@ -44,6 +44,13 @@ func lock(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// unlock gives a lock back and closes its file. To close it is not enough: a
+// child that another goroutine starts has the file open until it executes.
+func unlock(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // fails only where the file is closed
+	f.Close()                                 // nothing was written through it since lock
+}
+
 type inUseError struct{ dir, pid string }
 
 func (e *inUseError) Error() string {

@@ -460,7 +460,11 @@ func TestOutboxModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { s.Close() }()
+		defer func() {
+			if s != nil { // nil after an Open that failed
+				s.Close()
+			}
+		}()
 		model := make(map[uint64]*entry)
 		next := uint64(1)
 		numbers := make(map[int]uint32)

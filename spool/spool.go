@@ -263,7 +263,7 @@ func (s *Spool) Close() error {
 		}
 	}
 	if s.lock != nil {
-		s.lock.Close() // gives the lock back; nothing was written through it since Open
+		unlock(s.lock)
 	}
 	return first
 }
