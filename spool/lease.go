@@ -19,7 +19,7 @@ import (
 // The one who writes has a lease: an epoch, in table meta of every database,
 // that is its own. Every transaction looks at the epoch of its database first,
 // in the transaction itself, under SQLite's write lock. Who takes the lease
-// over writes a higher epoch into state.db, then into each other one when it
+// over writes an epoch higher than that of any into state.db, then into each other one when it
 // opens that, and reads a database only after that. So a holder that was
 // stopped, or cut off, for however long, commits nothing to it from then on: a
 // transaction of it is either before the new epoch, and seen by the new holder,
@@ -70,9 +70,9 @@ func (f *fence) check(w *writer) error {
 
 // acquire takes the lease: from now on only this spool's transactions count.
 func (s *Spool) acquire() error {
-	epoch, err := metaNumber(context.Background(), s.w.conn, metaLeaseEpoch)
+	epoch, err := s.latestEpoch()
 	if err != nil {
-		return explain(s.w.file, err)
+		return err
 	}
 	f := &fence{epoch: epoch + 1, fenced: make(chan struct{})}
 	for _, w := range []*writer{s.w, s.jw} {
@@ -82,6 +82,44 @@ func (s *Spool) acquire() error {
 	}
 	s.fence = f
 	return nil
+}
+
+// latestEpoch returns the highest epoch of the spool's databases, since each may
+// have been restored from a backup older than the others.
+func (s *Spool) latestEpoch() (latest int64, err error) {
+	for _, w := range []*writer{s.w, s.jw} {
+		epoch, err := metaNumber(context.Background(), w.conn, metaLeaseEpoch)
+		if err != nil {
+			return 0, explain(w.file, err)
+		}
+		latest = max(latest, epoch)
+	}
+	for file, schema := range map[string]schema{cdrFile(s.dir): cdrSchema, creditFile(s.dir): creditSchema} {
+		epoch, err := epochBeside(file, schema)
+		if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotDatabase) {
+			s.log.Warn("no epoch of the lease can be read", "file", file, "error", err) // who opens it mends or refuses it
+			continue
+		} else if err != nil {
+			return 0, err
+		}
+		latest = max(latest, epoch)
+	}
+	return latest, nil
+}
+
+// epochBeside returns the epoch of a database of any version that this process
+// has not open; 0 where there is none.
+func epochBeside(file string, schema schema) (int64, error) {
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	r := sql.OpenDB(newReader(file, false))
+	defer r.Close()
+	if v, err := version(r, file, schema); err != nil || v == 0 {
+		return 0, err
+	}
+	epoch, err := metaNumber(context.Background(), r, metaLeaseEpoch)
+	return epoch, explain(file, err)
 }
 
 // join makes the transactions of w count for as long as those of f do, and
@@ -216,7 +254,7 @@ func free(dir string) bool {
 	if err != nil {
 		return errors.Is(err, os.ErrNotExist)
 	}
-	defer f.Close()
+	defer unlock(f)
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 

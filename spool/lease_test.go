@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -146,5 +148,57 @@ func TestAwait(t *testing.T) {
 	}
 	if err := await(t.Context()); err != nil {
 		t.Errorf("it has ended: %v", err)
+	}
+}
+
+// A spool whose databases come from backups of different times is its holder's
+// again, whichever of them is the newest.
+func TestLeaseOfARestoredSpool(t *testing.T) {
+	files := []string{"state.db", "journal.db", "cdr.db", "credit.db"}
+	for _, newest := range files {
+		t.Run(newest+" is newer", func(t *testing.T) {
+			dir, backup := t.TempDir(), t.TempDir()
+			use := func(id string) uint64 {
+				t.Helper()
+				s, err := spool.Open(dir, spool.Config{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				cdrs, err := s.OpenCDRs()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer cdrs.Close()
+				credit, err := s.OpenCredit()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer credit.Close()
+				_, err = cdrs.Store(t.Context(), []acct.CDR{{SessionID: id, Type: acct.Event}})
+				err = errors.Join(err, credit.Save(t.Context(), 1, []acct.State{{Key: id, Value: []byte("v")}}))
+				if err = errors.Join(err, s.Commit(t.Context(), acct.Batch{})); err != nil {
+					t.Fatal(err)
+				}
+				return s.Epoch()
+			}
+			use("before")
+			if err := os.CopyFS(backup, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			use("after")
+			last := use("after that")
+			for _, name := range files {
+				if name == newest {
+					continue
+				}
+				if err := os.Rename(filepath.Join(backup, name), filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if epoch := use("restored"); epoch <= last {
+				t.Errorf("epoch %d after %d", epoch, last)
+			}
+		})
 	}
 }
