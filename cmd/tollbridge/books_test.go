@@ -29,32 +29,44 @@ func TestADaemonFindsAPlantedImbalance(t *testing.T) {
 		t.Errorf("not ready: %s", why)
 	}
 
-	tamper := func(by string) {
+	tamper := func(set string) {
 		t.Helper()
 		db, err := sql.Open("sqlite3", filepath.Join(d.data, "state.db")+"?_busy_timeout=10000")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		if _, err := db.Exec("UPDATE ledger SET duplicate_octets = duplicate_octets " + by); err != nil {
+		if _, err := db.Exec("UPDATE ledger SET " + set); err != nil {
 			t.Fatal(err)
 		}
 	}
-	tamper("+ 1")
+	notReady := func(problem string) {
+		t.Helper()
+		d.waitMetric("books_balanced", func(v float64) bool { return v == 0 })
+		if why := d.unready(); !strings.Contains(why, "the books do not balance: exporter") {
+			t.Errorf("ready, but for %q", why)
+		}
+		_, stderr, status := cli(t, "audit", "--data", d.data)
+		if status != 1 || !strings.Contains(stderr, `exporter "127.0.0.1" domain 1 interval`) || !strings.Contains(stderr, problem) {
+			t.Errorf("audit ends with %d and says %q", status, stderr)
+		}
+	}
+	// Who changes an amount alone is betrayed by the row's checksum.
+	tamper("duplicate_octets = duplicate_octets + 1")
+	d.waitLog(`level=ERROR msg="the books do not balance" problem="exporter \\"127.0.0.1\\" domain 1 interval \S+ its row of the ledger: damaged`)
+	notReady("its row of the ledger: damaged")
+	tamper("duplicate_octets = duplicate_octets - 1")
+	d.waitLog(`msg="the books balance again"`)
+	d.waitMetric("books_balanced", atLeast(1))
+
+	// A row without one, as earlier versions wrote them, by the sums.
+	tamper("duplicate_octets = duplicate_octets + 1, sum = NULL")
 	d.waitLog(`level=ERROR msg="the books do not balance" problem="exporter \\"127.0.0.1\\" domain 1 interval \S+ octets: received \+ mirrored are`)
-	d.waitMetric("books_balanced", func(v float64) bool { return v == 0 })
-	if why := d.unready(); !strings.Contains(why, "the books do not balance: exporter") {
-		t.Errorf("ready, but for %q", why)
-	}
-	_, stderr, status := cli(t, "audit", "--data", d.data)
-	if status != 1 || !strings.Contains(stderr, `exporter "127.0.0.1" domain 1 interval`) {
-		t.Errorf("audit ends with %d and says %q", status, stderr)
-	}
+	notReady("octets: received + mirrored are")
 	if _, _, status := cli(t, "audit", "--data", d.data, "--exporter", "another"); status != 0 {
 		t.Errorf("audit of another exporter ends with %d", status)
 	}
-	tamper("- 1")
-	d.waitLog(`msg="the books balance again"`)
+	tamper("duplicate_octets = duplicate_octets - 1")
 	d.waitMetric("books_balanced", atLeast(1))
 
 	// What the rows of the ledger gave to a user is what the user is billed.
