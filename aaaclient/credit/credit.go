@@ -241,7 +241,8 @@ func (p *Process) round(ctx context.Context, now time.Time) {
 		}
 	}
 	to := p.usable()
-	if to == nil && len(p.ready) > 0 {
+	if (to == nil || to.silent > 0) && len(p.ready) > 0 {
+		// Nobody answers: one that asked to be left alone may.
 		for _, l := range p.links {
 			select {
 			case l.wanted <- struct{}{}:

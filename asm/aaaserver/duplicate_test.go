@@ -44,54 +44,96 @@ func (c *deafConn) Read(b []byte) (int, error) {
 	}
 }
 
-// A peer has one connection (RFC 6733, Section 2.1): a second one is refused
-// while the first is good (Section 5.6: R-Open, R-Conn-CER, R-Reject), and takes
-// its place at once if the first is dead without our knowledge.
-func TestASecondConnection(t *testing.T) {
-	t.Parallel()
-	server, address, _ := start(t, Config{Store: storeFunc(stored)})
-	first := &deafConn{}
-	var err error
-	if first.Conn, err = net.Dial("tcp", address); err != nil {
+// over connects the caller of the tests over a connection that can go deaf.
+func over(t *testing.T, address string) (*caller, *deafConn) {
+	t.Helper()
+	nc, err := net.Dial("tcp", address)
+	if err != nil {
 		t.Fatal(err)
 	}
+	first := &deafConn{Conn: nc}
 	c := &caller{answers: make(chan peer.Message, 10), end: make(chan error, 1)}
 	node := peer.Node{OriginHost: "bridge.visited.example", OriginRealm: "visited.example"}
 	if c.conn, err = peer.Connect(t.Context(), first, peer.Config{Node: node, Handler: c}); err != nil {
 		t.Fatal(err)
 	}
 	go func() { c.end <- c.conn.Run(context.Background()) }()
-	request := build(request0, dict.For(0).AppendRecord(nil, record(1), options))
-	asks := func(c *caller) {
-		t.Helper()
-		if err := c.conn.Send(request); err != nil {
-			t.Fatal(err)
-		}
-		if got := u32(<-c.answers, avp.ResultCodeAVP); got != avp.ResultSuccess {
-			t.Fatalf("result %d", got)
-		}
-	}
-	asks(c)
+	return c, first
+}
 
+// asks has a request stored.
+func asks(t *testing.T, c *caller) {
+	t.Helper()
+	if err := c.conn.Send(build(request0, dict.For(0).AppendRecord(nil, record(1), options))); err != nil {
+		t.Fatal(err)
+	}
+	if got := u32(<-c.answers, avp.ResultCodeAVP); got != avp.ResultSuccess {
+		t.Fatalf("result %d", got)
+	}
+}
+
+// A peer has one connection (RFC 6733, Section 2.1): a second one is refused
+// while the first is good (Section 5.6: R-Open, R-Conn-CER, R-Reject).
+func TestASecondConnection(t *testing.T) {
+	t.Parallel()
+	server, address, _ := start(t, Config{Store: storeFunc(stored), Probe: time.Minute})
+	c := mustDial(t, address)
+	asks(t, c)
 	for _, host := range []string{"bridge.visited.example", "Bridge.Visited.EXAMPLE"} {
 		var refused *peer.Refusal
 		if _, err := dial(t, address, host); !errors.As(err, &refused) || refused.Code != avp.ResultUnableToComply || refused.Message == "" {
 			t.Errorf("%s connects twice: %v", host, err)
 		}
 	}
-	asks(c) // the first is as good as before
+	asks(t, c) // the first is as good as before
 	if _, err := dial(t, address, "other.visited.example"); err != nil {
 		t.Errorf("another peer: %v", err)
 	}
+	if s := server.Stats(); s.Refused != 2 || s.Connections != 2 {
+		t.Errorf("stats %+v", s)
+	}
+}
 
+// A second connection takes the place of one that is dead without our
+// knowledge.
+func TestASecondConnectionAfterADeadOne(t *testing.T) {
+	t.Parallel()
+	server, address, _ := start(t, Config{Store: storeFunc(stored), Probe: 10 * time.Millisecond})
+	c, first := over(t, address)
+	asks(t, c)
 	first.mu.Lock()
 	first.deaf = true
 	first.mu.Unlock()
-	asks(mustDial(t, address))
-	if s := server.Stats(); s.Refused != 2 || s.Connections != 3 {
+	asks(t, mustDial(t, address))
+	if s := server.Stats(); s.Refused != 0 || s.Connections != 2 {
 		t.Errorf("stats %+v", s)
 	}
 	<-c.end // the server has closed it
+}
+
+// A peer that has closed its connection may come back while the store is still
+// busy with what came over it.
+func TestASecondConnectionAfterAClosedOne(t *testing.T) {
+	t.Parallel()
+	begun, hold := make(chan struct{}, 10), make(chan struct{})
+	server, address, _ := start(t, Config{Batch: 1, Patience: time.Minute, Probe: time.Minute, Store: storeFunc(func(cdrs []acct.CDR) ([]acct.Outcome, error) {
+		begun <- struct{}{}
+		<-hold
+		return stored(cdrs)
+	})})
+	defer close(hold)
+	c, first := over(t, address)
+	for range 2 { // one is being stored, one waits
+		if err := c.conn.Send(build(request0, dict.For(0).AppendRecord(nil, record(1), options))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-begun
+	until(t, func() bool { return server.Stats().Requests == 2 })
+	first.Close()
+	if _, err := dial(t, address, "bridge.visited.example"); err != nil {
+		t.Errorf("the peer comes back: %v", err)
+	}
 }
 
 // A first connection that is not read because the store is slow is no dead one.

@@ -79,6 +79,7 @@ type Config struct {
 	MaxConnections int           // at once; 0 means 1024
 	Batch          int           // the most requests stored at once, per connection; 0 means 1024
 	Watchdog       time.Duration // the timer Tw; 0 means 30 s
+	Probe          time.Duration // how long a former connection has to prove that it is good when its peer connects again; 0 means 3 s
 	Patience       time.Duration // what takes longer to store is answered with DIAMETER_TOO_BUSY; 0 means 8 s
 	Log            *slog.Logger  // nil discards
 }
@@ -100,6 +101,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1024)
 	cfg.Batch = cmp.Or(cfg.Batch, 1024)
 	cfg.Patience = cmp.Or(cfg.Patience, 8*time.Second)
+	cfg.Probe = cmp.Or(cfg.Probe, 3*time.Second)
 	if len(cfg.Applications) == 0 {
 		cfg.Applications = []uint32{avp.ApplicationAccounting}
 	}

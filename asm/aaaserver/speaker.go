@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
 	"tollbridge/aaaclient/peer"
 	"tollbridge/dict/avp"
@@ -95,10 +94,6 @@ func hostOf(a net.Addr) string {
 	return s
 }
 
-// probeTimeout is how long a peer that connects again waits for its former
-// connection to prove that it is good.
-const probeTimeout = 3 * time.Second
-
 // claim makes c the connection of its peer, which has one at most (RFC 6733,
 // Section 2.1). One that stands stays, and the other is refused, as Section 5.6
 // has it (R-Open, R-Conn-CER: R-Reject), so that nobody can push a peer out. But
@@ -120,9 +115,12 @@ func (s *Server) claim(ctx context.Context, c *connection) error {
 			return nil
 		}
 		if conn != nil {
-			probe, cancel := context.WithTimeout(ctx, probeTimeout)
-			lives := conn.Lives(probe) || former.full()
+			probe, cancel := context.WithTimeout(ctx, s.cfg.Probe)
+			lives := conn.Lives(probe) || former.full() && !former.ended()
 			cancel()
+			if ctx.Err() != nil {
+				return ctx.Err() // the server stops: that says nothing about the former
+			}
 			if !lives {
 				conn.Abandon()
 				s.release(former)
