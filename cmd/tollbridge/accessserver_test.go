@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tollbridge/aaaclient/peer"
+	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/demodata"
 	"tollbridge/dict/avp"
 )
@@ -168,11 +169,13 @@ func TestAccessServerRestarts(t *testing.T) {
 		{"of the same life", tells(7, avp.InterimRecord, "bob", "192.0.2.12/32"), "alice bob"},
 		{"a new life", tells(8, avp.StartRecord, "carol", "192.0.2.13/32"), "carol"},
 		{"of that life too", tells(8, avp.StartRecord, "dave", "192.0.2.14/32"), "carol dave"},
+		{"of that life, begun before and learnt later", tells(8, avp.InterimRecord, "erin", "192.0.2.15/32"), "carol dave erin"},
+		{"after another start of the daemon", tells(8, avp.StartRecord, "frank", "192.0.2.16/32"), "carol dave erin frank"},
 	} {
 		if codes := askAsBNG(t, d.server(), [][]byte{step.request}); codes[0] != avp.ResultSuccess {
 			t.Fatalf("%s: result %d", step.name, codes[0])
 		}
-		if step.want == "carol" {
+		if step.want == "carol" || step.want == "carol dave erin" {
 			d.kill() // what it was told is in the journal
 			d = start(t, s)
 		}
@@ -181,6 +184,49 @@ func TestAccessServerRestarts(t *testing.T) {
 		}
 	}
 	d.stop()
+}
+
+// The end of an access server's sessions is journaled at a start if it may not
+// be durable, and only then; what could not be journaled comes with the next
+// request.
+func TestAccessServersEnds(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "access-servers.json")
+	open := func(ends int) *accessServers {
+		t.Helper()
+		a, err := openAccessServers(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.ends(); len(got) != ends {
+			t.Fatalf("%d ends at the start, want %d: %v", len(got), ends, got)
+		}
+		return a
+	}
+	see := func(a *accessServers, id uint32, rises bool) users.Event {
+		t.Helper()
+		e := users.Event{NAS: "bng.isp.example", Since: time.Unix(1_800_000_000, 0)}
+		end, rose, err := a.see(&e, avp.AppendUint32(nil, avp.OriginStateID, 0, avp.FlagMandatory, id))
+		if err != nil || rose != rises {
+			t.Fatalf("Origin-State-Id %d: rose %v, %v", id, rose, err)
+		}
+		return end
+	}
+	a := open(0)
+	see(a, 7, false)
+	see(a, 8, true)
+	see(a, 7, false)
+	end := see(a, 8, true) // the journal did not take it
+	a.journaled(&end, 5)
+	see(a, 8, false)
+	if err := a.durable(4); err != nil {
+		t.Fatal(err)
+	}
+	open(1)
+	if err := a.durable(5); err != nil {
+		t.Fatal(err)
+	}
+	see(open(0), 8, false)
 }
 
 // accessRequest is an INTERIM_RECORD of a session that began before the

@@ -21,8 +21,10 @@ import (
 // access server restarted, and tells of no STOP.
 //
 // A rise is stored before it is journaled and answered, with the moment that it
-// speaks of, and journaled again at each start: whatever a crash leaves undone
-// is done then, and done twice it is the same.
+// speaks of, and that moment is forgotten once the end of the sessions is
+// durable in the journal: what a crash leaves undone in between is journaled at
+// the next start. Later it must not be: it would end sessions that had begun
+// by then and were heard of since.
 type accessServers struct {
 	file string
 
@@ -33,7 +35,9 @@ type accessServers struct {
 type accessServer struct {
 	Host    string    `json:"origin_host"`
 	StateID uint32    `json:"origin_state_id"`
-	Ended   time.Time `json:"ended,omitzero"` // sessions are over that began until then and are not heard of since
+	Ended   time.Time `json:"ended,omitzero"` // sessions are over that began until then, which may not be durable; zero otherwise
+
+	entry uint64 // the journal's entry of that; 0 if there is none
 }
 
 // openAccessServers reads what was stored, if anything was.
@@ -57,13 +61,13 @@ func openAccessServers(file string) (*accessServers, error) {
 }
 
 // ends returns the end of the sessions of before for every access server that
-// has restarted.
+// has restarted, as far as no entry of the journal tells of it.
 func (a *accessServers) ends() []users.Event {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var all []users.Event
 	for _, s := range a.known {
-		if !s.Ended.IsZero() {
+		if !s.Ended.IsZero() && s.entry == 0 {
 			all = append(all, s.end())
 		}
 	}
@@ -90,13 +94,14 @@ func (a *accessServers) see(e *users.Event, avps []byte) (end users.Event, rose 
 	key := strings.ToLower(e.NAS)
 	s, known := a.known[key]
 	if known && id <= s.StateID {
-		return end, false, nil
+		// What could not be journaled is tried again.
+		return s.end(), id == s.StateID && !s.Ended.IsZero() && s.entry == 0, nil
 	}
 	before := s
 	s.Host, s.StateID = e.NAS, id
 	if known {
 		// What began with this session, or after it, is of the new life.
-		s.Ended = e.Since.Add(-time.Millisecond)
+		s.Ended, s.entry = e.Since.Add(-time.Millisecond), 0
 	}
 	a.known[key] = s
 	if err := a.store(); err != nil {
@@ -106,6 +111,35 @@ func (a *accessServers) see(e *users.Event, avps []byte) (end users.Event, rose 
 		return end, false, fmt.Errorf("%w: %w", errNotStored, err)
 	}
 	return s.end(), known, nil
+}
+
+// journaled takes in that an entry of the journal has an end.
+func (a *accessServers) journaled(end *users.Event, entry uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := strings.ToLower(end.NAS)
+	if s := a.known[key]; s.Ended.Equal(end.At) {
+		s.entry = entry
+		a.known[key] = s
+	}
+}
+
+// durable takes in that the journal is durable up to an entry: ends up to it
+// are not journaled again.
+func (a *accessServers) durable(entry uint64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changed := false
+	for key, s := range a.known {
+		if s.entry != 0 && s.entry <= entry {
+			s.Ended, s.entry = time.Time{}, 0
+			a.known[key], changed = s, true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return a.store()
 }
 
 func (a *accessServers) store() error {

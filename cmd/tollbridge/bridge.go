@@ -315,7 +315,7 @@ func (b *bridge) collect(ctx context.Context) error {
 	if err := bindings.put(); err != nil {
 		return err
 	}
-	if err := b.entrance.resume(b.start); err != nil {
+	if err := b.entrance.resume(ctx, b.start); err != nil {
 		return err
 	}
 	close(b.entrance.opened)

@@ -13,6 +13,7 @@ import (
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/aaaserver"
 	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
 	"tollbridge/asm/users/nasreq"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict"
@@ -63,20 +64,50 @@ func (e *entrance) Take(ctx context.Context, requests []acct.Request) error {
 			return err
 		}
 	}
-	return e.journal.Wait(ctx, last)
+	if err := e.journal.Wait(ctx, last); err != nil {
+		return err
+	}
+	e.durable(last)
+	return nil
 }
 
-// resume journals once more what restarts of access servers have ended.
-func (e *entrance) resume(now time.Time) error {
+// durable drops what was kept in case that entries of the journal are lost.
+func (e *entrance) durable(entry uint64) {
+	if err := e.access.durable(entry); err != nil {
+		e.log.Error("the end of access servers' sessions is journaled once more at the next start", "error", err)
+	}
+}
+
+// resume journals what restarts of access servers have ended and a crash may
+// have kept from the journal, and waits until it is durable.
+func (e *entrance) resume(ctx context.Context, now time.Time) error {
 	if e.access == nil {
 		return nil // there is no server
 	}
-	for _, end := range e.access.ends() {
-		if _, err := e.journal.Append(acct.EntryBinding, now.UnixNano(), 0, end.AppendBinary(nil)); err != nil {
+	ends := e.access.ends()
+	if len(ends) == 0 {
+		return nil
+	}
+	var last uint64
+	for _, end := range ends {
+		var err error
+		if last, err = e.end(&end, now); err != nil {
 			return err
 		}
 	}
+	if err := e.journal.Wait(ctx, last); err != nil {
+		return err
+	}
+	e.durable(last)
 	return nil
+}
+
+// end journals the end of an access server's sessions.
+func (e *entrance) end(end *users.Event, now time.Time) (entry uint64, err error) {
+	if entry, err = e.journal.Append(acct.EntryBinding, now.UnixNano(), 0, end.AppendBinary(nil)); err == nil {
+		e.access.journaled(end, entry)
+	}
+	return entry, err
 }
 
 // errNotStored says that what a request told could not be stored, so that it
@@ -100,7 +131,7 @@ func (e *entrance) entryOf(r acct.Request, arrived time.Time) (acct.EntryKind, [
 	}
 	if rose {
 		e.log.Info("access server has restarted: its former sessions are over", "origin_host", r.Peer)
-		if _, err := e.journal.Append(acct.EntryBinding, arrived.UnixNano(), 0, end.AppendBinary(nil)); err != nil {
+		if _, err := e.end(&end, arrived); err != nil {
 			return 0, nil, fmt.Errorf("%w: %w", errNotStored, err)
 		}
 	}
