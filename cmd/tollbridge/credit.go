@@ -48,8 +48,8 @@ func (b *bridge) openCredit() error {
 		if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, c.FilterID, b.log); err != nil {
 			return fmt.Errorf("users.radius: %w", err)
 		}
-		if c.AtZero == "disconnect" && b.server != nil && len(b.cfg.Server.AccessServers) > 0 {
-			b.disconnect.abort = b.server.Abort
+		if c.AtZero == "disconnect" && b.server != nil {
+			b.disconnect.abort, b.disconnect.access = b.server.Abort, b.cfg.Server.AccessServers
 		}
 		exhausted = b.disconnect.exhausted
 	}

@@ -11,6 +11,7 @@ import (
 	"tollbridge/asm/users"
 	"tollbridge/asm/users/radius"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/dict/avp"
 )
 
 // A disconnector has the NAS of a user whose credit is exhausted end the
@@ -18,9 +19,10 @@ import (
 // access server did (RFC 6733, Section 8.5).
 type disconnector struct {
 	nas []controlledNAS
-	// abort asks an access server to end a session of its own; nil where there
-	// are none.
+	// abort asks an access server to end a session of its own; access has the
+	// DiameterIdentities of those that there are.
 	abort  func(ctx context.Context, host, sessionID string) error
+	access []string
 	filter string // Filter-Id that a session gets in place of its end (RFC 5176, Section 3.2: CoA); "" ends it
 	want   chan credit.Exhausted
 	log    *slog.Logger
@@ -99,22 +101,20 @@ func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
 			if n, ok := netip.AddrFromSlice(a.Data); ok {
 				address = n
 			}
-			fallthrough
 		case acctSessionID:
 			theirs = string(a.Data)
-			fallthrough
 		case nasPort, framedIPAddress, callingStationID, nasIdentifier:
-			session = append(session, users.Attribute{Code: a.Code, Data: string(a.Data)})
+		default:
+			continue
 		}
+		session = append(session, users.Attribute{Code: a.Code, Data: string(a.Data)})
 	}
 	name, err := "", error(nil)
 	if nas := d.find(address); nas != nil && d.filter != "" {
 		name, err = nas.Address, nas.Change(ctx, append(session, users.Attribute{Code: filterID, Data: d.filter})...)
 	} else if nas != nil {
 		name, err = nas.Address, nas.Disconnect(ctx, session...)
-	} else if host, _, diameter := strings.Cut(theirs, ";"); diameter && !address.IsValid() && d.abort != nil {
-		// A Session-Id begins with its maker's DiameterIdentity (RFC 6733,
-		// Section 8.8).
+	} else if host := d.accessServer(theirs); host != "" && !address.IsValid() {
 		asking, cancel := context.WithTimeout(ctx, abortTimeout)
 		defer cancel()
 		name, err = host, d.abort(asking, host, theirs)
@@ -136,6 +136,19 @@ func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
 
 // abortTimeout bounds the wait for an Abort-Session-Answer.
 const abortTimeout = 10 * time.Second
+
+// accessServer returns the access server that made a Session-Id, which begins
+// with its DiameterIdentity (RFC 6733, Section 8.8); "" if it is none of those
+// configured. An Acct-Session-Id of RADIUS may have semicolons too.
+func (d *disconnector) accessServer(sessionID string) string {
+	host, _, _ := strings.Cut(sessionID, ";")
+	for _, name := range d.access {
+		if avp.EqualIdentity(name, host) {
+			return name
+		}
+	}
+	return ""
+}
 
 // find returns the NAS of an address, nil if there is none.
 func (d *disconnector) find(a netip.Addr) *controlledNAS {

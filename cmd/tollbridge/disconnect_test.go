@@ -83,6 +83,35 @@ func atZero(t *testing.T, filter string, asked, answer radius.Code) {
 	}
 }
 
+// TestAbortsOnlyOfAccessServers asks an access server to end its own sessions,
+// and none that a NAS told of by RADIUS.
+func TestAbortsOnlyOfAccessServers(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		attributes []acct.Attribute
+		want       string // host and Session-Id; "" for nothing asked
+	}{
+		{"an access server's", []acct.Attribute{{Code: acctSessionID, Data: []byte("BNG.isp.example;1;7")}}, "bng.isp.example BNG.isp.example;1;7"},
+		{"a name with a semicolon", []acct.Attribute{{Code: nasIdentifier, Data: []byte("lns-1")}, {Code: acctSessionID, Data: []byte("lns-1;7")}}, ""},
+		{"a node that is no access server", []acct.Attribute{{Code: acctSessionID, Data: []byte("aaa.isp.example;1;7")}}, ""},
+		{"a name without a semicolon", []acct.Attribute{{Code: acctSessionID, Data: []byte("7")}}, ""},
+		{"of a NAS by its address", []acct.Attribute{{Code: acctSessionID, Data: []byte("bng.isp.example;1;7")}, {Code: nasIPAddress, Data: []byte{192, 0, 2, 1}}}, ""},
+		{"of an address that is none", []acct.Attribute{{Code: acctSessionID, Data: []byte("bng.isp.example;1;7")}, {Code: nasIPAddress, Data: []byte("x;1;8")}}, "bng.isp.example bng.isp.example;1;7"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := ""
+			d := &disconnector{log: slog.New(slog.DiscardHandler), access: []string{"bng.isp.example"}, abort: func(_ context.Context, host, id string) error {
+				got = host + " " + id
+				return nil
+			}}
+			d.disconnect(t.Context(), credit.Exhausted{User: "alice", Attributes: tt.attributes})
+			if got != tt.want {
+				t.Errorf("asked %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // A servingBNG is an access server that ends sessions when it is asked to.
 type servingBNG struct {
 	conn     *peer.Conn

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 )
@@ -29,7 +30,7 @@ func tuneMemory() {
 }
 
 // memoryLimit returns three quarters of the machine's memory, or of what its
-// control group grants this process where that is less, in octets. root is the
+// control groups grant this process where that is less, in octets. root is the
 // file system's. Where it does not tell there is no limit.
 func memoryLimit(root fs.FS) int64 {
 	least := int64(math.MaxInt64)
@@ -44,7 +45,10 @@ func memoryLimit(root fs.FS) int64 {
 	if b, err := fs.ReadFile(root, "proc/self/cgroup"); err == nil {
 		for line := range bytes.Lines(b) {
 			if group, ok := bytes.CutPrefix(bytes.TrimSpace(line), []byte("0::")); ok {
-				groups = append(groups, string(bytes.TrimSuffix(group, []byte("/"))))
+				// Each group around it bounds it too, a slice its services.
+				for g := filepath.Clean("/" + string(group)); g != "/"; g = filepath.Dir(g) {
+					groups = append(groups, g)
+				}
 			}
 		}
 	}

@@ -23,6 +23,12 @@ func TestMemoryLimit(t *testing.T) {
 			"proc/meminfo": meminfo, "proc/self/cgroup": "1:cpu:/x\n0::/system.slice/tollbridge.service\n",
 			"sys/fs/cgroup/system.slice/tollbridge.service/memory.max": "1073741824\n",
 		}, 3 << 28},
+		{"a service in a slice with a lower one", map[string]string{
+			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/aaa.slice/aaa-billing.slice/tollbridge.service\n",
+			"sys/fs/cgroup/aaa.slice/memory.max":                                      "1073741824\n",
+			"sys/fs/cgroup/aaa.slice/aaa-billing.slice/memory.max":                    "max\n",
+			"sys/fs/cgroup/aaa.slice/aaa-billing.slice/tollbridge.service/memory.max": "2147483648\n",
+		}, 3 << 28},
 		{"a container", map[string]string{
 			"proc/meminfo": meminfo, "proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "2147483648\n",
 		}, 3 << 29},

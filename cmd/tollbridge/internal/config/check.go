@@ -22,7 +22,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	checkIdentity("identity.originRealm", c.Identity.OriginRealm)
 	checkIdentity("delivery.destinationRealm", c.Delivery.DestinationRealm)
 	checkIdentity("server.originHost", c.Server.OriginHost)
-	if c.Server.OriginHost == c.Identity.OriginHost {
+	if strings.EqualFold(c.Server.OriginHost, c.Identity.OriginHost) {
 		report("server.originHost", "%q is identity.originHost too: a Diameter node does not connect to itself, so give the server a name of its own", c.Server.OriginHost)
 	}
 
@@ -154,7 +154,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	}
 
 	c.Delivery.check(report, checkIdentity)
-	c.CreditControl.check(report, checkIdentity, &c.Delivery, c.Users.RADIUS.Clients, c.Server.AccessServers, classes)
+	c.CreditControl.check(report, checkIdentity, c.Identity.OriginHost, c.Server.OriginHost, &c.Delivery, c.Users.RADIUS.Clients, c.Server.AccessServers, classes)
 	if c.Embedded() && len(c.Server.Listen) == 0 {
 		report("delivery.peers", "is empty and so is server.listen: accounting records would have nowhere to go")
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -43,8 +44,9 @@ type RatingGroup struct {
 	Free        bool   `yaml:"free"` // not charged at all
 }
 
-// check reports what would not work. Classes are those of accounting.
-func (c *CreditControl) check(report func(key, format string, args ...any), identity func(key, s string), d *Delivery, nas []RADIUSClient, access []string, classes map[string]bool) {
+// check reports what would not work. Client and server are the other nodes'
+// DiameterIdentities, classes are those of accounting.
+func (c *CreditControl) check(report func(key, format string, args ...any), identity func(key, s string), client, server string, d *Delivery, nas []RADIUSClient, access []string, classes map[string]bool) {
 	if len(c.Peers) == 0 {
 		return
 	}
@@ -53,9 +55,14 @@ func (c *CreditControl) check(report func(key, format string, args ...any), iden
 	if c.OriginHost != "" {
 		identity("creditControl.originHost", c.OriginHost)
 	}
+	name := cmp.Or(c.OriginHost, client)
+	if strings.EqualFold(name, server) {
+		report("creditControl.originHost", "%q is server.originHost too: give the credit-control client a name of its own", name)
+	}
+	shared := strings.EqualFold(name, client)
 	for i, p := range c.Peers {
 		key := fmt.Sprintf("creditControl.peers[%d]", i)
-		if c.OriginHost == "" && slices.ContainsFunc(d.Peers, func(q Peer) bool { return q.Address == p.Address || p.Host != "" && strings.EqualFold(q.Host, p.Host) }) {
+		if shared && slices.ContainsFunc(d.Peers, func(q Peer) bool { return q.Address == p.Address || p.Host != "" && strings.EqualFold(q.Host, p.Host) }) {
 			report(key, "is one of delivery.peers too, and a Diameter node has one connection to each peer: set creditControl.originHost to a name of its own")
 		}
 		switch {
