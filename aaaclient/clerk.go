@@ -39,8 +39,12 @@ type done struct {
 	more    bool   // and there may be more of them
 }
 
-// clerkTimeout bounds the work for one job.
-const clerkTimeout = 30 * time.Second
+// clerkTimeout bounds the work for one job, and obeyTimeout what Config.Obey
+// may take of that: what it waits for can fail while the outbox works.
+const (
+	clerkTimeout = 30 * time.Second
+	obeyTimeout  = 2 * time.Second
+)
 
 // clerk works for the outbox, one job at a time, so that the writes of many
 // answers become one and delivery never waits for a disk. A job that has begun
@@ -56,7 +60,9 @@ func (c *Client) work(ctx context.Context, j job) done {
 	defer cancel()
 	d := done{job: j}
 	if len(j.obey) > 0 {
-		d.obeyErr = c.cfg.Obey(ctx, j.obey)
+		soon, cancel := context.WithTimeout(ctx, obeyTimeout)
+		d.obeyErr = c.cfg.Obey(soon, j.obey)
+		cancel()
 	}
 	if len(j.settle) > 0 {
 		if d.settleErr = c.cfg.Outbox.Settle(ctx, j.settle); d.settleErr != nil {

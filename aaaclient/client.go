@@ -101,8 +101,9 @@ type Config struct {
 
 	// Obey makes the Acct-Interim-Intervals that answers ask for durable, so
 	// that those who cut records obey them (RFC 6733, Section 9.8.2), before the
-	// records are settled; after an error they are handed over again. It is
-	// called as Outbox is. Nil passes them over.
+	// records are settled; after an error those are settled all the same, and
+	// the latest intervals are handed over again. It is called as Outbox is, with
+	// a context of 2 s. Nil passes them over.
 	Obey func(context.Context, []acct.InterimInterval) error
 
 	Dial func(ctx context.Context, network, address string) (net.Conn, error) // for TCP; nil means a net.Dialer

@@ -32,7 +32,10 @@ type delivery struct {
 	waits    waits
 	late     map[uint32]*session // by End-to-End Identifier: records with a sending that was given up
 
-	obey    []acct.InterimInterval // that answers asked for
+	obey      []acct.InterimInterval // that answers asked for
+	obeyRetry time.Time              // not handed over before; after a failure
+	disobeys  string                 // the latest cause of such; "" if it works
+
 	settle  []acct.Settlement
 	settled []*session // beside settle
 	marks   []*session // to be marked
@@ -176,6 +179,9 @@ func (d *delivery) next() time.Time {
 	}
 	if d.retry.After(d.now) {
 		earlier(d.retry)
+	}
+	if len(d.obey) > 0 && d.obeyRetry.After(d.now) {
+		earlier(d.obeyRetry)
 	}
 	return t
 }

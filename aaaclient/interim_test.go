@@ -1,10 +1,14 @@
 package aaaclient
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tollbridge/aaaclient/peer"
@@ -63,7 +67,7 @@ func TestInterimInterval(t *testing.T) {
 					s.Round(now)
 					s.Work(t.Context())
 					s.Done(now)
-					now = now.Add(outboxPause)
+					now = now.Add(obeyPause)
 				}
 			}
 			s.Opened(0, conn)
@@ -92,6 +96,73 @@ func TestInterimInterval(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Errorf("handed on: %v, want %v", got, want)
 			}
+		})
+	}
+}
+
+// While Config.Obey fails, or blocks for all the time that it has, records are
+// settled and the next are marked and sent; that is told once, and is no
+// failure of the outbox.
+func TestDeliveryGoesOnWithoutObey(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		obey func(context.Context, []acct.InterimInterval) error
+	}{
+		{"it fails", func(context.Context, []acct.InterimInterval) error { return errors.New("the journal is full") }},
+		{"it blocks", func(ctx context.Context, _ []acct.InterimInterval) error { <-ctx.Done(); return ctx.Err() }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 5
+				outbox := newOutbox()
+				outbox.add(records(1, n)...)
+				cfg := client(outbox, "192.0.2.1:3868")
+				var log bytes.Buffer
+				cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+				calls := 0
+				cfg.Obey = func(ctx context.Context, list []acct.InterimInterval) error {
+					calls++
+					return c.obey(ctx, list)
+				}
+				cl, err := New(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s, conn := cl.Stepper(), &deskConn{}
+				work := func() {
+					for range 4 { // read, mark, settle, and nothing
+						s.Round(time.Now())
+						s.Work(t.Context())
+						s.Done(time.Now())
+					}
+					s.Round(time.Now())
+				}
+				began := time.Now()
+				s.Opened(0, conn)
+				s.Woken()
+				work()
+				for range n {
+					b := peer.Node{OriginHost: "acct.home.example", OriginRealm: "home.example"}.AppendError(nil, conn.request(t), avp.ResultSuccess, "", nil)
+					b = avp.AppendUint32(b, avp.AcctInterimInterval, 0, avp.FlagMandatory, 300)
+					avp.SetLength(b)
+					if err := s.Received(0, b); err != nil {
+						t.Fatal(err)
+					}
+					work()
+				}
+				outbox.check(t, acct.Acknowledged)
+				if took := time.Since(began); calls != 1 || took > obeyTimeout {
+					t.Errorf("Obey was called %d times, and %d records took %v", calls, n, took)
+				}
+				time.Sleep(obeyPause)
+				work()
+				if calls != 2 {
+					t.Errorf("Obey was called %d times after a pause, want once more", calls)
+				}
+				if told := strings.Count(log.String(), "interim intervals"); told != 1 || cl.Stats().OutboxFails != 0 {
+					t.Errorf("told %d times, want once, and %d failures of the outbox:\n%s", told, cl.Stats().OutboxFails, &log)
+				}
+			})
 		})
 	}
 }

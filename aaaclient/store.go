@@ -7,8 +7,12 @@ import (
 	"tollbridge/asm/acct"
 )
 
-// outboxPause is how long the outbox is left alone after it has failed.
-const outboxPause = time.Second
+// outboxPause is how long the outbox is left alone after it has failed, and
+// obeyPause how long Config.Obey is, which holds the outbox up meanwhile.
+const (
+	outboxPause = time.Second
+	obeyPause   = 10 * time.Second
+)
 
 // job collects the work for the outbox and reports whether there is any.
 func (d *delivery) job() (job, bool) {
@@ -16,8 +20,11 @@ func (d *delivery) job() (job, bool) {
 	if d.busy || d.retry.After(d.now) {
 		return j, false
 	}
-	j.obey, j.settle, j.settled = d.obey, d.settle, d.settled
-	d.obey, d.settle, d.settled = nil, nil, nil
+	if !d.obeyRetry.After(d.now) {
+		j.obey, d.obey = d.obey, nil
+	}
+	j.settle, j.settled = d.settle, d.settled
+	d.settle, d.settled = nil, nil
 	if !d.stopping {
 		j.marked, d.marks = d.marks, nil
 		for _, s := range j.marked {
@@ -78,8 +85,8 @@ func (d *delivery) woken() { d.wakes++ }
 // done takes what came of a job.
 func (d *delivery) done(r done) {
 	d.busy = false
-	if r.obeyErr != nil {
-		d.obey = append(r.obey, d.obey...)
+	if len(r.obey) > 0 {
+		d.obeyed(r)
 	}
 	d.stored(r)
 	for _, s := range r.marked {
@@ -98,7 +105,7 @@ func (d *delivery) done(r done) {
 		d.move(r.fetch.refill, reading)
 	}
 	var err error
-	for _, e := range []error{r.obeyErr, r.settleErr, r.markErr, r.fetchErr} {
+	for _, e := range []error{r.settleErr, r.markErr, r.fetchErr} {
 		if e != nil {
 			d.count.outboxFails.Add(1)
 			err = e
@@ -113,6 +120,25 @@ func (d *delivery) done(r done) {
 		d.cfg.Log.Info("outbox works again")
 	}
 	d.failing = err != nil
+}
+
+// obeyed takes what came of Config.Obey. Its failure holds nothing else up: the
+// latest intervals are handed over again later, and it is told once a cause.
+func (d *delivery) obeyed(r done) {
+	if r.obeyErr == nil {
+		if d.disobeys != "" {
+			d.cfg.Log.Info("interim intervals that answers ask for are kept again")
+		}
+		d.disobeys = ""
+		return
+	}
+	d.obey = append(r.obey, d.obey...)
+	d.obey = d.obey[max(0, len(d.obey)-maxDemands):]
+	d.obeyRetry = d.now.Add(obeyPause)
+	if cause := r.obeyErr.Error(); cause != d.disobeys {
+		d.disobeys = cause
+		d.cfg.Log.Warn("interim intervals that answers ask for are not kept yet: delivery goes on", "error", r.obeyErr)
+	}
 }
 
 // stored takes what came of settling.

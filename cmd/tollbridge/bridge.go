@@ -56,6 +56,7 @@ type bridge struct {
 	cdrFiles []*cdrfile.Exporter // for partners who take files
 
 	entrance          entrance          // of requests into the journal
+	obeying           atomic.Bool       // the journal is being given interim intervals
 	serverCredentials *peer.Credentials // nil without TLS
 
 	udp      []*net.UDPConn
@@ -83,7 +84,7 @@ type bridge struct {
 // runs yet. After an error nothing stays open.
 func newBridge(cfg config.Config, log *slog.Logger) (*bridge, error) {
 	b := &bridge{cfg: cfg, log: log, start: time.Now()}
-	b.entrance.opened = make(chan struct{})
+	b.entrance.opened, b.entrance.closed = make(chan struct{}), make(chan struct{})
 	if err := b.open(); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -308,6 +309,7 @@ func (b *bridge) Run(ctx context.Context) error {
 
 // collect brings in messages and user bindings.
 func (b *bridge) collect(ctx context.Context) error {
+	defer close(b.entrance.closed)
 	if err := b.journal.begin(b.start, settings(b.cfg)); err != nil {
 		return err
 	}
@@ -319,7 +321,6 @@ func (b *bridge) collect(ctx context.Context) error {
 		return err
 	}
 	close(b.entrance.opened)
-	defer b.entrance.closed.Store(true)
 	g, ctx := errgroup.WithContext(ctx)
 	for i := range b.files {
 		g.Go(func() error { return bindings.watch(ctx, i, b.cfg.Users.Reload) })

@@ -50,24 +50,34 @@ func (b *bridge) delivery() (*aaaclient.Client, error) {
 	})
 }
 
-// obey puts the interim intervals that answers ask for into the journal.
+// obey puts the interim intervals that answers ask for into the journal. It
+// keeps to ctx even where Append blocks.
 func (b *bridge) obey(ctx context.Context, list []acct.InterimInterval) error {
+	if err := b.entrance.wait(ctx); err != nil {
+		return fmt.Errorf("wait until data is collected: %w", err)
+	}
+	if err := b.journal.Stats().Waits; err != nil {
+		return fmt.Errorf("the journal waits: %w", err)
+	}
+	if !b.obeying.CompareAndSwap(false, true) {
+		return errors.New("the journal is still being given those before")
+	}
+	data := acct.AppendInterimIntervals(nil, list)
+	result := make(chan error, 1)
+	go func() {
+		defer b.obeying.Store(false)
+		position, err := b.journal.Append(acct.EntryInterim, time.Now().UnixNano(), 0, data)
+		if err == nil {
+			err = b.journal.Wait(ctx, position)
+		}
+		result <- err
+	}()
 	select {
-	case <-b.entrance.opened:
+	case err := <-result:
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	switch {
-	case b.entrance.closed.Load():
-		return errors.New("the daemon stops: interim intervals that answers ask for are taken no more")
-	case b.journal.Stats().Full:
-		return errors.New("the journal has no space for the interim intervals that answers ask for")
-	}
-	position, err := b.journal.Append(acct.EntryInterim, time.Now().UnixNano(), 0, acct.AppendInterimIntervals(nil, list))
-	if err != nil {
-		return err
-	}
-	return b.journal.Wait(ctx, position)
 }
 
 // peers returns the configured peers. Those over TLS share our certificate.

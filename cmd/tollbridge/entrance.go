@@ -30,20 +30,36 @@ type entrance struct {
 	log     *slog.Logger
 	access  *accessServers
 	opened  chan struct{} // closed when data is collected
-	closed  atomic.Bool
+	closed  chan struct{} // closed when it is no more, or never will be
 
 	empty, unreadable atomic.Uint64 // requests of access servers that told of nothing, or could not be used
 }
 
-// Take implements aaaserver.Pipeline.
-func (e *entrance) Take(ctx context.Context, requests []acct.Request) error {
+// errStops says that the entrance is closed.
+var errStops = errors.New("the daemon stops")
+
+// wait returns nil while data is collected, which it waits for.
+func (e *entrance) wait(ctx context.Context) error {
 	select {
 	case <-e.opened:
+	case <-e.closed:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if e.closed.Load() {
-		return fmt.Errorf("the daemon stops: %w", aaaserver.ErrBusy)
+	select {
+	case <-e.closed:
+		return errStops
+	default:
+		return nil
+	}
+}
+
+// Take implements aaaserver.Pipeline.
+func (e *entrance) Take(ctx context.Context, requests []acct.Request) error {
+	if err := e.wait(ctx); errors.Is(err, errStops) {
+		return fmt.Errorf("%w: %w", err, aaaserver.ErrBusy)
+	} else if err != nil {
+		return err
 	}
 	var last uint64
 	now := time.Now()
