@@ -78,8 +78,7 @@ func TestBadInput(t *testing.T) {
 	if s.Received.Octets-s.Duplicate.Octets != octets || s.Suspended.Octets != nobodys {
 		t.Errorf("the books are %+v, want %d octets without duplicates and %d suspended", s, octets, nobodys)
 	}
-	d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-	waitBooks(t, d.data, func(sums) bool { return true })
+	waitEnd(t, d.data)
 	if n := d.metric("pipeline_failures_total"); n != 0 {
 		t.Errorf("accounting stopped %v times", n)
 	}
@@ -245,8 +244,7 @@ func TestBadPeer(t *testing.T) {
 			aaa := start(t, setup{data: filepath.Join(dir, "aaa"), origin: "unused.aaa.example", server: address})
 			d = start(t, s)
 			waitBooks(t, d.data, func(s sums) bool { return s.Acknowledged == s.Accounted })
-			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-			waitBooks(t, d.data, func(sums) bool { return true })
+			waitEnd(t, d.data)
 			d.stop()
 			aaa.stop()
 			checkBill(t, bill(charges(t, aaa.data)))
@@ -288,8 +286,7 @@ func TestUsersReload(t *testing.T) {
 	waitBooks(t, d.data, func(s sums) bool {
 		return s.Received.Octets-s.Duplicate.Octets == octets && s.Suspended.Octets == nobodys
 	})
-	d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-	waitBooks(t, d.data, func(sums) bool { return true })
+	waitEnd(t, d.data)
 	d.stop()
 	checkBill(t, bill(charges(t, d.data)))
 }

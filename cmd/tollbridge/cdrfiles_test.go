@@ -50,14 +50,11 @@ func TestCDRFiles(t *testing.T) {
 	if s.Acknowledged != s.Accounted {
 		t.Errorf("the books are %+v", s)
 	}
-	d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
 	if !until(t, func() bool {
 		for _, name := range glob(t, exchange, "*.json") {
 			acknowledgeFile(t, name)
 		}
-		var stats struct{ Records map[string]int }
-		show(t, &stats, "spool", "stats", "--data", d.data)
-		return stats.Records["pending"] == 0
+		return ended(t, d.data)
 	}) {
 		t.Fatal("records stay pending")
 	}

@@ -322,6 +322,33 @@ func waitBooks(t *testing.T, data string, are func(sums) bool) sums {
 	return s
 }
 
+// waitEnd waits until all that was received has been delivered, and a daemon
+// that is stopped then cuts no more records. It returns the books.
+func waitEnd(t *testing.T, data string) sums {
+	t.Helper()
+	if !until(t, func() bool { return ended(t, data) }) {
+		t.Fatal("sessions do not end, or records stay pending")
+	}
+	return waitBooks(t, data, func(sums) bool { return true })
+}
+
+// ended reports whether all sessions that are in the spool have stopped and no
+// record is pending. Metrics do not tell that: they run ahead of the checkpoint
+// that puts the records into the outbox. The last may add nothing to the books.
+func ended(t *testing.T, data string) bool {
+	t.Helper()
+	var sessions []struct{ Stopped time.Time }
+	show(t, &sessions, "spool", "sessions", "--limit", "0", "--data", data)
+	for _, s := range sessions {
+		if s.Stopped.IsZero() {
+			return false
+		}
+	}
+	var stats struct{ Records map[string]int }
+	show(t, &stats, "spool", "stats", "--data", data)
+	return stats.Records["pending"] == 0
+}
+
 // A charge is an accounting record as an AAA server has stored it.
 type charge struct {
 	SessionID string `json:"session_id"`

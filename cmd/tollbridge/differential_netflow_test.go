@@ -60,8 +60,7 @@ func TestNetFlowExporters(t *testing.T) {
 			if show(t, &books, "audit", "--data", d.data); !books.Total.Estimated.IsZero() || books.Total.Lost.Records > 0 {
 				t.Errorf("the books are %+v, want nothing estimated and nothing lost", books.Total)
 			}
-			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 }) // each has its STOP_RECORD
-			waitBooks(t, d.data, func(sums) bool { return true })
+			waitEnd(t, d.data)
 			d.stop()
 			delete(truth, nobody)
 			if got := bill(charges(t, d.data)); !maps.Equal(got, truth) {

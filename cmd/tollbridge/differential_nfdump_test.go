@@ -118,8 +118,7 @@ func TestNfreplay(t *testing.T) {
 			if s.Received.Octets != octets || s.Received.Records != uint64(flows) || s.Suspended.Octets != bills[nobody].InputOctets {
 				t.Errorf("the books are %+v, want %d flows of %d octets", s, flows, octets)
 			}
-			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-			waitBooks(t, d.data, func(sums) bool { return true })
+			waitEnd(t, d.data)
 			d.stop()
 			delete(bills, nobody)
 			if got := bill(charges(t, d.data)); !maps.Equal(got, bills) {

@@ -215,9 +215,8 @@ func (r *killRun) finish() {
 	d := r.start()
 	r.stream.send(t, d.tcp(), len(r.stream.messages))
 	octets, nobodys := captureOctets(t)
-	s := waitBooks(t, r.setup.data, func(s sums) bool { return s.Received.Octets-s.Duplicate.Octets >= octets })
-	d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-	s = waitBooks(t, r.setup.data, func(sums) bool { return true })
+	waitBooks(t, r.setup.data, func(s sums) bool { return s.Received.Octets-s.Duplicate.Octets >= octets })
+	s := waitEnd(t, r.setup.data)
 	if s.Received.Octets-s.Duplicate.Octets != octets || s.Received.Records-s.Duplicate.Records != uint64(r.stream.records) ||
 		s.Suspended.Octets != nobodys || s.Acknowledged != s.Accounted {
 		t.Errorf("the books are %+v, want %d octets in %d records, and %d suspended", s, octets, r.stream.records, nobodys)

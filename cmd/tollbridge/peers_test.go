@@ -39,8 +39,7 @@ func TestSoftflowd(t *testing.T) {
 			if s.Received.Octets != octets || s.Suspended.Octets != nobodys || s.Duplicate.Octets != 0 {
 				t.Errorf("the books are %+v, want %d octets received and %d suspended", s, octets, nobodys)
 			}
-			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 }) // each has its STOP_RECORD
-			waitBooks(t, d.data, func(sums) bool { return true })
+			waitEnd(t, d.data)
 			d.stop()
 			checkBill(t, bill(charges(t, d.data)))
 		})
@@ -103,8 +102,7 @@ func TestDeliver(t *testing.T) {
 			}
 			octets, _ := captureOctets(t)
 			waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets >= octets })
-			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-			books := waitBooks(t, d.data, func(sums) bool { return true })
+			books := waitEnd(t, d.data)
 			d.stop()
 
 			if books.Received.Octets != octets || books.Duplicate.Octets != 0 {

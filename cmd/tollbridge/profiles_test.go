@@ -80,13 +80,7 @@ func TestProfiles(t *testing.T) {
 			}
 			octets, _ := captureOctets(t)
 			waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets >= octets })
-			d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-			// The last STOP_RECORDs may add nothing to the books.
-			var last float64
-			d.waitMetric("journal_last_position", func(v float64) bool { last = v; return true })
-			d.waitMetric("pipeline_position", func(v float64) bool { return v >= last })
-			d.waitMetric("outbox_pending", func(v float64) bool { return v == 0 })
-			waitBooks(t, d.data, func(sums) bool { return true })
+			waitEnd(t, d.data)
 			d.stop()
 			var got map[string]acct.Usage
 			if c.ours {

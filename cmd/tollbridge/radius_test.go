@@ -135,8 +135,7 @@ func billCapture(t *testing.T, d *daemon, capture string) {
 	}
 	octets, nobodys := captureOctets(t)
 	waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets >= octets })
-	d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-	books := waitBooks(t, d.data, func(sums) bool { return true })
+	books := waitEnd(t, d.data)
 	if books.Received.Octets != octets || books.Suspended.Octets != nobodys || books.Duplicate.Octets != 0 {
 		t.Errorf("the books are %+v, want %d octets received and %d suspended", books, octets, nobodys)
 	}

@@ -26,8 +26,7 @@ func TestRestoredBackup(t *testing.T) {
 		waitBooks(t, s.data, func(b sums) bool {
 			return b.Received.Octets%octets == 0 && b.Suspended.Octets%nobodys == 0 && !b.Received.IsZero()
 		})
-		d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-		waitBooks(t, s.data, func(sums) bool { return true })
+		waitEnd(t, s.data)
 	}
 
 	d := start(t, s)

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"tollbridge/internal/certtest"
 )
@@ -63,20 +62,7 @@ func TestRoaming(t *testing.T) {
 
 	octets, nobodys := captureOctets(t)
 	waitBooks(t, ours.data, func(s sums) bool { return s.Received.Octets >= octets })
-	stopped := func() bool {
-		var sessions []struct{ Stopped time.Time }
-		show(t, &sessions, "spool", "sessions", "--data", ours.data)
-		for _, s := range sessions {
-			if s.Stopped.IsZero() {
-				return false
-			}
-		}
-		return len(sessions) > 0
-	}
-	if !until(t, stopped) {
-		t.Fatal("the sessions do not end")
-	}
-	sent := waitBooks(t, ours.data, func(s sums) bool { return true })
+	sent := waitEnd(t, ours.data)
 	if sent.Received.Octets != octets || sent.Suspended.Octets != nobodys || sent.Acknowledged != sent.Accounted {
 		t.Errorf("the books of the visited network are %+v", sent)
 	}

@@ -133,8 +133,7 @@ func TestShapeAAAServer(t *testing.T) {
 	octets, nobodys := captureOctets(t)
 	sent := waitBooks(t, c.data, func(s sums) bool { return s.Received.Octets >= octets && s.Acknowledged.Octets >= octets })
 	got := waitBooks(t, server.data, func(s sums) bool { return s.Received.Octets-s.Duplicate.Octets >= octets })
-	server.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-	got = waitBooks(t, server.data, func(sums) bool { return true })
+	got = waitEnd(t, server.data)
 	if got.Received.Minus(got.Duplicate) != sent.Accounted || got.Suspended.Octets != nobodys || got.Duplicate.IsZero() || got.Acknowledged != got.Accounted {
 		t.Errorf("the client's books are %+v, the server's %+v", sent, got)
 	}
@@ -177,8 +176,7 @@ func TestShapeASM(t *testing.T) {
 	meterCapture(t, capture, d.tcp())
 	octets, nobodys := captureOctets(t)
 	waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets >= octets })
-	d.waitMetric("pipeline_sessions", func(v float64) bool { return v == 0 })
-	s := waitBooks(t, d.data, func(sums) bool { return true })
+	s := waitEnd(t, d.data)
 	if s.Received.Octets != octets || s.Suspended.Octets != nobodys || s.Acknowledged != s.Accounted {
 		t.Errorf("the books are %+v", s)
 	}
