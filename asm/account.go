@@ -170,8 +170,7 @@ func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
 	}
 	// Sessions remember their binding's end themselves, so only flows need
 	// the bindings that are over.
-	m.trimmed = m.millis() - m.settings.Late.Milliseconds()
-	m.users.Trim(m.trimmed)
+	m.trim()
 	return m.retry(ctx)
 }
 
@@ -228,8 +227,16 @@ func (m *Module) contradict(s *session, c *users.Claim) {
 func (m *Module) sweep() {
 	if m.now/sweepEvery != m.swept/sweepEvery {
 		m.users.TrimSessions(m.millis() - m.settings.Late.Milliseconds())
+		m.trim()
 		m.swept = m.now
 	}
+}
+
+// trim drops the bindings of lists that are over, and notes up to when bindings
+// are forgotten: no further back once the clock has been set back.
+func (m *Module) trim() {
+	m.trimmed = max(m.trimmed, m.millis()-m.settings.Late.Milliseconds())
+	m.users.Trim(m.trimmed)
 }
 
 // rebind tells the session of h, if it has one, that its binding has changed.

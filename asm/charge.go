@@ -33,11 +33,14 @@ type charge struct {
 	usage     acct.Usage
 	estimated bool
 	layer     layers
+	moved     bool // by a correction
 }
 
-// A recordMark says that the charges of a session before it are in a record.
+// A recordMark says that the charges of a session before it are in a record:
+// those that a correction moved in the correction's, the others in any other.
 type recordMark struct {
 	session   uint64
+	moved     bool
 	sessionID string
 	number    uint32
 	classes   []string // those in the record, nil for all
@@ -81,10 +84,10 @@ type segment struct {
 const segmentParts = 16
 
 // segmentVersion is the first octet of a segment.
-const segmentVersion = 1
+const segmentVersion = 2
 
 // What an item of a segment is: the low bits of its first octet. The others
-// are of a charge.
+// are of a charge, but for itemMoved.
 const (
 	itemCharge = iota
 	itemMark
@@ -96,6 +99,8 @@ const (
 	itemEstimated = 1 << 4
 	itemVRF       = 1 << 5
 	itemLayer     = 6 // shift
+
+	itemMoved = 1 << 2 // of a mark
 )
 
 // on reports whether charges are remembered.
@@ -191,11 +196,11 @@ func (x *charges) mark(k *recordMark, now int64) {
 }
 
 // markAll notes which of records, all that one was split into, the charges of a
-// session are in.
-func (x *charges) markAll(session uint64, records []acct.Record, now int64) {
+// session are in: those that were moved, or the others.
+func (x *charges) markAll(session uint64, moved bool, records []acct.Record, now int64) {
 	for i := range records {
 		r := &records[i]
-		k := recordMark{session: session, sessionID: r.SessionID, number: r.Number}
+		k := recordMark{session: session, moved: moved, sessionID: r.SessionID, number: r.Number}
 		if len(records) > 1 {
 			for _, c := range r.Classes {
 				k.classes = append(k.classes, c.Class)
@@ -217,11 +222,15 @@ func (x *charges) replace(i int, g *segment) {
 func (x *charges) covers(moment int64) bool { return x.on() && moment >= x.lost }
 
 func (g *segment) addCharge(c *charge) {
-	class := g.name(c.class) << 1
+	class := g.name(c.class) << 2
 	if c.ofBinding {
 		class |= 1
 	}
-	kind := byte(itemCharge) | byte(c.layer)<<itemLayer
+	if c.moved {
+		class |= 2
+	}
+	// Whatever is no single layer stays none in any set.
+	kind := byte(itemCharge) | byte(min(c.layer, layerNetwork|layerLink))<<itemLayer
 	vrf := uint64(0)
 	if c.vrf != "" {
 		kind |= itemVRF
@@ -271,7 +280,11 @@ func (g *segment) addMark(k *recordMark) {
 	for same < min(len(g.last), len(k.sessionID)) && g.last[same] == k.sessionID[same] {
 		same++
 	}
-	b := append(g.data, itemMark)
+	kind := byte(itemMark)
+	if k.moved {
+		kind |= itemMoved
+	}
+	b := append(g.data, kind)
 	b = binary.AppendUvarint(b, k.session)
 	b = binary.AppendUvarint(b, uint64(same))
 	b = appendString(b, k.sessionID[same:])
@@ -319,7 +332,7 @@ func (g *segment) each(visit func(*charge), marked func(*recordMark)) error {
 		case itemName:
 			names = append(names, r.string())
 		case itemMark:
-			k = recordMark{session: r.uvarint()}
+			k = recordMark{session: r.uvarint(), moved: kind&itemMoved != 0}
 			same := r.uvarint()
 			if same > uint64(len(last)) {
 				r.fail()
@@ -352,7 +365,7 @@ func (g *segment) each(visit func(*charge), marked func(*recordMark)) error {
 				c.remote = netip.AddrPortFrom(a, r.uint16())
 			}
 			class := r.uvarint()
-			c.class, c.ofBinding = name(class>>1), class&1 != 0
+			c.class, c.ofBinding, c.moved = name(class>>2), class&1 != 0, class&2 != 0
 			for _, v := range [...]*uint64{&c.usage.InputOctets, &c.usage.OutputOctets, &c.usage.InputPackets, &c.usage.OutputPackets} {
 				*v = r.uvarint()
 			}
@@ -437,10 +450,12 @@ func (x *charges) put(put func(kind, key string, value []byte)) {
 	put(stateCharge, doubtsKey, b)
 }
 
-// restoreCharges takes in what put handed out, in any order.
-func (m *Module) restoreCharges(state []acct.State) error {
+// restoreCharges takes in what put handed out, in any order. What is damaged is
+// forgotten: it is but for corrections, and accounting goes on without.
+func (m *Module) restoreCharges(state []acct.State) {
 	x := &m.charges
 	type stored struct {
+		key    string
 		number uint64
 		at     int
 		value  []byte
@@ -452,45 +467,60 @@ func (m *Module) restoreCharges(state []acct.State) error {
 		}
 		if s.Key == doubtsKey {
 			if err := x.restoreDoubts(s.Value); err != nil {
-				return fmt.Errorf("state %s %s: %w", s.Kind, s.Key, err)
+				m.log.Error("what bindings contradict is damaged: all that is remembered as charged is looked through", "error", err)
 			}
 			continue
 		}
 		number, at, _ := strings.Cut(s.Key, "/")
-		p := stored{value: s.Value}
+		p := stored{key: s.Key, value: s.Value}
 		var err1, err2 error
 		p.number, err1 = strconv.ParseUint(number, 10, 64)
 		p.at, err2 = strconv.Atoi(at)
 		if err := cmp.Or(err1, err2); err != nil {
-			return fmt.Errorf("state %s %s: %w: %w", s.Kind, s.Key, err, ErrCorrupt)
+			x.stale = append(x.stale, s.Key)
+			m.forgotten(s.Key, err)
+			continue
 		}
 		pieces = append(pieces, p)
 	}
 	slices.SortFunc(pieces, func(a, b stored) int {
 		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.at, b.at))
 	})
-	for _, p := range pieces {
-		if n := len(x.segments); n == 0 || x.segments[n-1].number != p.number {
-			x.segments = append(x.segments, &segment{number: p.number})
+	for len(pieces) > 0 {
+		g := &segment{number: pieces[0].number}
+		var keys []string
+		var err error
+		for len(pieces) > 0 && pieces[0].number == g.number {
+			p := pieces[0]
+			pieces = pieces[1:]
+			if p.at != len(g.data) {
+				err = ErrCorrupt
+			}
+			keys = append(keys, p.key)
+			g.data = append(g.data, p.value...)
+			g.pieces, g.stored = append(g.pieces, p.at), len(g.data)
 		}
-		g := x.segments[len(x.segments)-1]
-		if p.at != len(g.data) {
-			return fmt.Errorf("state %s %s: %d octets before it: %w", stateCharge, g.key(p.at), len(g.data), ErrCorrupt)
+		x.next = g.number + 1
+		var read *segment
+		if err == nil {
+			read, err = g.read()
 		}
-		g.data = append(g.data, p.value...)
-		g.pieces, g.stored = append(g.pieces, p.at), len(g.data)
-	}
-	for i, g := range x.segments {
-		read, err := g.read()
 		if err != nil {
-			return fmt.Errorf("state %s of segment %d: %w", stateCharge, g.number, err)
+			x.stale = append(x.stale, keys...)
+			m.forgotten(keys[0], err)
+			continue
 		}
-		x.segments[i] = read
+		x.segments = append(x.segments, read)
 		x.size += len(read.data)
-		x.next = read.number + 1
 		x.newest = max(x.newest, read.latest)
 	}
-	return nil
+}
+
+// forgotten notes that a segment of charges is damaged in the store, which has
+// it under key among others.
+func (m *Module) forgotten(key string, err error) {
+	m.charges.lost = max(m.charges.lost, m.millis())
+	m.log.Error("what was charged is damaged in the store and forgotten: users.correct reaches less far back", "key", key, "error", err)
 }
 
 // read returns g, of which only data and what is stored are known.
@@ -508,10 +538,15 @@ func (g *segment) read() (*segment, error) {
 	return read, nil
 }
 
+// restoreDoubts takes in the doubts, or doubts everything if they are damaged.
 func (x *charges) restoreDoubts(data []byte) error {
 	r := reader{b: data}
 	for range r.count() {
 		x.doubts = append(x.doubts, users.Doubt{VRF: r.string(), Prefix: r.prefix(), From: r.varint(), Until: r.varint()})
 	}
-	return r.close()
+	err := r.close()
+	if err != nil {
+		x.doubts, x.changed = []users.Doubt{{}}, true
+	}
+	return err
 }

@@ -19,9 +19,9 @@ const maxDoubts = 1 << 16
 
 // charge remembers usage u of f, of a class, that is accounted to the session
 // of y, who held its source or its destination. What the flow itself or a
-// policy gave to a user no binding contradicts.
+// policy gave to a user no binding contradicts, and no usage is in no record.
 func (m *Module) charge(f *flow, y *tally, to bool, class classIndex, u acct.Usage) {
-	if s := y.session; s.key.source == "" || f.user == s.key.user {
+	if s := y.session; s.key.source == "" || f.user == s.key.user || u == (acct.Usage{}) {
 		return
 	}
 	a, port, vrf, remote := f.side(to)
@@ -151,7 +151,7 @@ func (m *Module) contradicted(doubts doubtIndex) (moves []*move, all bool, err e
 			of := waiting[k.session]
 			left := of[:0]
 			for _, c := range of {
-				if k.classes != nil && !slices.Contains(k.classes, c.class) {
+				if c.moved != k.moved || k.classes != nil && !slices.Contains(k.classes, c.class) {
 					left = append(left, c)
 					continue
 				}
@@ -233,10 +233,10 @@ func (m *Module) move(v *move) {
 	}
 	for i := range v.charges {
 		c := &v.charges[i]
-		c.session, c.class = session, m.classNow(c, v.to)
+		c.session, c.class, c.moved = session, m.classNow(c, v.to), true
 		m.charges.add(c, m.millis())
 	}
-	m.charges.markAll(session, in, m.millis())
+	m.charges.markAll(session, true, in, m.millis())
 }
 
 // classNow returns the class of c as one of s, nil for nobody: that of the

@@ -231,6 +231,59 @@ func TestContradictions(t *testing.T) {
 		},
 		totals: map[string]uint64{"ann": 50, "eve": 50},
 	}, {
+		name: "a correction has only what it moved: what waits for a record of its own is corrected by that",
+		story: func(b *bridge, s uint64) {
+			b.put(b.event(users.Begin, "1", "ann", at(-time.Minute), "192.0.2.1"), b.event(users.Begin, "2", "bob", at(-time.Minute), "192.0.2.2"))
+			b.send(s, b.flow("192.0.2.1", outside), b.flow("192.0.2.2", outside))
+			b.after(time.Minute)
+			b.interim("asm.example;7;3", 300) // bob's
+			b.send(s, b.flow("192.0.2.2", outside))
+			b.put(b.event(users.Update, "2", "bob", at(-30*time.Second), "192.0.2.1", "192.0.2.2"))
+			b.after(time.Minute)
+			b.put(b.event(users.Begin, "4", "eve", at(30*time.Second), "192.0.2.2"))
+			b.after(time.Minute)
+			b.restart()
+			b.after(10 * time.Minute)
+		},
+		want: []string{
+			"credit of asm.example;7;1/1: 12:02:00 ann asm.example;7;4/0 EVENT in 100 out 0",
+			"debit of asm.example;7;1/1: 12:02:00 bob asm.example;7;5/0 EVENT in 100 out 0",
+			"credit of asm.example;7;3/2: 12:06:00 bob asm.example;7;6/0 EVENT in 100 out 0",
+			"debit of asm.example;7;3/2: 12:06:00 eve asm.example;7;8/0 EVENT in 100 out 0",
+		},
+		totals: map[string]uint64{"bob": 200, "eve": 100},
+	}, {
+		name: "what nobody used moves nothing",
+		story: func(b *bridge, s uint64) {
+			b.put(b.event(users.Begin, "1", "ann", at(-time.Minute), "192.0.2.1"))
+			idle := b.flow("192.0.2.1", outside)
+			idle.octets, idle.packets = 0, 0
+			b.send(s, idle)
+			b.put(b.event(users.Begin, "2", "bob", at(-time.Second), "192.0.2.1"))
+			b.after(time.Minute)
+			if n := len(b.m.charges.doubts); n != 0 {
+				b.t.Errorf("%d doubts stay", n)
+			}
+		},
+		totals: map[string]uint64{},
+	}, {
+		name: "who held an address may be forgotten when the clock is set back: nothing is taken from him",
+		story: func(b *bridge, s uint64) {
+			b.put(b.event(users.Begin, "1", "ann", at(-time.Minute), "192.0.2.1", "192.0.2.2"))
+			late := b.flow("192.0.2.1", outside)
+			b.put(b.event(users.Update, "1", "ann", at(10*time.Second), "192.0.2.2"))
+			b.after(5 * time.Minute)
+			b.send(s, late)
+			b.after(7 * time.Minute)
+			b.put(b.event(users.Begin, "2", "dan", at(12*time.Minute), "192.0.2.9"))
+			b.clock = at(6 * time.Minute)
+			b.order(Command{What: SetClock})
+			b.users("file") // of nobody
+			b.put(b.event(users.Begin, "3", "bob", at(-2*time.Minute), "192.0.2.1"), b.event(users.End, "3", "", at(-90*time.Second)))
+			b.after(time.Minute)
+		},
+		totals: map[string]uint64{"ann": 100},
+	}, {
 		name: "nothing is remembered unless it is wanted",
 		settings: func(s *Settings) {
 			s.Correct = 0
@@ -265,6 +318,76 @@ func TestContradictions(t *testing.T) {
 			again := replay(t, b.j, func() (checkpoint, crash, fail bool) { return true, true, false })
 			same(t, b.s, again)
 		})
+	}
+}
+
+// A piece that the store lost, or damaged, costs the corrections of its
+// segment: accounting goes on, with them or without.
+func TestContradictionOfDamagedCharges(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		damage func(state map[[2]string][]byte, key [2]string)
+	}{
+		{"missing", func(state map[[2]string][]byte, key [2]string) { delete(state, key) }},
+		{"cut", func(state map[[2]string][]byte, key [2]string) { state[key] = state[key][:1] }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBridge(t, correctingSettings)
+			s := b.open(ipfix.TCP, "edge", "198.51.100.1:1000")
+			b.put(b.event(users.Begin, "1", "ann", epoch.Add(-time.Minute), "192.0.2.1"))
+			for range 3 { // intervals, each a segment of three pieces
+				for range 3 {
+					b.after(10 * time.Second)
+					b.send(s, b.flow("192.0.2.1", outside))
+					b.checkpoint()
+				}
+				b.after(time.Minute - 30*time.Second)
+			}
+			b.checkpoint()
+			g := b.m.charges.segments[1]
+			if len(g.pieces) < 3 {
+				t.Fatalf("pieces at %d", g.pieces)
+			}
+			c.damage(b.s.state, [2]string{stateCharge, g.key(g.pieces[1])})
+			damaged := g.keys()
+			b.s.state[[2]string{stateCharge, "x/y"}] = []byte("?")
+			b.restart()
+			if at := b.clock.UnixMilli(); b.m.charges.covers(at-1) || !b.m.charges.covers(at) {
+				t.Errorf("what was lost ended before %v, want the checkpoint's time, %v", b.m.charges.lost, at)
+			}
+			b.put(b.event(users.Begin, "2", "bob", epoch.Add(-time.Second), "192.0.2.1"))
+			b.after(time.Minute)
+			b.checkpoint()
+			for _, key := range append(damaged, "x/y") {
+				if _, ok := b.s.state[[2]string{stateCharge, key}]; ok {
+					t.Errorf("the store keeps %s", key)
+				}
+			}
+			b.restart()
+			want := map[string]acct.Usage{"ann": {InputOctets: 300, InputPackets: 6}, "bob": {InputOctets: 600, InputPackets: 12}}
+			if got := b.totals(); !maps.Equal(got, want) {
+				t.Errorf("charged %v, want %v\n%s", got, want, join(lines(b.s.records)))
+			}
+		})
+	}
+}
+
+// Damaged doubts doubt everything.
+func TestContradictionOfDamagedDoubts(t *testing.T) {
+	b := newBridge(t, correctingSettings)
+	s := b.open(ipfix.TCP, "edge", "198.51.100.1:1000")
+	b.put(b.event(users.Begin, "1", "ann", epoch.Add(-time.Minute), "192.0.2.1"))
+	b.send(s, b.flow("192.0.2.1", outside))
+	b.after(time.Minute)
+	b.put(b.event(users.Begin, "2", "bob", epoch.Add(-time.Second), "192.0.2.1"))
+	b.checkpoint()
+	b.s.state[[2]string{stateCharge, doubtsKey}] = []byte{9}
+	b.restart()
+	b.after(time.Minute)
+	b.checkpoint()
+	want := map[string]acct.Usage{"bob": {InputOctets: 100, InputPackets: 2}}
+	if got := b.totals(); !maps.Equal(got, want) {
+		t.Errorf("charged %v, want %v\n%s", got, want, join(lines(b.s.records)))
 	}
 }
 

@@ -112,7 +112,7 @@ func (m *Module) emitEvent(r acct.Record) []acct.Record {
 // was charged to s since those before.
 func (m *Module) mark(s *session, r *acct.Record, cut []acct.Record) {
 	if m.charges.on() && r.Increase != (acct.Usage{}) {
-		m.charges.markAll(s.id, cut, m.millis())
+		m.charges.markAll(s.id, false, cut, m.millis())
 	}
 }
 

