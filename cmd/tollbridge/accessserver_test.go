@@ -152,6 +152,9 @@ func TestAccessServerRestarts(t *testing.T) {
 		typ, _ := avp.Find(b[avp.HeaderLen:], avp.AccountingRecordType, 0)
 		binary.BigEndian.PutUint32(typ.Data, kind)
 		b = avp.AppendUint32(b, avp.OriginStateID, 0, avp.FlagMandatory, stateID)
+		if user == "erin" {
+			b = avp.AppendUint32(b, avp.AcctDelayTime, 0, avp.FlagMandatory, 600)
+		}
 		if kind == avp.StartRecord {
 			session, _ := avp.Find(b[avp.HeaderLen:], avp.AcctSessionTime, 0)
 			binary.BigEndian.PutUint32(session.Data, 0)
@@ -169,7 +172,7 @@ func TestAccessServerRestarts(t *testing.T) {
 		{"of the same life", tells(7, avp.InterimRecord, "bob", "192.0.2.12/32"), "alice bob"},
 		{"a new life", tells(8, avp.StartRecord, "carol", "192.0.2.13/32"), "carol"},
 		{"of that life too", tells(8, avp.StartRecord, "dave", "192.0.2.14/32"), "carol dave"},
-		{"of that life, begun before and learnt later", tells(8, avp.InterimRecord, "erin", "192.0.2.15/32"), "carol dave erin"},
+		{"of that life, but heard of late", tells(8, avp.InterimRecord, "erin", "192.0.2.15/32"), "carol dave erin"},
 		{"after another start of the daemon", tells(8, avp.StartRecord, "frank", "192.0.2.16/32"), "carol dave erin frank"},
 	} {
 		if codes := askAsBNG(t, d.server(), [][]byte{step.request}); codes[0] != avp.ResultSuccess {
