@@ -227,7 +227,6 @@ func (m *Module) contradict(s *session, c *users.Claim) {
 func (m *Module) sweep() {
 	if m.now/sweepEvery != m.swept/sweepEvery {
 		m.users.TrimSessions(m.millis() - m.settings.Late.Milliseconds())
-		m.trim()
 		m.swept = m.now
 	}
 }

@@ -267,23 +267,6 @@ func TestContradictions(t *testing.T) {
 		},
 		totals: map[string]uint64{},
 	}, {
-		name: "who held an address may be forgotten when the clock is set back: nothing is taken from him",
-		story: func(b *bridge, s uint64) {
-			b.put(b.event(users.Begin, "1", "ann", at(-time.Minute), "192.0.2.1", "192.0.2.2"))
-			late := b.flow("192.0.2.1", outside)
-			b.put(b.event(users.Update, "1", "ann", at(10*time.Second), "192.0.2.2"))
-			b.after(5 * time.Minute)
-			b.send(s, late)
-			b.after(7 * time.Minute)
-			b.put(b.event(users.Begin, "2", "dan", at(12*time.Minute), "192.0.2.9"))
-			b.clock = at(6 * time.Minute)
-			b.order(Command{What: SetClock})
-			b.users("file") // of nobody
-			b.put(b.event(users.Begin, "3", "bob", at(-2*time.Minute), "192.0.2.1"), b.event(users.End, "3", "", at(-90*time.Second)))
-			b.after(time.Minute)
-		},
-		totals: map[string]uint64{"ann": 100},
-	}, {
 		name: "nothing is remembered unless it is wanted",
 		settings: func(s *Settings) {
 			s.Correct = 0
