@@ -142,9 +142,11 @@ func (t *truth) carryOut(o order) {
 }
 
 // decideWaiting decides about a flow without a user, which may have got one
-// meanwhile.
+// meanwhile. A half of it that waits since then is not what the operator saw.
 func (t *truth) decideWaiting(x *acct.Suspended, release bool) {
-	i := slices.IndexFunc(t.waiting, func(y *waiting) bool { return is(x, y.position, y.flow) })
+	i := slices.IndexFunc(t.waiting, func(y *waiting) bool {
+		return is(x, y.position, y.flow) && (y.flow.half == bothEnds || x.Since >= y.since)
+	})
 	if i < 0 {
 		return
 	}
