@@ -373,7 +373,6 @@ func (c *chaos) check() {
 	if s.Received.Octets-s.Duplicate.Octets != n*octets || s.Suspended.Octets != n*nobodys || s.Acknowledged != s.Accounted {
 		t.Errorf("the books are %+v, want %d octets received and %d suspended", s, n*octets, n*nobodys)
 	}
-	waitEnd(t, c.bridge.data)
 	e := erlang{file: filepath.Join(c.dir, "acr.jsonl"), misbehaves: true}
 	got := bill(e.charges(t, acknowledged(t, c.bridge.data)))
 	for user, one := range captureTruth(t) {
