@@ -5,13 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,7 +23,6 @@ import (
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/cmd/tollbridge/internal/control"
 	"tollbridge/ipfix/collect"
-	"tollbridge/ipfix/sctp"
 	"tollbridge/spool"
 	"tollbridge/spool/archive"
 )
@@ -59,15 +55,7 @@ type bridge struct {
 	obeying           atomic.Bool       // the journal is being given interim intervals
 	serverCredentials *peer.Credentials // nil without TLS
 
-	udp      []*net.UDPConn
-	dtls     []*net.UDPConn
-	tcp      []net.Listener
-	tls      []net.Listener
-	sctp     []*sctp.Listener
-	diameter []net.Listener
-	status   net.Listener
-
-	diameterTLS []net.Listener
+	sockets
 
 	archive *archive.Archive // nil for none
 
@@ -91,7 +79,31 @@ func newBridge(cfg config.Config, log *slog.Logger) (*bridge, error) {
 	return b, nil
 }
 
+// open opens one part after the other: what a part needs is open before it.
 func (b *bridge) open() error {
+	for _, part := range []func() error{
+		b.openBindings,
+		b.openSpool,
+		b.openArchive,
+		b.openCommands,
+		b.listen,
+		b.openSources,
+		b.openServer,
+		b.openFiles,
+		b.openCollector,
+		b.openPipeline,
+		b.openDelivery,
+		b.openCredit,
+	} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openBindings reads the users' files.
+func (b *bridge) openBindings() error {
 	for _, name := range b.cfg.Users.Files {
 		f, err := users.ParseFile(name)
 		if err != nil {
@@ -100,56 +112,54 @@ func (b *bridge) open() error {
 		logWarnings(b.log, f)
 		b.files = append(b.files, f)
 	}
-	var err error
+	return nil
+}
+
+func (b *bridge) openSpool() (err error) {
 	if b.spool, err = spool.Open(b.cfg.Data, spool.Config{Lease: b.cfg.Spool.Lease != 0, Log: b.log}); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.spool.Close)
 	b.journal = journal{b.spool.Journal()}
-	if a := b.cfg.Archive; a.Dir != "" {
-		b.archive, err = archive.Open(context.Background(), archive.Config{
-			Dir: a.Dir, Spool: b.spool, Messages: &archivedMessages{},
-			Interval: a.Interval, Keep: a.Keep, Octets: int64(a.MaxOctets), Log: b.log,
-		})
-		if err != nil {
-			return err
-		}
-		b.closers = append(b.closers, b.archive.Close)
-	}
+	return nil
+}
+
+// openCommands opens what commands ask the running daemon on. Files that have
+// such a command register its handlers here.
+func (b *bridge) openCommands() (err error) {
 	if b.commands, err = control.Listen(context.Background(), b.cfg.Data); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.commands.Close)
-	if err := b.listen(); err != nil {
-		return err
-	}
-	if err := b.openSources(); err != nil {
-		return err
-	}
-	if err := b.openServer(); err != nil {
-		return err
-	}
-	if err := b.openFiles(); err != nil {
-		return err
-	}
-
-	secure, err := b.collectTLS()
-	if err != nil {
-		return err
-	}
-	collecting := collect.Config{
-		Journal: b.journal, Exporters: exporters(b.cfg), TLS: secure,
-		Enterprise: uint32(b.cfg.Delivery.VendorID), Log: b.log,
-	}
-	if b.cfg.CollectingProcess.Acknowledge {
-		collecting.Acknowledge = b.journal
-	}
-	if b.collector, err = collect.New(collecting); err != nil {
-		return err
-	}
 	b.handleRequeue()
+	b.handleDecisions()
+	b.handleAdjust()
 	control.Handle(&b.control, "pull", b.pull)
 	control.Handle(&b.control, "import", b.importUsers)
+	return nil
+}
+
+// openCollector opens the Collecting Process.
+func (b *bridge) openCollector() error {
+	c := collect.Config{Journal: b.journal}
+	if b.cfg.CollectingProcess.Acknowledge {
+		c.Acknowledge = b.journal
+	}
+	return b.collectInto(c)
+}
+
+// collectInto opens a Collecting Process that hands what it collects to the
+// journal in c.
+func (b *bridge) collectInto(c collect.Config) (err error) {
+	if c.TLS, err = b.collectTLS(); err != nil {
+		return err
+	}
+	c.Exporters, c.Enterprise, c.Log = exporters(b.cfg), uint32(b.cfg.Delivery.VendorID), b.log
+	b.collector, err = collect.New(c)
+	return err
+}
+
+func (b *bridge) openPipeline() (err error) {
 	b.runner, err = asm.NewRunner(asm.RunConfig{
 		Config:          asm.Config{Store: b.spool, Journal: b.spool.Journal(), Log: b.log},
 		Feed:            func(after uint64) asm.Feed { return b.spool.Journal().Reader(after) },
@@ -157,116 +167,7 @@ func (b *bridge) open() error {
 		Trim:            b.trimJournal,
 		CheckpointEvery: b.cfg.Spool.Checkpoint,
 	})
-	if err != nil {
-		return err
-	}
-	b.quotas = quotas(b.cfg.Delivery)
-	if b.client, err = b.delivery(); err != nil {
-		return err
-	}
-	return b.openCredit()
-}
-
-// listen opens the sockets.
-func (b *bridge) listen() error {
-	var lc net.ListenConfig
-	ctx := context.Background()
-	tcp := func(key string, a netip.AddrPort) (net.Listener, error) {
-		ln, err := lc.Listen(ctx, "tcp", a.String())
-		if err != nil {
-			return nil, listenError(key, err)
-		}
-		b.closers = append(b.closers, ln.Close)
-		b.log.Info("listening", "what", key, "address", ln.Addr().String())
-		return ln, nil
-	}
-	for _, l := range []struct {
-		key   string
-		addrs []netip.AddrPort
-		conns *[]*net.UDPConn
-	}{
-		{"collectingProcess.udpCollectors", b.cfg.CollectingProcess.UDPCollectors, &b.udp},
-		{"collectingProcess.dtlsCollectors", b.cfg.CollectingProcess.DTLSCollectors, &b.dtls},
-	} {
-		for _, a := range l.addrs {
-			conn, err := lc.ListenPacket(ctx, "udp", a.String())
-			if err != nil {
-				return listenError(l.key, err)
-			}
-			b.closers = append(b.closers, conn.Close)
-			b.log.Info("listening", "what", l.key, "address", conn.LocalAddr().String())
-			*l.conns = append(*l.conns, conn.(*net.UDPConn))
-		}
-	}
-	for _, l := range []struct {
-		key       string
-		addrs     []netip.AddrPort
-		listeners *[]net.Listener
-	}{
-		{"collectingProcess.tcpCollectors", b.cfg.CollectingProcess.TCPCollectors, &b.tcp},
-		{"collectingProcess.tlsCollectors", b.cfg.CollectingProcess.TLSCollectors, &b.tls},
-	} {
-		for _, a := range l.addrs {
-			ln, err := tcp(l.key, a)
-			if err != nil {
-				return err
-			}
-			*l.listeners = append(*l.listeners, ln)
-		}
-	}
-	associations := func(key string, ln net.Listener, err error) error {
-		if errors.Is(err, errors.ErrUnsupported) {
-			return fmt.Errorf("%s: %w: load the kernel's SCTP (modprobe sctp), or remove the key", key, err)
-		} else if err != nil {
-			return listenError(key, err)
-		}
-		b.closers = append(b.closers, ln.Close)
-		b.log.Info("listening", "what", key, "address", ln.Addr().String())
-		return nil
-	}
-	for _, a := range b.cfg.CollectingProcess.SCTPCollectors {
-		ln, err := sctp.Listen(a, sctp.Config{})
-		if err := associations("collectingProcess.sctpCollectors", ln, err); err != nil {
-			return err
-		}
-		b.sctp = append(b.sctp, ln)
-	}
-	for _, a := range b.cfg.Server.Listen {
-		ln, err := tcp("server.listen", a)
-		if err != nil {
-			return err
-		}
-		b.diameter = append(b.diameter, ln)
-	}
-	for _, a := range b.cfg.Server.SCTPListen {
-		ln, err := peer.ListenSCTP(a)
-		if err := associations("server.sctpListen", ln, err); err != nil {
-			return err
-		}
-		b.diameter = append(b.diameter, ln)
-	}
-	for _, a := range b.cfg.Server.TLSListen {
-		ln, err := tcp("server.tlsListen", a)
-		if err != nil {
-			return err
-		}
-		b.diameterTLS = append(b.diameterTLS, ln)
-	}
-	if a := b.cfg.Status.Listen; a.IsValid() {
-		ln, err := tcp("status.listen", a)
-		if err != nil {
-			return err
-		}
-		b.status = ln
-	}
-	return nil
-}
-
-func listenError(key string, err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s: %w: stop the process that has the port, or choose another", key, err)
-	}
-	return fmt.Errorf("%s: %w", key, err)
+	return err
 }
 
 // Close gives back what newBridge opened, the latest first. Sockets that Run
@@ -401,13 +302,8 @@ func (b *bridge) serve(ctx context.Context) error {
 	return g.Wait()
 }
 
-// serveControl answers what commands ask of the running daemon. Each file
-// that has such a command registers its handlers here.
-func (b *bridge) serveControl(ctx context.Context) error {
-	b.handleDecisions()
-	b.handleAdjust()
-	return b.control.Serve(ctx, b.commands)
-}
+// serveControl answers what commands ask of the running daemon.
+func (b *bridge) serveControl(ctx context.Context) error { return b.control.Serve(ctx, b.commands) }
 
 // collectTLS reads the files for TLS and DTLS, where either is listened for.
 func (b *bridge) collectTLS() (*collect.TLS, error) {
@@ -425,99 +321,4 @@ func (b *bridge) collectTLS() (*collect.TLS, error) {
 		return nil, err
 	}
 	return &collect.TLS{Certificate: certificate, ClientCAs: ca}, nil
-}
-
-// exporters are those of the configuration as the Collecting Process has them.
-func exporters(c config.Config) []collect.Exporter {
-	var all []collect.Exporter
-	for _, e := range c.CollectingProcess.Exporters {
-		all = append(all, collect.Exporter{Name: e.Name, Prefixes: prefixes(e.Prefixes), CertificateNames: e.CertificateNames})
-	}
-	return all
-}
-
-func prefixes(list []config.Prefix) []netip.Prefix {
-	var all []netip.Prefix
-	for _, p := range list {
-		all = append(all, p.Prefix)
-	}
-	return all
-}
-
-// settings are what of the configuration can change an accounting record.
-func settings(c config.Config) asm.Settings {
-	a := c.Accounting
-	s := asm.Settings{
-		Mode:             asm.Mode(a.Mode),
-		OriginHost:       c.Identity.OriginHost,
-		DestinationRealm: c.Delivery.DestinationRealm,
-		VendorID:         uint32(c.Delivery.VendorID),
-		Interval:         a.InterimInterval,
-		MinInterim:       a.MinInterim,
-		MaxInterim:       a.MaxInterim,
-		Linger:           a.Linger,
-		MaxSessionAge:    a.MaxSessionAge,
-		Wait:             c.Users.Wait,
-		Fallback:         c.Users.Fallback,
-		ClockTolerance:   a.ClockTolerance,
-		DedupWindow:      a.DedupWindow,
-		MaxIdentities:    a.MaxIdentities,
-		CompareOctets:    int(a.CompareJournal),
-		MaxRecord:        a.MaxRecord,
-		MaxTotals:        a.MaxTotals,
-		InBand:           c.Users.InBand,
-		InBandIdle:       c.Users.InBandIdle,
-		Networks:         prefixes(c.Users.Networks),
-		Split:            asm.Split(c.Users.Split),
-		UserTolerance:    c.Users.Tolerance,
-		Correct:          c.Users.Correct,
-		CorrectOctets:    int(c.Users.CorrectMemory),
-		Layer:            a.Layer,
-		TimeZone:         a.TimeZone,
-		BillingDay:       a.BillingDay,
-	}
-	for _, e := range c.CollectingProcess.Exporters {
-		x := asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling), Account: asm.AccountPolicy(e.Account), VRF: vrf(e.VRF), Forwards: e.Forwards}
-		if len(e.Aliases) > 0 {
-			x.Identity = e.Aliases[0]
-		}
-		for _, n := range e.Interfaces {
-			x.Interfaces = append(x.Interfaces, uint32(n))
-		}
-		if x.Sampling != 0 || x.Identity != "" || x.Account != "" || len(x.Interfaces) > 0 || e.VRF.Element != "" || e.Forwards {
-			s.Exporters = append(s.Exporters, x)
-		}
-	}
-	for _, r := range a.Realms {
-		s.Realms = append(s.Realms, asm.RealmSettings(r))
-	}
-	for _, class := range a.Classes {
-		out := asm.Class{
-			Name: class.Name, Prefixes: prefixes(class.Prefixes),
-			Direction: class.Direction, Multicast: class.Multicast, Internal: class.Internal, ZeroRated: class.ZeroRated,
-		}
-		for _, n := range class.DSCP {
-			out.DSCP = append(out.DSCP, uint8(n))
-		}
-		for _, n := range class.Protocols {
-			out.Protocols = append(out.Protocols, uint8(n))
-		}
-		for _, p := range class.Ports {
-			out.Ports = append(out.Ports, asm.PortRange(p))
-		}
-		s.Classes = append(s.Classes, out)
-	}
-	return s
-}
-
-// vrf is how an exporter's records tell address spaces apart, nil for not.
-func vrf(v config.VRF) *asm.VRFSettings {
-	if v.Element == "" {
-		return nil
-	}
-	s := &asm.VRFSettings{Element: v.Element, Names: make(map[string]string)}
-	for _, n := range v.Names {
-		s.Names[n.Value] = n.Name
-	}
-	return s
 }

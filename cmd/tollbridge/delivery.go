@@ -16,21 +16,22 @@ import (
 	"tollbridge/dict"
 )
 
-// delivery returns what brings the outbox's records to the configured peers,
+// openDelivery opens what brings the outbox's records to the configured peers,
 // or to our own server.
-func (b *bridge) delivery() (*aaaclient.Client, error) {
+func (b *bridge) openDelivery() error {
+	b.quotas = quotas(b.cfg.Delivery)
 	peers, err := peers(b.cfg.Delivery, b.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if b.cfg.Embedded() {
 		peers = []aaaclient.Peer{{Host: b.cfg.Server.OriginHost, Address: b.diameter[0].Addr().String()}}
 	}
 	profiles, err := profiles(context.Background(), b.cfg.Delivery, b.spool.Outbox())
 	if err != nil {
-		return nil, fmt.Errorf("delivery: %w", err)
+		return fmt.Errorf("delivery: %w", err)
 	}
-	return aaaclient.New(aaaclient.Config{
+	b.client, err = aaaclient.New(aaaclient.Config{
 		OriginHost:       b.cfg.Identity.OriginHost,
 		OriginRealm:      b.cfg.Identity.OriginRealm,
 		StateID:          b.spool.Meta().OriginStateID,
@@ -48,6 +49,7 @@ func (b *bridge) delivery() (*aaaclient.Client, error) {
 		Obey:             b.obey,
 		Log:              b.log,
 	})
+	return err
 }
 
 // obey puts the interim intervals that answers ask for into the journal. It

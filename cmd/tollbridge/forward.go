@@ -41,17 +41,11 @@ func forward(ctx context.Context, c config.Config, log *slog.Logger) (err error)
 	if err := b.listen(); err != nil {
 		return err
 	}
-	secure, err := b.collectTLS()
-	if err != nil {
-		return err
-	}
-	collecting := collect.Config{
-		Journal: j, Exporters: exporters(c), TLS: secure, Enterprise: uint32(c.Delivery.VendorID), Log: log,
-	}
+	collecting := collect.Config{Journal: j}
 	if c.CollectingProcess.Acknowledge {
 		collecting.Acknowledge = j
 	}
-	if b.collector, err = collect.New(collecting); err != nil {
+	if err := b.collectInto(collecting); err != nil {
 		return err
 	}
 	log.Info("started", "version", version, "data", c.Data, "forward", c.Forward.To)

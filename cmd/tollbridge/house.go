@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tollbridge/spool"
+	"tollbridge/spool/archive"
 )
 
 // keepHouse lets settled records go once they have been kept for long enough,
@@ -47,6 +48,23 @@ func (b *bridge) trimJournal(ctx context.Context, below uint64) error {
 	}
 	keep := spool.Keep{Age: b.cfg.Spool.KeepJournal, Octets: int64(b.cfg.Spool.KeepOctets)}
 	return b.spool.Journal().TrimBut(ctx, below, time.Now(), keep)
+}
+
+// openArchive opens the archive, if there is to be one.
+func (b *bridge) openArchive() (err error) {
+	a := b.cfg.Archive
+	if a.Dir == "" {
+		return nil
+	}
+	b.archive, err = archive.Open(context.Background(), archive.Config{
+		Dir: a.Dir, Spool: b.spool, Messages: &archivedMessages{},
+		Interval: a.Interval, Keep: a.Keep, Octets: int64(a.MaxOctets), Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.archive.Close)
+	return nil
 }
 
 // keepArchive archives what is done with, if there is an archive.

@@ -83,17 +83,7 @@ func (b *bridge) openRADIUS() error {
 	if b.sources.radius, err = radius.New(cfg); err != nil {
 		return err
 	}
-	for _, a := range r.Listen {
-		const key = "users.radius.listen"
-		conn, err := net.ListenPacket("udp", a.String())
-		if err != nil {
-			return listenError(key, err)
-		}
-		b.closers = append(b.closers, conn.Close)
-		b.log.Info("listening", "what", key, "address", conn.LocalAddr().String())
-		b.sources.radiusConns = append(b.sources.radiusConns, conn.(*net.UDPConn))
-	}
-	return nil
+	return listenOn(b, &b.sources.radiusConns, "users.radius.listen", r.Listen, listenUDP)
 }
 
 // newDatabase returns database i of the configuration.
