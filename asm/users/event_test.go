@@ -142,8 +142,8 @@ func TestTrimSessions(t *testing.T) {
 	}
 	table.TrimSessions(300)
 	delta()
-	if len(stored) != 1 || table.hosts.n != 1 || table.prefixes.Size() != 0 || table.Shared() {
-		t.Errorf("%d states, %d hosts", len(stored), table.hosts.n)
+	if len(stored) != 1 || len(table.lengths) != 1 || table.lengths[0].n != 1 || table.Shared() {
+		t.Errorf("%d states, %v", len(stored), table.lengths)
 	}
 	put(End, "2", "", 400)
 	table.TrimSessions(400)

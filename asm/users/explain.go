@@ -52,8 +52,7 @@ func (t *Table) Explain(vrf string, a netip.Addr, port uint16, protocol uint8, r
 		}
 	}
 	add(s.partners[a])
-	add(s.hosts.get(hostOf(a)))
-	for _, chain := range s.prefixes.Supernets(netip.PrefixFrom(a, a.BitLen())) {
+	for _, chain := range s.chains(a) {
 		add(chain)
 	}
 	return all

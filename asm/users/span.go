@@ -29,9 +29,7 @@ func (t *Table) AppendSpans(spans []Span, vrf string, a netip.Addr, from, to int
 			}
 		}
 	}
-	note(s.hosts.get(hostOf(a)))
-	a = a.Unmap().WithZone("")
-	for _, chain := range s.prefixes.Supernets(hostPrefix(a)) {
+	for _, chain := range s.chains(a) {
 		note(chain)
 	}
 	slices.Sort(changes)

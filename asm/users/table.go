@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"github.com/gaissmai/bart"
 )
 
 // A Table says who holds an address at a moment. Its bindings come from
@@ -40,16 +38,6 @@ type Table struct {
 // where both are as near. Whoever holds the address at that very moment, by
 // whatever prefix, comes first.
 func (t *Table) Tolerate(milliseconds int64) { t.tolerance = milliseconds }
-
-// A space is one address space: prefixes mean the same in all of it.
-type space struct {
-	hosts    hosts
-	prefixes bart.Table[*Holder] // chains of the prefixes that are no hosts
-
-	// Of addresses that are shared by ports.
-	pools    map[netip.Addr]*pool
-	partners map[netip.Addr]*Holder // chains of the Holders that pools have
-}
 
 // A source is where bindings come from.
 type source struct {
@@ -114,79 +102,26 @@ type Changed struct {
 // Lookup returns who holds a at a moment in Unix milliseconds, nil if nobody
 // does. The longest prefix that anybody holds at the moment decides, and among
 // its Holders the one that holds it since the latest moment. An IPv4-mapped
-// address is the IPv4 address. It does not allocate unless the longest prefix
-// that has bindings has no Holder at the moment.
+// address is the IPv4 address. It does not allocate.
 func (t *Table) Lookup(a netip.Addr, at int64) *Holder {
 	return t.space.lookup(a, at, t.tolerance)
+}
+
+// LookupBatch stores in holders what Lookup would return for each of addrs and
+// ats, which have the same length, in the global address space. It is faster
+// than Lookup when the Table does not fit the processor's caches.
+func (t *Table) LookupBatch(addrs []netip.Addr, ats []int64, holders []*Holder) {
+	for len(addrs) > 0 {
+		n := min(batch, len(addrs))
+		t.lookupBatch(addrs[:n], ats[:n], holders[:n], t.tolerance)
+		addrs, ats, holders = addrs[n:], ats[n:], holders[n:]
+	}
 }
 
 // LookupVRF is Lookup in the address space of a VRF; "" is the global one.
 func (t *Table) LookupVRF(vrf string, a netip.Addr, at int64) *Holder {
 	if s := t.in(vrf); s != nil {
 		return s.lookup(a, at, t.tolerance)
-	}
-	return nil
-}
-
-func (t *space) lookup(a netip.Addr, at, tolerance int64) *Holder {
-	if !a.IsValid() {
-		return nil
-	}
-	chain := t.hosts.get(hostOf(a))
-	if h := chain.find(at); h != nil {
-		return h
-	}
-	return t.lookupPrefix(a, at, chain, tolerance)
-}
-
-// batch is how many lookups wait for memory together.
-const batch = 32
-
-// LookupBatch stores in holders what Lookup would return for each of addrs and
-// ats, which have the same length, in the global address space. It is faster than Lookup when the Table does
-// not fit the processor's caches.
-func (t *Table) LookupBatch(addrs []netip.Addr, ats []int64, holders []*Holder) {
-	for len(addrs) > 0 {
-		n := min(batch, len(addrs))
-		t.hosts.getBatch(addrs[:n], holders)
-		for i, chain := range holders[:n] {
-			h := chain.find(ats[i])
-			if h == nil && addrs[i].IsValid() {
-				h = t.lookupPrefix(addrs[i], ats[i], chain, t.tolerance)
-			}
-			holders[i] = h
-		}
-		addrs, ats, holders = addrs[n:], ats[n:], holders[n:]
-	}
-}
-
-// lookupPrefix is Lookup among the prefixes that are no hosts, then among all
-// that held the address at nearly the moment, with the host's chain.
-func (t *space) lookupPrefix(a netip.Addr, at int64, host *Holder, tolerance int64) *Holder {
-	if t.prefixes.Size() == 0 {
-		return host.near(at, tolerance)
-	}
-	a = a.Unmap().WithZone("")
-	chain, ok := t.prefixes.Lookup(a)
-	if !ok {
-		return host.near(at, tolerance)
-	}
-	if h := chain.find(at); h != nil {
-		return h
-	}
-	all := hostPrefix(a)
-	for _, chain := range t.prefixes.Supernets(all) {
-		if h := chain.find(at); h != nil {
-			return h
-		}
-	}
-	if h := host.near(at, tolerance); h != nil {
-		return h
-	}
-	for _, chain := range t.prefixes.Supernets(all) {
-		if h := chain.near(at, tolerance); h != nil {
-			return h
-		}
 	}
 	return nil
 }
@@ -207,7 +142,6 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 	s.round++
 	before := s.holders
 	s.holders = make([]*Holder, 0, len(bindings))
-	t.hosts.reserve(len(bindings) - len(before))
 	revived := false
 	for _, b := range bindings {
 		b, _, err := b.normalize()
@@ -314,18 +248,6 @@ func (t *Table) holder(s *source, b Binding) *Holder {
 	return nil
 }
 
-// chain returns the Holders of exactly p, or of ports of it.
-func (t *space) chain(p netip.Prefix, ports Ports) *Holder {
-	if ports != "" {
-		return t.partners[p.Addr()]
-	}
-	if p.IsSingleIP() {
-		return t.hosts.get(hostOf(p.Addr()))
-	}
-	head, _ := t.prefixes.Get(p)
-	return head
-}
-
 func (t *Table) link(h *Holder) {
 	s, p := t.open(h.VRF()), h.Prefix()
 	s.setChain(p, h.ports(), insert(s.chain(p, h.ports()), h))
@@ -341,24 +263,6 @@ func (t *Table) unlink(h *Holder) {
 	if h.ports() != "" {
 		s.unlinkPorts(h)
 		t.shared--
-	}
-}
-
-func (t *space) setChain(p netip.Prefix, ports Ports, head *Holder) {
-	switch {
-	case ports != "" && head == nil:
-		delete(t.partners, p.Addr())
-	case ports != "":
-		if t.partners == nil {
-			t.partners = map[netip.Addr]*Holder{}
-		}
-		t.partners[p.Addr()] = head
-	case p.IsSingleIP():
-		t.hosts.set(hostOf(p.Addr()), head)
-	case head == nil:
-		t.prefixes.Delete(p)
-	default:
-		t.prefixes.Insert(p, head)
 	}
 }
 
