@@ -13,6 +13,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
+	"tollbridge/internal/octets"
 )
 
 // A charge is usage of one flow as it was accounted to one side's user, with
@@ -287,7 +288,7 @@ func (g *segment) addMark(k *recordMark) {
 	b := append(g.data, kind)
 	b = binary.AppendUvarint(b, k.session)
 	b = binary.AppendUvarint(b, uint64(same))
-	b = appendString(b, k.sessionID[same:])
+	b = octets.AppendString(b, k.sessionID[same:])
 	b = binary.AppendUvarint(b, uint64(k.number))
 	b = binary.AppendUvarint(b, uint64(len(classes)))
 	for _, c := range classes {
@@ -303,22 +304,22 @@ func (g *segment) name(name string) uint64 {
 		return uint64(i)
 	}
 	g.names = append(g.names, name)
-	g.data = appendString(append(g.data, itemName), name)
+	g.data = octets.AppendString(append(g.data, itemName), name)
 	return uint64(len(g.names) - 1)
 }
 
 // each calls visit, or marked, for each item of g in order. What they are given
 // is used again.
 func (g *segment) each(visit func(*charge), marked func(*recordMark)) error {
-	r := reader{b: g.data}
-	if r.octet() != segmentVersion {
-		r.fail()
+	r := newReader(g.data)
+	if r.Octet() != segmentVersion {
+		r.Fail()
 	}
-	begun := r.varint()
+	begun := r.Varint()
 	var names []string
 	name := func(i uint64) string {
 		if i >= uint64(len(names)) {
-			r.fail()
+			r.Fail()
 			return ""
 		}
 		return names[i]
@@ -326,57 +327,57 @@ func (g *segment) each(visit func(*charge), marked func(*recordMark)) error {
 	last := ""
 	var c charge
 	var k recordMark
-	for r.err == nil && len(r.b) > 0 {
-		kind := r.octet()
+	for r.Len() > 0 {
+		kind := r.Octet()
 		switch kind & itemKind {
 		case itemName:
-			names = append(names, r.string())
+			names = append(names, r.Text())
 		case itemMark:
-			k = recordMark{session: r.uvarint(), moved: kind&itemMoved != 0}
-			same := r.uvarint()
+			k = recordMark{session: r.Uvarint(), moved: kind&itemMoved != 0}
+			same := r.Uvarint()
 			if same > uint64(len(last)) {
-				r.fail()
+				r.Fail()
 				break
 			}
-			k.sessionID = last[:same] + r.string()
+			k.sessionID = last[:same] + r.Text()
 			last = k.sessionID
-			k.number = uint32(r.uvarint())
-			for range r.count() {
-				k.classes = append(k.classes, name(r.uvarint()))
+			k.number = uint32(r.Uvarint())
+			for range r.Count() {
+				k.classes = append(k.classes, name(r.Uvarint()))
 			}
-			if r.err == nil && marked != nil {
+			if r.Err() == nil && marked != nil {
 				marked(&k)
 			}
 		case itemCharge:
-			c = charge{session: r.uvarint(), layer: layers(kind >> itemLayer), estimated: kind&itemEstimated != 0}
-			c.end = begun + r.varint()
+			c = charge{session: r.Uvarint(), layer: layers(kind >> itemLayer), estimated: kind&itemEstimated != 0}
+			c.end = begun + r.Varint()
 			size := uint64(4)
 			if kind&itemIPv6 != 0 {
 				size = 16
 			}
-			c.addr, _ = netip.AddrFromSlice(r.take(size))
+			c.addr, _ = netip.AddrFromSlice(r.Take(size))
 			if kind&itemVRF != 0 {
-				c.vrf = name(r.uvarint())
+				c.vrf = name(r.Uvarint())
 			}
 			if kind&itemShared != 0 {
 				c.shared = true
-				c.port, c.protocol = r.uint16(), r.octet()
+				c.port, c.protocol = r.uint16(), r.Octet()
 				a := r.addr()
 				c.remote = netip.AddrPortFrom(a, r.uint16())
 			}
-			class := r.uvarint()
+			class := r.Uvarint()
 			c.class, c.ofBinding, c.moved = name(class>>2), class&1 != 0, class&2 != 0
 			for _, v := range [...]*uint64{&c.usage.InputOctets, &c.usage.OutputOctets, &c.usage.InputPackets, &c.usage.OutputPackets} {
-				*v = r.uvarint()
+				*v = r.Uvarint()
 			}
-			if r.err == nil && visit != nil {
+			if r.Err() == nil && visit != nil {
 				visit(&c)
 			}
 		default:
-			r.fail()
+			r.Fail()
 		}
 	}
-	return r.close()
+	return r.Close()
 }
 
 // without returns g without the charges of those ordinals, which are sorted:
@@ -394,7 +395,7 @@ func (g *segment) without(ordinals []int) (*segment, error) {
 }
 
 func (r *reader) uint16() uint16 {
-	if b := r.take(2); b != nil {
+	if b := r.Take(2); b != nil {
 		return binary.BigEndian.Uint16(b)
 	}
 	return 0
@@ -442,7 +443,7 @@ func (x *charges) put(put func(kind, key string, value []byte)) {
 	}
 	b := binary.AppendUvarint(nil, uint64(len(x.doubts)))
 	for _, d := range x.doubts {
-		b = appendString(b, d.VRF)
+		b = octets.AppendString(b, d.VRF)
 		b = appendPrefix(b, d.Prefix)
 		b = binary.AppendVarint(b, d.From)
 		b = binary.AppendVarint(b, d.Until)
@@ -525,9 +526,9 @@ func (m *Module) forgotten(key string, err error) {
 
 // read returns g, of which only data and what is stored are known.
 func (g *segment) read() (*segment, error) {
-	r := reader{b: g.data}
-	r.octet()
-	read := newSegment(g.number, r.varint())
+	r := newReader(g.data)
+	r.Octet()
+	read := newSegment(g.number, r.Varint())
 	if err := g.each(read.addCharge, read.addMark); err != nil {
 		return nil, err
 	}
@@ -540,11 +541,11 @@ func (g *segment) read() (*segment, error) {
 
 // restoreDoubts takes in the doubts, or doubts everything if they are damaged.
 func (x *charges) restoreDoubts(data []byte) error {
-	r := reader{b: data}
-	for range r.count() {
-		x.doubts = append(x.doubts, users.Doubt{VRF: r.string(), Prefix: r.prefix(), From: r.varint(), Until: r.varint()})
+	r := newReader(data)
+	for range r.Count() {
+		x.doubts = append(x.doubts, users.Doubt{VRF: r.Text(), Prefix: r.prefix(), From: r.Varint(), Until: r.Varint()})
 	}
-	err := r.close()
+	err := r.Close()
 	if err != nil {
 		x.doubts, x.changed = []users.Doubt{{}}, true
 	}

@@ -199,9 +199,9 @@ func (c *comparison) appendBinary(b []byte) []byte {
 }
 
 func (c *comparison) restore(r *reader) {
-	c.octets = r.uvarint()
-	c.marks = make([]mark, r.count())
+	c.octets = r.Uvarint()
+	c.marks = make([]mark, r.Count())
 	for i := range c.marks {
-		c.marks[i] = mark{r.uvarint(), r.uvarint()}
+		c.marks[i] = mark{r.Uvarint(), r.Uvarint()}
 	}
 }

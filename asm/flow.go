@@ -6,6 +6,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
 
@@ -79,43 +80,43 @@ func (f *flow) appendBinary(b []byte) []byte {
 	for _, v := range []uint64{f.forward.octets, f.forward.packets, f.reverse.octets, f.reverse.packets} {
 		b = binary.AppendUvarint(b, v)
 	}
-	b = appendBool(b, f.estimated)
-	b = appendString(b, f.user)
-	b = appendBool(b, f.userTo)
+	b = octets.AppendBool(b, f.estimated)
+	b = octets.AppendString(b, f.user)
+	b = octets.AppendBool(b, f.userTo)
 	b = append(b, byte(f.layer))
-	b = appendString(b, f.vrf)
-	b = appendString(b, f.vrfTo)
+	b = octets.AppendString(b, f.vrf)
+	b = octets.AppendString(b, f.vrfTo)
 	return append(b, byte(f.half))
 }
 
 func parseFlow(data []byte) (f flow, err error) {
-	r := reader{b: data}
-	version := r.octet()
+	r := newReader(data)
+	version := r.Octet()
 	if version == 0 || version > flowVersion {
-		r.fail()
+		r.Fail()
 	}
-	f.protocol, f.dscp = r.octet(), r.octet()
+	f.protocol, f.dscp = r.Octet(), r.Octet()
 	f.source, f.destination = r.addr(), r.addr()
-	if ports := r.take(4); ports != nil {
+	if ports := r.Take(4); ports != nil {
 		f.sourcePort = binary.BigEndian.Uint16(ports)
 		f.destinationPort = binary.BigEndian.Uint16(ports[2:])
 	}
-	f.start, f.end = r.varint(), r.varint()
+	f.start, f.end = r.Varint(), r.Varint()
 	for _, v := range []*uint64{&f.forward.octets, &f.forward.packets, &f.reverse.octets, &f.reverse.packets} {
-		*v = r.uvarint()
+		*v = r.Uvarint()
 	}
 	if version > 1 {
-		f.estimated, f.user, f.userTo = r.bool(), r.string(), r.bool()
+		f.estimated, f.user, f.userTo = r.Bool(), r.Text(), r.Bool()
 	}
 	if version > 2 {
-		f.layer, f.vrf, f.vrfTo = layers(r.octet()), r.string(), r.string()
+		f.layer, f.vrf, f.vrfTo = layers(r.Octet()), r.Text(), r.Text()
 	}
 	if version > 3 {
-		if f.half = half(r.octet()); f.half > destinationEnd {
-			r.fail()
+		if f.half = half(r.Octet()); f.half > destinationEnd {
+			r.Fail()
 		}
 	}
-	return f, r.close()
+	return f, r.Close()
 }
 
 // Slots of the row that a plan reads a record into.

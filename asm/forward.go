@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/ack"
 )
@@ -20,17 +21,17 @@ type origin struct {
 }
 
 func (o origin) append(b []byte) []byte {
-	b = appendString(b, o.collector)
+	b = octets.AppendString(b, o.collector)
 	b = append(b, o.instance[:]...)
 	return binary.AppendUvarint(b, o.session)
 }
 
 func (r *reader) origin() (o origin) {
-	o.collector = r.string()
+	o.collector = r.Text()
 	for i := range o.instance {
-		o.instance[i] = r.octet()
+		o.instance[i] = r.Octet()
 	}
-	o.session = r.uvarint()
+	o.session = r.Uvarint()
 	return o
 }
 

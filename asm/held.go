@@ -2,6 +2,7 @@ package asm
 
 import (
 	"tollbridge/dedup"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
 
@@ -26,11 +27,11 @@ const heldVersion = 0x80
 // appendHeld appends what parseHeld reads.
 func appendHeld(b []byte, f *flow, r heldRecord) []byte {
 	b = append(b, heldVersion)
-	b = appendString(b, string(f.appendBinary(nil)))
-	if b = appendBool(b, r.identified); r.identified {
+	b = octets.AppendString(b, string(f.appendBinary(nil)))
+	if b = octets.AppendBool(b, r.identified); r.identified {
 		b = r.identity.Append(b)
 	}
-	return appendString(b, string(r.avps))
+	return octets.AppendBytes(b, r.avps)
 }
 
 func parseHeld(data []byte) (h held, err error) {
@@ -38,16 +39,16 @@ func parseHeld(data []byte) (h held, err error) {
 		h.flow, err = parseFlow(data)
 		return h, err
 	}
-	r := reader{b: data}
-	if r.octet() != heldVersion {
-		r.fail()
+	r := newReader(data)
+	if r.Octet() != heldVersion {
+		r.Fail()
 	}
-	f := r.bytes()
-	if h.identified = r.bool(); h.identified {
+	f := r.Bytes()
+	if h.identified = r.Bool(); h.identified {
 		h.identity = r.identity()
 	}
-	h.avps = r.bytes()
-	if err := r.close(); err != nil {
+	h.avps = r.Bytes()
+	if err := r.Close(); err != nil {
 		return held{}, err
 	}
 	h.flow, err = parseFlow(f)

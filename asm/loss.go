@@ -81,11 +81,11 @@ func (t *transport) appendLosses(b []byte) []byte {
 }
 
 func (t *transport) restoreLosses(r *reader) {
-	for range r.count() {
-		id := uint32(r.uvarint())
-		losses := make([]loss, r.count())
+	for range r.Count() {
+		id := uint32(r.Uvarint())
+		losses := make([]loss, r.Count())
 		for i := range losses {
-			losses[i] = loss{r.varint(), r.uvarint()}
+			losses[i] = loss{r.Varint(), r.Uvarint()}
 		}
 		if t.losses == nil {
 			t.losses = make(map[uint32][]loss)

@@ -295,9 +295,9 @@ func (m *Module) restorePositions(key string, value []byte) error {
 		m.spools.count[exporter]++
 	}
 	if number == "" {
-		r := reader{b: value[1:]}
-		i.used, i.floor = r.uvarint(), r.uvarint()
-		return r.close()
+		r := newReader(value[1:])
+		i.used, i.floor = r.Uvarint(), r.Uvarint()
+		return r.Close()
 	}
 	n, err := strconv.ParseUint(number, 10, 64)
 	if err != nil || len(value) != 1+8*chunkPositions {

@@ -88,12 +88,12 @@ func (r *released) restore(key string, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("%q is no position: %w", key, ErrCorrupt)
 	}
-	d := reader{b: value}
-	r.pieces = append(r.pieces, &releasedPiece{position: position, at: d.varint(), stored: true})
+	d := newReader(value)
+	r.pieces = append(r.pieces, &releasedPiece{position: position, at: d.Varint(), stored: true})
 	p := r.pieces[len(r.pieces)-1]
-	for d.err == nil && len(d.b) > 0 {
+	for d.Len() > 0 {
 		id := d.identity()
-		if d.err == nil {
+		if d.Err() == nil {
 			p.identities = append(p.identities, id)
 			if r.all == nil {
 				r.all = make(map[dedup.Identity]bool)
@@ -102,5 +102,5 @@ func (r *released) restore(key string, value []byte) error {
 		}
 	}
 	slices.SortFunc(r.pieces, func(a, b *releasedPiece) int { return int(int64(a.position) - int64(b.position)) })
-	return d.close()
+	return d.Close()
 }

@@ -10,6 +10,7 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
 	"tollbridge/dict"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
 
@@ -292,11 +293,11 @@ func (p *partials) put(put func(kind, key string, value []byte)) {
 			continue
 		}
 		b := append([]byte(nil), partialVersion)
-		b = appendString(b, w.key.Exporter)
+		b = octets.AppendString(b, w.key.Exporter)
 		b = binary.AppendVarint(b, w.key.Interval)
 		b = binary.AppendVarint(b, w.since)
 		for _, v := range []bool{w.duplicate, w.request.conflict, w.request.late, w.request.stated, w.request.estimated} {
-			b = appendBool(b, v)
+			b = octets.AppendBool(b, v)
 		}
 		u := &w.request.usage
 		for _, v := range []uint64{u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets} {
@@ -304,7 +305,7 @@ func (p *partials) put(put func(kind, key string, value []byte)) {
 		}
 		b = binary.AppendUvarint(b, uint64(len(w.flows)))
 		for _, flow := range w.flows {
-			b = appendString(b, string(flow))
+			b = octets.AppendBytes(b, flow)
 		}
 		put(stateParts, id, b)
 	}
@@ -313,23 +314,23 @@ func (p *partials) put(put func(kind, key string, value []byte)) {
 
 // restore takes in a partial as put wrote it.
 func (p *partials) restore(id string, data []byte) error {
-	r := reader{b: data}
-	if r.octet() != partialVersion {
-		r.fail()
+	r := newReader(data)
+	if r.Octet() != partialVersion {
+		r.Fail()
 	}
 	w := &partial{}
-	w.key.Exporter, w.key.Interval, w.since = r.string(), r.varint(), r.varint()
+	w.key.Exporter, w.key.Interval, w.since = r.Text(), r.Varint(), r.Varint()
 	for _, v := range []*bool{&w.duplicate, &w.request.conflict, &w.request.late, &w.request.stated, &w.request.estimated} {
-		*v = r.bool()
+		*v = r.Bool()
 	}
 	u := &w.request.usage
 	for _, v := range []*uint64{&u.InputOctets, &u.OutputOctets, &u.InputPackets, &u.OutputPackets} {
-		*v = r.uvarint()
+		*v = r.Uvarint()
 	}
-	w.flows = make([][]byte, r.count())
+	w.flows = make([][]byte, r.Count())
 	a := p.account(w.key.Exporter)
 	for i := range w.flows {
-		if b := r.bytes(); len(b) > 0 {
+		if b := r.Bytes(); len(b) > 0 {
 			w.flows[i] = slices.Clone(b)
 			w.octets += len(b)
 			a.sets++
@@ -337,7 +338,7 @@ func (p *partials) restore(id string, data []byte) error {
 		}
 	}
 	p.open[id] = w
-	return r.close()
+	return r.Close()
 }
 
 // forward makes a record of a request for another realm, to be delivered as

@@ -286,21 +286,21 @@ func (m *Module) restoreSamplers(key string, data []byte) error {
 	if err != nil || !ok {
 		return fmt.Errorf("asm: samplers of %q: %w", key, ErrCorrupt)
 	}
-	r := reader{b: data}
-	if r.octet() != samplersVersion {
-		r.fail()
+	r := newReader(data)
+	if r.Octet() != samplersVersion {
+		r.Fail()
 	}
-	s := &samplers{init: r.varint(), all: rate{r.uvarint(), r.uvarint()}}
+	s := &samplers{init: r.Varint(), all: rate{r.Uvarint(), r.Uvarint()}}
 	for _, table := range []*map[uint64]rate{&s.bySelector, &s.byInterface, &s.byTemplate} {
-		for range r.count() {
-			if id, v := r.uvarint(), (rate{r.uvarint(), r.uvarint()}); !s.set(table, id, v) {
-				r.fail()
+		for range r.Count() {
+			if id, v := r.Uvarint(), (rate{r.Uvarint(), r.Uvarint()}); !s.set(table, id, v) {
+				r.Fail()
 			}
 		}
 	}
 	m.samplers[samplerKey{exporter, uint32(id)}] = s
 	m.sampled[exporter]++
-	return r.close()
+	return r.Close()
 }
 
 // putSamplers hands out what of the samplers changed.

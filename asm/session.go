@@ -9,6 +9,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
+	"tollbridge/internal/octets"
 )
 
 // A phase is where a session stands. The numbers are stored.
@@ -214,41 +215,41 @@ const sessionStateVersion = 6
 // appendState appends what a restart needs of s beside its row.
 func (s *session) appendState(b []byte, classNames []string) []byte {
 	b = append(b, sessionStateVersion, byte(s.phase))
-	b = appendString(b, s.key.source)
+	b = octets.AppendString(b, s.key.source)
 	b = appendPrefix(b, s.key.prefix)
 	b = binary.AppendVarint(b, s.key.from)
-	b = appendString(b, s.realm)
+	b = octets.AppendString(b, s.realm)
 	if s.class == noClass {
-		b = appendString(b, "")
+		b = octets.AppendString(b, "")
 	} else {
-		b = appendString(b, classNames[s.class])
+		b = octets.AppendString(b, classNames[s.class])
 	}
 	b = binary.AppendVarint(b, s.until)
-	b = appendString(b, s.multiID)
-	b = appendBool(b, s.changed)
+	b = octets.AppendString(b, s.multiID)
+	b = octets.AppendBool(b, s.changed)
 	for _, t := range []int64{s.started, s.cut, s.last, s.stopped, s.due} {
 		b = binary.AppendVarint(b, t)
 	}
 	b = binary.AppendUvarint(b, uint64(len(s.usage)))
 	for _, u := range s.usage {
-		b = appendString(b, classNames[u.class])
+		b = octets.AppendString(b, classNames[u.class])
 		for _, v := range []uint64{u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets} {
 			b = binary.AppendUvarint(b, v)
 		}
 	}
-	b = appendBool(b, s.estimated)
-	b = appendString(b, s.key.id)
-	b = appendString(b, s.key.vrf)
-	b = appendString(b, string(s.key.ports))
+	b = octets.AppendBool(b, s.estimated)
+	b = octets.AppendString(b, s.key.id)
+	b = octets.AppendString(b, s.key.vrf)
+	b = octets.AppendString(b, string(s.key.ports))
 	b = appendPrefix(b, s.framed)
 	b = binary.AppendUvarint(b, uint64(len(s.attributes)))
 	for _, a := range s.attributes {
 		b = binary.AppendUvarint(b, uint64(a.Code))
 		b = binary.AppendUvarint(b, uint64(a.Vendor))
-		b = appendString(b, string(a.Data))
+		b = octets.AppendBytes(b, a.Data)
 	}
 	b = append(b, byte(s.layers))
-	b = appendString(b, s.timeZone)
+	b = octets.AppendString(b, s.timeZone)
 	b = binary.AppendVarint(b, s.midnight)
 	for _, u := range s.usage {
 		open := u.Minus(u.cut)
@@ -261,44 +262,44 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 
 // restoreSession reads a row; class returns the index of a class's name.
 func restoreSession(row acct.SessionState, class func(string) classIndex) (*session, error) {
-	r := reader{b: row.State}
-	version := r.octet()
+	r := newReader(row.State)
+	version := r.Octet()
 	if version == 0 || version > sessionStateVersion {
 		return nil, ErrCorrupt
 	}
-	p := phase(r.octet())
-	s := newSession(row.ID, bindingKey{source: r.string(), prefix: r.prefix(), user: row.User, from: r.varint()})
+	p := phase(r.Octet())
+	s := newSession(row.ID, bindingKey{source: r.Text(), prefix: r.prefix(), user: row.User, from: r.Varint()})
 	s.phase, s.sessionID, s.number = p, row.SessionID, row.Number
 	s.open = append(s.open, row.Open...)
-	s.realm = r.string()
-	if name := r.string(); name != "" {
+	s.realm = r.Text()
+	if name := r.Text(); name != "" {
 		s.class = class(name)
 	}
-	s.until = r.varint()
-	s.multiID = r.string()
-	s.changed = r.bool()
+	s.until = r.Varint()
+	s.multiID = r.Text()
+	s.changed = r.Bool()
 	for _, t := range []*int64{&s.started, &s.cut, &s.last, &s.stopped, &s.due} {
-		*t = r.varint()
+		*t = r.Varint()
 	}
-	for range r.count() {
-		u := classUsage{class: class(r.string())}
+	for range r.Count() {
+		u := classUsage{class: class(r.Text())}
 		for _, v := range []*uint64{&u.InputOctets, &u.OutputOctets, &u.InputPackets, &u.OutputPackets} {
-			*v = r.uvarint()
+			*v = r.Uvarint()
 		}
 		s.usage = append(s.usage, u)
 	}
 	if version > 1 {
-		s.estimated = r.bool()
+		s.estimated = r.Bool()
 	}
 	s.framed = s.key.prefix
 	if version > 2 {
-		s.key.id, s.key.vrf, s.key.ports, s.framed = r.string(), r.string(), users.Ports(r.string()), r.prefix()
-		for range r.count() {
-			s.attributes = append(s.attributes, acct.Attribute{Code: uint32(r.uvarint()), Vendor: uint32(r.uvarint()), Data: []byte(r.string())})
+		s.key.id, s.key.vrf, s.key.ports, s.framed = r.Text(), r.Text(), users.Ports(r.Text()), r.prefix()
+		for range r.Count() {
+			s.attributes = append(s.attributes, acct.Attribute{Code: uint32(r.Uvarint()), Vendor: uint32(r.Uvarint()), Data: []byte(r.Text())})
 		}
 	}
 	if version > 3 {
-		s.layers, s.timeZone, s.midnight = layers(r.octet()), r.string(), r.varint()
+		s.layers, s.timeZone, s.midnight = layers(r.Octet()), r.Text(), r.Varint()
 	}
 	for i := range s.usage {
 		u := &s.usage[i]
@@ -306,18 +307,18 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 			u.cut = u.Usage // what was open then is in no record's Increase
 			continue
 		}
-		open := acct.Usage{InputOctets: r.uvarint(), OutputOctets: r.uvarint(), InputPackets: r.uvarint(), OutputPackets: r.uvarint()}
+		open := acct.Usage{InputOctets: r.Uvarint(), OutputOctets: r.Uvarint(), InputPackets: r.Uvarint(), OutputPackets: r.Uvarint()}
 		if open.InputOctets > u.InputOctets || open.OutputOctets > u.OutputOctets || open.InputPackets > u.InputPackets || open.OutputPackets > u.OutputPackets {
-			r.fail()
+			r.Fail()
 			break
 		}
 		u.cut = u.Minus(open)
 	}
 	if version > 5 {
-		s.interim = uint32(r.uvarint())
+		s.interim = uint32(r.Uvarint())
 	}
 	if s.phase < active || s.phase > ended {
-		r.fail()
+		r.Fail()
 	}
-	return s, r.close()
+	return s, r.Close()
 }

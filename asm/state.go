@@ -13,6 +13,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
+	"tollbridge/internal/octets"
 )
 
 // statePipeline is the Kind of the counters of the pipeline; no key.
@@ -204,7 +205,7 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b = appendString(b, string(messages))
+	b = octets.AppendBytes(b, messages)
 	b = binary.AppendVarint(b, s.remap)
 	b = binary.AppendVarint(b, m.swept)
 	return binary.AppendUvarint(b, uint64(m.epoch)), nil
@@ -212,38 +213,38 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 
 // restorePipeline returns the floor that the windows of new exporters begin at.
 func (m *Module) restorePipeline(data []byte) (base int64, err error) {
-	r := reader{b: data}
-	version := r.octet()
+	r := newReader(data)
+	version := r.Octet()
 	if version == 0 || version > pipelineVersion {
-		r.fail()
+		r.Fail()
 	}
-	m.boundary, m.trimmed = r.varint(), r.varint()
+	m.boundary, m.trimmed = r.Varint(), r.Varint()
 	s := &m.suspense
-	m.sessions.nextID, m.sessions.counter = r.uvarint(), r.uvarint()
-	s.next, s.unmapped, s.offered = max(s.next, r.uvarint()), r.uvarint(), r.uvarint()
-	s.since = r.varint()
+	m.sessions.nextID, m.sessions.counter = r.Uvarint(), r.Uvarint()
+	s.next, s.unmapped, s.offered = max(s.next, r.Uvarint()), r.Uvarint(), r.Uvarint()
+	s.since = r.Varint()
 	if version == 1 {
-		base = oneWindow(r.bytes())
+		base = oneWindow(r.Bytes())
 	} else {
 		n := 1
 		if version > 4 {
-			n = r.count()
+			n = r.Count()
 		}
 		for range n {
-			s.setBacks = append(s.setBacks, setBack{r.uvarint(), r.varint()})
+			s.setBacks = append(s.setBacks, setBack{r.Uvarint(), r.Varint()})
 		}
-		base = r.varint()
+		base = r.Varint()
 		m.comparison.restore(&r)
 	}
-	messages := r.bytes()
+	messages := r.Bytes()
 	if version > 2 {
-		s.remap, m.swept = r.varint(), r.varint()
+		s.remap, m.swept = r.Varint(), r.Varint()
 	}
 	if version > 3 {
 		// The store has a later one after it has lost part of its state.
-		m.epoch = max(m.epoch, uint32(r.uvarint()))
+		m.epoch = max(m.epoch, uint32(r.Uvarint()))
 	}
-	if err := r.close(); err != nil {
+	if err := r.Close(); err != nil {
 		return 0, err
 	}
 	return base, m.messages.UnmarshalBinary(messages)

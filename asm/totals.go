@@ -10,6 +10,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
 
@@ -278,7 +279,7 @@ func (t *totals) appendPiece(b []byte, all bool) []byte {
 		}
 		b = binary.AppendVarint(b, e.end)
 		b = binary.AppendUvarint(b, e.used)
-		b = appendBool(b, e.over)
+		b = octets.AppendBool(b, e.over)
 	}
 	if all {
 		for e := t.oldest; e != nil; e = e.newer {
@@ -296,23 +297,23 @@ func (t *totals) appendPiece(b []byte, all bool) []byte {
 
 // restorePiece takes in a piece. After the last one order must be called.
 func (t *totals) restorePiece(data []byte) error {
-	r := reader{b: data}
-	if r.octet() != totalsVersion {
-		r.fail()
+	r := newReader(data)
+	if r.Octet() != totalsVersion {
+		r.Fail()
 	}
-	t.next, t.horizon = r.uvarint(), r.varint()
-	for range r.count() {
+	t.next, t.horizon = r.Uvarint(), r.Varint()
+	for range r.Count() {
 		delete(t.byKey, r.identity())
 	}
-	for r.err == nil && len(r.b) > 0 {
+	for r.Len() > 0 {
 		e := &total{key: r.identity()}
 		for i := range e.values {
-			e.values[i] = r.uvarint()
+			e.values[i] = r.Uvarint()
 		}
-		e.end, e.used, e.over = r.varint(), r.uvarint(), r.bool()
+		e.end, e.used, e.over = r.Varint(), r.Uvarint(), r.Bool()
 		t.byKey[e.key] = e
 	}
-	return r.close()
+	return r.Close()
 }
 
 // order links what was restored in the order of its use.
@@ -328,7 +329,7 @@ func (t *totals) order() {
 }
 
 func (r *reader) identity() dedup.Identity {
-	b := r.take(16)
+	b := r.Take(16)
 	if b == nil {
 		return dedup.Identity{}
 	}

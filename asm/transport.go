@@ -12,6 +12,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
 
@@ -29,7 +30,7 @@ const sessionInfoVersion = 1
 // AppendBinary appends what ParseSessionInfo reads. It returns no error.
 func (i SessionInfo) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, sessionInfoVersion, byte(i.Transport))
-	b = appendString(b, i.Exporter)
+	b = octets.AppendString(b, i.Exporter)
 	for _, a := range []netip.AddrPort{i.Remote, i.Local} {
 		b = appendAddr(b, a.Addr())
 		b = binary.AppendUvarint(b, uint64(a.Port()))
@@ -39,22 +40,22 @@ func (i SessionInfo) AppendBinary(b []byte) ([]byte, error) {
 
 // ParseSessionInfo reads what AppendBinary wrote. Errors match ErrCorrupt.
 func ParseSessionInfo(data []byte) (SessionInfo, error) {
-	r := reader{b: data}
+	r := newReader(data)
 	i := r.sessionInfo()
-	if err := r.close(); err != nil {
+	if err := r.Close(); err != nil {
 		return SessionInfo{}, fmt.Errorf("asm: decode session info: %w", err)
 	}
 	return i, nil
 }
 
 func (r *reader) sessionInfo() (i SessionInfo) {
-	if r.octet() != sessionInfoVersion {
-		r.fail()
+	if r.Octet() != sessionInfoVersion {
+		r.Fail()
 	}
-	i.Transport = ipfix.Transport(r.octet())
-	i.Exporter = r.string()
+	i.Transport = ipfix.Transport(r.Octet())
+	i.Exporter = r.Text()
 	for _, a := range []*netip.AddrPort{&i.Remote, &i.Local} {
-		*a = netip.AddrPortFrom(r.addr(), uint16(r.uvarint()))
+		*a = netip.AddrPortFrom(r.addr(), uint16(r.Uvarint()))
 	}
 	return i
 }
@@ -294,7 +295,7 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b = appendString(b, string(info))
+	b = octets.AppendBytes(b, info)
 	b = binary.AppendUvarint(b, uint64(len(s.early)))
 	for _, e := range s.early {
 		b = binary.AppendUvarint(b, e.position)
@@ -306,38 +307,38 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 		b = binary.AppendUvarint(b, uint64(e.template))
 		b = binary.AppendUvarint(b, uint64(e.octets))
 		b = e.message.Append(b)
-		b = appendBool(b, e.partial)
+		b = octets.AppendBool(b, e.partial)
 	}
 	b = s.appendLosses(b)
 	b = s.origin.append(b)
-	b = appendString(b, string(s.head))
+	b = octets.AppendBytes(b, s.head)
 	b = binary.AppendVarint(b, s.orphan)
 	return s.decoder.AppendBinary(b)
 }
 
 // restore takes in a session as appendState wrote it.
 func (t *transports) restore(number uint64, state []byte) error {
-	r := reader{b: state}
-	version := r.octet()
+	r := newReader(state)
+	version := r.Octet()
 	if version < 1 || version > transportVersion {
-		r.fail()
+		r.Fail()
 	}
-	info := reader{b: r.bytes()}
+	info := newReader(r.Bytes())
 	s := &transport{number: number, info: info.sessionInfo(), domains: make(map[uint32]*domain)}
-	s.early = make([]earlySet, r.count())
+	s.early = make([]earlySet, r.Count())
 	for i := range s.early {
-		e := earlySet{position: r.uvarint(), time: r.varint(), interval: r.varint()}
+		e := earlySet{position: r.Uvarint(), time: r.Varint(), interval: r.Varint()}
 		if version > 2 {
-			e.inner = int(r.uvarint())
+			e.inner = int(r.Uvarint())
 		}
-		e.offset, e.domain, e.template, e.octets = int(r.uvarint()), uint32(r.uvarint()), uint16(r.uvarint()), int(r.uvarint())
+		e.offset, e.domain, e.template, e.octets = int(r.Uvarint()), uint32(r.Uvarint()), uint16(r.Uvarint()), int(r.Uvarint())
 		if version > 3 {
 			e.message = r.identity()
 		} else {
-			r.bool() // whether the Message had come before
+			r.Bool() // whether the Message had come before
 			e.message = dedup.ParseIdentity(binary.BigEndian.AppendUint64(make([]byte, 8, dedup.IdentitySize), e.position))
 		}
-		e.partial = r.bool()
+		e.partial = r.Bool()
 		s.early[i] = e
 	}
 	if version > 1 {
@@ -347,21 +348,21 @@ func (t *transports) restore(number uint64, state []byte) error {
 		s.origin = r.origin()
 	}
 	if version > 4 {
-		if head := r.bytes(); len(head) > 0 {
+		if head := r.Bytes(); len(head) > 0 {
 			s.head = bytes.Clone(head)
 		}
 	}
 	if version > 5 {
-		s.orphan = r.varint()
+		s.orphan = r.Varint()
 	}
-	if r.err != nil {
-		return r.err
+	if err := r.Err(); err != nil {
+		return err
 	}
-	if err := info.close(); err != nil {
+	if err := info.Close(); err != nil {
 		return err
 	}
 	s.decoder = ipfix.NewSession(s.info.Transport)
-	if err := s.decoder.UnmarshalBinary(r.b); err != nil {
+	if err := s.decoder.UnmarshalBinary(r.Rest()); err != nil {
 		return err
 	}
 	for _, e := range s.early {

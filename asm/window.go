@@ -104,10 +104,10 @@ func (m *Module) putWindows(b *acct.Batch, put func(kind, key string, value []by
 // can't be told apart by exporter, so what may be among them is below the
 // floor.
 func oneWindow(state []byte) int64 {
-	r := reader{b: state}
-	r.octet()
-	width, _, newest := int64(r.uvarint()), r.uvarint(), int64(r.uvarint())
-	if r.err != nil || width <= 0 || newest < 0 || newest >= 1<<50/width {
+	r := newReader(state)
+	r.Octet()
+	width, _, newest := int64(r.Uvarint()), r.Uvarint(), int64(r.Uvarint())
+	if r.Err() != nil || width <= 0 || newest < 0 || newest >= 1<<50/width {
 		return 0
 	}
 	return (newest + 1) * width * 1000

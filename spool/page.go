@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/octets"
 )
 
 // A page of the outbox: records with consecutive or at least ascending IDs,
@@ -70,10 +71,8 @@ func appendItem(pages []packed, id uint64, content, shares []byte) []packed {
 	}
 	p := &pages[len(pages)-1]
 	p.data = binary.AppendUvarint(p.data, id-p.last)
-	p.data = binary.AppendUvarint(p.data, uint64(len(content)))
-	p.data = append(p.data, content...)
-	p.data = binary.AppendUvarint(p.data, uint64(len(shares)))
-	p.data = append(p.data, shares...)
+	p.data = octets.AppendBytes(p.data, content)
+	p.data = octets.AppendBytes(p.data, shares)
 	p.data = binary.BigEndian.AppendUint32(p.data, sumOf(id, content))
 	p.data = binary.BigEndian.AppendUint32(p.data, sumOf(id, shares))
 	p.last = id
@@ -106,16 +105,16 @@ func parsePage(first, last uint64, b []byte) *page {
 		return lose(first - 1)
 	}
 	sums := b[0] > 1
-	c := cursor{b: b[1:]}
-	for id := first; len(c.b) > 0; {
+	c := octets.NewReader(b[1:])
+	for id := first; c.Len() > 0; {
 		before := first - 1
 		if n := len(p.items); n > 0 {
 			before = p.items[n-1].id
 		}
-		id += c.uvarint()
-		it := item{id: id, content: c.octets(c.uvarint()), shares: c.octets(c.uvarint())}
+		id += c.Uvarint()
+		it := item{id: id, content: c.Bytes(), shares: c.Bytes()}
 		if sums {
-			if sum := c.octets(8); c.ok() {
+			if sum := c.Take(8); sum != nil {
 				if binary.BigEndian.Uint32(sum) != sumOf(id, it.content) {
 					it.damage = fmt.Errorf("content of outbox record %d, %d octets: %w", id, len(it.content), ErrDamaged)
 				}
@@ -124,7 +123,7 @@ func parsePage(first, last uint64, b []byte) *page {
 				}
 			}
 		}
-		if !c.ok() || it.id > last || it.id <= before || before == first-1 && it.id != first ||
+		if c.Err() != nil || it.id > last || it.id <= before || before == first-1 && it.id != first ||
 			it.damage != nil && it.unknown != nil { // of two wrong sums the octets are likely not the record's at all
 			return lose(before)
 		}

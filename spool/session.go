@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/octets"
 )
 
 // sessionVersion is the first octet of an encoded session. Version 1 had no
@@ -17,10 +18,9 @@ const sessionVersion = 2
 func appendSession(b []byte, s *acct.SessionState) []byte {
 	begun := len(b)
 	b = append(b, sessionVersion)
-	b = appendString(b, s.SessionID)
-	b = appendString(b, s.User)
-	b = binary.AppendUvarint(b, uint64(len(s.State)))
-	b = append(b, s.State...)
+	b = octets.AppendString(b, s.SessionID)
+	b = octets.AppendString(b, s.User)
+	b = octets.AppendBytes(b, s.State)
 	b = binary.AppendUvarint(b, s.Usage.InputOctets)
 	b = binary.AppendUvarint(b, s.Usage.OutputOctets)
 	b = binary.AppendUvarint(b, s.Usage.InputPackets)
@@ -30,11 +30,6 @@ func appendSession(b []byte, s *acct.SessionState) []byte {
 	b = binary.AppendVarint(b, s.Stopped)
 	b = acct.AppendShares(b, s.Open)
 	return binary.BigEndian.AppendUint32(b, sumOf(s.ID, b[begun:]))
-}
-
-func appendString(b []byte, s string) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s)))
-	return append(b, s...)
 }
 
 // parseSession reads what appendSession wrote. State is part of b.
@@ -47,68 +42,26 @@ func parseSession(id uint64, b []byte) (acct.SessionState, error) {
 	default:
 		b = b[:n]
 	}
-	c := cursor{b: b[1:]}
-	s.SessionID = string(c.octets(c.uvarint()))
-	s.User = string(c.octets(c.uvarint()))
-	s.State = c.octets(c.uvarint())
+	c := octets.NewReader(b[1:])
+	s.SessionID = c.Text()
+	s.User = c.Text()
+	s.State = c.Bytes()
 	s.Usage = acct.Usage{
-		InputOctets: c.uvarint(), OutputOctets: c.uvarint(),
-		InputPackets: c.uvarint(), OutputPackets: c.uvarint(),
+		InputOctets: c.Uvarint(), OutputOctets: c.Uvarint(),
+		InputPackets: c.Uvarint(), OutputPackets: c.Uvarint(),
 	}
-	s.Number = uint32(c.uvarint())
-	s.Started = c.varint()
-	s.Stopped = c.varint()
-	if !c.ok() {
+	s.Number = uint32(c.Uvarint())
+	s.Started = c.Varint()
+	s.Stopped = c.Varint()
+	if c.Err() != nil {
 		return s, fmt.Errorf("session %d: %w", id, ErrDamaged)
 	}
 	var err error
-	if s.Open, err = acct.ParseShares(c.b); err != nil {
+	if s.Open, err = acct.ParseShares(c.Rest()); err != nil {
 		return s, fmt.Errorf("session %d: %w: %w", id, ErrDamaged, err)
 	}
 	if len(s.Open) == 0 {
 		s.Open = nil
 	}
 	return s, nil
-}
-
-// A cursor reads values off the front of b. After the first failure every
-// value is zero.
-type cursor struct {
-	b      []byte
-	failed bool
-}
-
-func (c *cursor) ok() bool { return !c.failed }
-
-func (c *cursor) fail() { c.b, c.failed = nil, true }
-
-func (c *cursor) uvarint() uint64 {
-	v, n := binary.Uvarint(c.b)
-	if n <= 0 {
-		c.fail()
-		return 0
-	}
-	c.b = c.b[n:]
-	return v
-}
-
-func (c *cursor) varint() int64 {
-	v, n := binary.Varint(c.b)
-	if n <= 0 {
-		c.fail()
-		return 0
-	}
-	c.b = c.b[n:]
-	return v
-}
-
-// octets returns the next n octets, or nil if there are not as many.
-func (c *cursor) octets(n uint64) []byte {
-	if n > uint64(len(c.b)) {
-		c.fail()
-		return nil
-	}
-	v := c.b[:n:n]
-	c.b = c.b[n:]
-	return v
 }

@@ -1,10 +1,12 @@
 package acct
 
 import (
+	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
+
+	"tollbridge/internal/octets"
 )
 
 // recordVersion is the first octet of an encoded Record. Version 1 ended at
@@ -12,22 +14,22 @@ import (
 const recordVersion = 7
 
 // ErrCorrupt says that an encoded value of this package can't be read.
-var ErrCorrupt = errors.New("corrupt encoding")
+var ErrCorrupt = octets.ErrCorrupt
 
 // AppendBinary appends the record's frozen content, everything but Shares.
 // Equal contents have equal encodings.
 func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, recordVersion, byte(r.Type))
-	b = appendString(b, r.SessionID)
+	b = octets.AppendString(b, r.SessionID)
 	b = binary.AppendUvarint(b, uint64(r.Number))
-	b = appendString(b, r.MultiSessionID)
-	b = appendString(b, r.User)
-	b = appendString(b, r.Realm)
+	b = octets.AppendString(b, r.MultiSessionID)
+	b = octets.AppendString(b, r.User)
+	b = octets.AppendString(b, r.Realm)
 	framed, err := r.Framed.MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("acct: encode record %s/%d: %w", r.SessionID, r.Number, err)
 	}
-	b = appendString(b, string(framed))
+	b = octets.AppendBytes(b, framed)
 	b = appendTime(b, r.Start)
 	b = appendTime(b, r.End)
 	b = appendTime(b, r.Event)
@@ -35,7 +37,7 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	b = appendUsage(b, r.Usage)
 	b = binary.AppendUvarint(b, uint64(len(r.Classes)))
 	for _, c := range r.Classes {
-		b = appendString(b, c.Class)
+		b = octets.AppendString(b, c.Class)
 		b = appendUsage(b, c.Usage)
 	}
 	var estimated byte
@@ -43,7 +45,7 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 		estimated = 1
 	}
 	b = append(b, estimated)
-	b = appendString(b, string(r.Flow))
+	b = octets.AppendBytes(b, r.Flow)
 	b = binary.AppendUvarint(b, uint64(r.Part))
 	b = binary.AppendUvarint(b, uint64(r.Parts))
 	b = append(b, byte(r.Layer))
@@ -51,9 +53,9 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	for _, a := range r.Attributes {
 		b = binary.AppendUvarint(b, uint64(a.Code))
 		b = binary.AppendUvarint(b, uint64(a.Vendor))
-		b = appendString(b, string(a.Data))
+		b = octets.AppendBytes(b, a.Data)
 	}
-	b = appendString(b, string(r.Received))
+	b = octets.AppendBytes(b, r.Received)
 	for _, c := range r.Classes {
 		var free byte
 		if c.ZeroRated {
@@ -67,14 +69,14 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 		return append(b, 0), nil
 	}
 	b = append(b, 1)
-	b = appendString(b, r.Corrects.SessionID)
+	b = octets.AppendString(b, r.Corrects.SessionID)
 	b = binary.AppendUvarint(b, uint64(r.Corrects.Number))
 	var credit byte
 	if r.Corrects.Credit {
 		credit = 1
 	}
 	b = append(b, credit)
-	b = appendString(b, r.Corrects.Reason)
+	b = octets.AppendString(b, r.Corrects.Reason)
 	return b, nil
 }
 
@@ -105,7 +107,7 @@ func (r *Record) appendIncrease(b []byte) []byte {
 }
 
 func (r *Record) parseIncrease(d *decoder) {
-	switch how := d.octet(); how {
+	switch how := d.Octet(); how {
 	case increaseNone:
 	case increaseAll:
 		r.Increase = r.Usage
@@ -118,25 +120,25 @@ func (r *Record) parseIncrease(d *decoder) {
 			r.Classes[i].Increase = d.usage()
 		}
 	default:
-		d.fail()
+		d.Fail()
 	}
 }
 
 // RealmOf returns the Realm of an encoded Record without decoding the rest.
 // It is part of b. Errors match ErrCorrupt.
 func RealmOf(b []byte) ([]byte, error) {
-	d := decoder{b: b}
-	if v := d.octet(); v == 0 || v > recordVersion {
-		d.fail()
+	d := newDecoder(b)
+	if v := d.Octet(); v == 0 || v > recordVersion {
+		d.Fail()
 	}
-	d.octet() // Type
-	d.bytes() // SessionID
-	d.uvarint()
-	d.bytes() // MultiSessionID
-	d.bytes() // User
-	realm := d.bytes()
-	if d.err != nil {
-		return nil, fmt.Errorf("acct: realm of a record: %w", d.err)
+	d.Octet() // Type
+	d.Bytes() // SessionID
+	d.Uvarint()
+	d.Bytes() // MultiSessionID
+	d.Bytes() // User
+	realm := d.Bytes()
+	if err := d.Err(); err != nil {
+		return nil, fmt.Errorf("acct: realm of a record: %w", err)
 	}
 	return realm, nil
 }
@@ -144,76 +146,67 @@ func RealmOf(b []byte) ([]byte, error) {
 // UnmarshalBinary reads what AppendBinary wrote. It keeps Shares. Errors
 // match ErrCorrupt.
 func (r *Record) UnmarshalBinary(b []byte) error {
-	d := decoder{b: b}
-	v := d.octet()
-	if (v == 0 || v > recordVersion) && d.err == nil {
+	d := newDecoder(b)
+	v := d.Octet()
+	if (v == 0 || v > recordVersion) && d.Err() == nil {
 		return fmt.Errorf("acct: record of version %d: %w", v, ErrCorrupt)
 	}
 	out := Record{Shares: r.Shares}
-	out.Type = RecordType(d.octet())
-	out.SessionID = d.string()
-	out.Number = uint32(d.uvarint())
-	out.MultiSessionID = d.string()
-	out.User = d.string()
-	out.Realm = d.string()
-	if framed := d.string(); framed != "" && d.err == nil {
-		if err := out.Framed.UnmarshalBinary([]byte(framed)); err != nil {
-			d.err = ErrCorrupt
+	out.Type = RecordType(d.Octet())
+	out.SessionID = d.Text()
+	out.Number = uint32(d.Uvarint())
+	out.MultiSessionID = d.Text()
+	out.User = d.Text()
+	out.Realm = d.Text()
+	if framed := d.Bytes(); len(framed) > 0 {
+		if err := out.Framed.UnmarshalBinary(framed); err != nil {
+			d.Fail()
 		}
 	}
 	out.Start, out.End, out.Event = d.time(), d.time(), d.time()
-	out.SessionTime = time.Duration(d.varint()) * time.Millisecond
+	out.SessionTime = time.Duration(d.Varint()) * time.Millisecond
 	out.Usage = d.usage()
-	// A class takes at least five octets, so a length beyond what is left
-	// can't make us allocate.
-	if n := d.uvarint(); n > uint64(len(d.b)) {
-		d.err = ErrCorrupt
-	} else if n > 0 {
+	if n := d.Count(); n > 0 {
 		out.Classes = make([]ClassUsage, n)
 		for i := range out.Classes {
-			out.Classes[i] = ClassUsage{Class: d.string(), Usage: d.usage()}
+			out.Classes[i] = ClassUsage{Class: d.Text(), Usage: d.usage()}
 		}
 	}
-	out.Estimated = d.octet() == 1
-	if flow := d.string(); flow != "" {
-		out.Flow = []byte(flow)
+	out.Estimated = d.Bool()
+	if flow := d.Bytes(); len(flow) > 0 {
+		out.Flow = bytes.Clone(flow)
 	}
-	out.Part, out.Parts = uint16(d.uvarint()), uint16(d.uvarint())
+	out.Part, out.Parts = uint16(d.Uvarint()), uint16(d.Uvarint())
 	if v >= 2 {
-		out.Layer = Layer(d.octet())
-		if n := d.uvarint(); n > uint64(len(d.b)) {
-			d.err = ErrCorrupt
-		} else if n > 0 {
+		out.Layer = Layer(d.Octet())
+		if n := d.Count(); n > 0 {
 			out.Attributes = make([]Attribute, n)
 			for i := range out.Attributes {
-				out.Attributes[i] = Attribute{uint32(d.uvarint()), uint32(d.uvarint()), []byte(d.string())}
+				out.Attributes[i] = Attribute{uint32(d.Uvarint()), uint32(d.Uvarint()), bytes.Clone(d.Bytes())}
 			}
 		}
 		if v >= 3 {
-			if received := d.string(); received != "" {
-				out.Received = []byte(received)
+			if received := d.Bytes(); len(received) > 0 {
+				out.Received = bytes.Clone(received)
 			}
 		}
 		if v >= 5 {
 			for i := range out.Classes {
-				out.Classes[i].ZeroRated = d.octet() == 1
+				out.Classes[i].ZeroRated = d.Bool()
 			}
 		}
 		if v >= 6 {
 			out.parseIncrease(&d)
 		}
 		if v >= 7 {
-			out.Interim = uint32(d.uvarint())
+			out.Interim = uint32(d.Uvarint())
 		}
-		if d.octet() == 1 {
-			out.Corrects = &Correction{SessionID: d.string(), Number: uint32(d.uvarint()), Credit: d.octet() == 1, Reason: d.string()}
+		if d.Bool() {
+			out.Corrects = &Correction{SessionID: d.Text(), Number: uint32(d.Uvarint()), Credit: d.Bool(), Reason: d.Text()}
 		}
 	}
-	if d.err == nil && len(d.b) != 0 {
-		d.err = ErrCorrupt
-	}
-	if d.err != nil {
-		return fmt.Errorf("acct: decode record: %w", d.err)
+	if err := d.Close(); err != nil {
+		return fmt.Errorf("acct: decode record: %w", err)
 	}
 	*r = out
 	return nil
@@ -223,7 +216,7 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 func AppendShares(b []byte, shares []Share) []byte {
 	b = binary.AppendUvarint(b, uint64(len(shares)))
 	for _, s := range shares {
-		b = appendString(b, s.Exporter)
+		b = octets.AppendString(b, s.Exporter)
 		b = binary.AppendUvarint(b, uint64(s.Domain))
 		b = binary.AppendVarint(b, s.Interval)
 		b = binary.AppendUvarint(b, s.Records)
@@ -239,27 +232,18 @@ func ParseShares(b []byte) ([]Share, error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
-	d := decoder{b: b}
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		return nil, fmt.Errorf("acct: decode shares: %w", ErrCorrupt)
-	}
-	shares := make([]Share, n)
+	d := newDecoder(b)
+	shares := make([]Share, d.Count())
 	for i := range shares {
 		shares[i] = Share{
-			LedgerKey{d.string(), uint32(d.uvarint()), d.varint()},
-			Count{d.uvarint(), d.uvarint(), d.uvarint()},
+			LedgerKey{d.Text(), uint32(d.Uvarint()), d.Varint()},
+			Count{d.Uvarint(), d.Uvarint(), d.Uvarint()},
 		}
 	}
-	if d.err != nil || len(d.b) != 0 {
-		return nil, fmt.Errorf("acct: decode shares: %w", ErrCorrupt)
+	if err := d.Close(); err != nil {
+		return nil, fmt.Errorf("acct: decode shares: %w", err)
 	}
 	return shares, nil
-}
-
-func appendString(b []byte, s string) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s)))
-	return append(b, s...)
 }
 
 // appendTime appends t in milliseconds, the zero time as zero.
@@ -277,61 +261,13 @@ func appendUsage(b []byte, u Usage) []byte {
 	return binary.AppendUvarint(b, u.OutputPackets)
 }
 
-// A decoder reads values off the front of b. After the first failure err is
-// set and every value is zero.
-type decoder struct {
-	b   []byte
-	err error
-}
+// A decoder is an octets.Reader that knows values of accounting records.
+type decoder struct{ octets.Reader }
 
-func (d *decoder) fail() { d.b, d.err = nil, ErrCorrupt }
-
-func (d *decoder) octet() byte {
-	if len(d.b) == 0 {
-		d.fail()
-		return 0
-	}
-	v := d.b[0]
-	d.b = d.b[1:]
-	return v
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.fail()
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.fail()
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-func (d *decoder) string() string { return string(d.bytes()) }
-
-// bytes returns a string in place.
-func (d *decoder) bytes() []byte {
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		d.fail()
-		return nil
-	}
-	s := d.b[:n:n]
-	d.b = d.b[n:]
-	return s
-}
+func newDecoder(b []byte) decoder { return decoder{octets.NewReader(b)} }
 
 func (d *decoder) time() time.Time {
-	ms := d.varint()
+	ms := d.Varint()
 	if ms == 0 {
 		return time.Time{}
 	}
@@ -339,5 +275,5 @@ func (d *decoder) time() time.Time {
 }
 
 func (d *decoder) usage() Usage {
-	return Usage{d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()}
+	return Usage{d.Uvarint(), d.Uvarint(), d.Uvarint(), d.Uvarint()}
 }

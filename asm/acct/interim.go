@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"tollbridge/internal/octets"
 )
 
 // An InterimInterval is the Acct-Interim-Interval that the answer to a record
@@ -20,7 +22,7 @@ const NoInterim = math.MaxUint32
 // AppendInterimIntervals appends the data of an EntryInterim.
 func AppendInterimIntervals(b []byte, list []InterimInterval) []byte {
 	for _, i := range list {
-		b = appendString(b, i.SessionID)
+		b = octets.AppendString(b, i.SessionID)
 		b = binary.AppendUvarint(b, uint64(i.Seconds))
 	}
 	return b
@@ -30,17 +32,17 @@ func AppendInterimIntervals(b []byte, list []InterimInterval) []byte {
 // ErrCorrupt.
 func ParseInterimIntervals(data []byte) ([]InterimInterval, error) {
 	var list []InterimInterval
-	d := decoder{b: data}
-	for len(d.b) > 0 {
-		i := InterimInterval{SessionID: d.string()}
-		seconds := d.uvarint()
+	d := newDecoder(data)
+	for d.Len() > 0 {
+		i := InterimInterval{SessionID: d.Text()}
+		seconds := d.Uvarint()
 		if i.Seconds = uint32(seconds); i.SessionID == "" || seconds == 0 || seconds > NoInterim {
-			d.fail()
+			d.Fail()
 		}
 		list = append(list, i)
 	}
-	if d.err != nil {
-		return nil, fmt.Errorf("acct: decode interim intervals: %w", d.err)
+	if err := d.Err(); err != nil {
+		return nil, fmt.Errorf("acct: decode interim intervals: %w", err)
 	}
 	return list, nil
 }

@@ -1,6 +1,10 @@
 package acct
 
-import "fmt"
+import (
+	"fmt"
+
+	"tollbridge/internal/octets"
+)
 
 // A RequestTask says what the pipeline does with an Accounting-Request. The
 // numbers are stored.
@@ -26,21 +30,21 @@ const requestVersion = 1
 // AppendBinary appends what ParseRequest reads. It returns no error.
 func (r Request) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, requestVersion, byte(r.Task))
-	b = appendString(b, r.Peer)
+	b = octets.AppendString(b, r.Peer)
 	return append(b, r.AVPs...), nil
 }
 
 // ParseRequest reads what AppendBinary wrote. The AVPs belong to data and have
 // not been checked. Errors match ErrCorrupt.
 func ParseRequest(data []byte) (Request, error) {
-	d := decoder{b: data}
-	version := d.octet()
-	r := Request{Task: RequestTask(d.octet()), Peer: d.string()}
-	if r.AVPs = d.b; d.err == nil && (version != requestVersion || r.Task < RequestFlows || r.Task > RequestForward) {
-		d.err = ErrCorrupt
+	d := newDecoder(data)
+	version := d.Octet()
+	r := Request{Task: RequestTask(d.Octet()), Peer: d.Text()}
+	if r.AVPs = d.Rest(); d.Err() == nil && (version != requestVersion || r.Task < RequestFlows || r.Task > RequestForward) {
+		d.Fail()
 	}
-	if d.err != nil {
-		return Request{}, fmt.Errorf("acct: decode request: %w", d.err)
+	if err := d.Err(); err != nil {
+		return Request{}, fmt.Errorf("acct: decode request: %w", err)
 	}
 	return r, nil
 }
