@@ -30,9 +30,9 @@ SCTP_VM := $(abspath ../shared/sctp-vm.sh)
 STATIC := -tags 'sqlite_omit_load_extension netgo osusergo' -ldflags '-linkmode external -extldflags -static'
 test-sctp:
 	@if [ -d /proc/sys/net/sctp ]; then \
-	  $(GO) test -count=1 ./ipfix/sctp && $(GO) test -count=1 -run SCTP ./ipfix/export ./aaaclient ./cmd/tollbridge; \
+	  $(GO) test -count=1 ./internal/sctp && $(GO) test -count=1 -run SCTP ./ipfix/export ./aaaclient ./cmd/tollbridge; \
 	elif [ -x $(SCTP_VM) ]; then \
-	  CGO_ENABLED=0 $(GO) test -count=1 -exec $(SCTP_VM) ./ipfix/sctp && \
+	  CGO_ENABLED=0 $(GO) test -count=1 -exec $(SCTP_VM) ./internal/sctp && \
 	  CGO_ENABLED=0 $(GO) test -count=1 -exec $(SCTP_VM) -run SCTP ./ipfix/export ./aaaclient && \
 	  $(GO) test -count=1 $(STATIC) -exec $(SCTP_VM) -run SCTP ./cmd/tollbridge; \
 	else \

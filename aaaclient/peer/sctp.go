@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 
 	"tollbridge/dict/avp"
-	"tollbridge/ipfix/sctp"
+	"tollbridge/internal/sctp"
 )
 
 // protocolClear is the Payload Protocol Identifier of Diameter in the clear

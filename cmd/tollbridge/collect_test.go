@@ -13,7 +13,7 @@ import (
 
 	"tollbridge/cmd/tollbridge/demodata"
 	"tollbridge/internal/certtest"
-	"tollbridge/ipfix/sctp"
+	"tollbridge/internal/sctp"
 )
 
 // captureFile writes the bundled capture.

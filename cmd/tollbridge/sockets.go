@@ -10,7 +10,7 @@ import (
 	"syscall"
 
 	"tollbridge/aaaclient/peer"
-	"tollbridge/ipfix/sctp"
+	"tollbridge/internal/sctp"
 )
 
 // sockets are what the daemon listens on.

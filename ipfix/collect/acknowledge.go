@@ -11,9 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tollbridge/internal/sctp"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/ack"
-	"tollbridge/ipfix/sctp"
 )
 
 // A Durability says how far what a Journal took is safe. With one, exporters

@@ -9,8 +9,8 @@ import (
 	"os"
 	"time"
 
+	"tollbridge/internal/sctp"
 	"tollbridge/ipfix"
-	"tollbridge/ipfix/sctp"
 )
 
 // A StreamJournal is a Journal that also keeps the SCTP stream of a Message,

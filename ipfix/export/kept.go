@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tollbridge/internal/sctp"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/ack"
 	"tollbridge/ipfix/export/backlog"
-	"tollbridge/ipfix/sctp"
 )
 
 // batchOctets is about how much is handed to the kernel at once.

@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	"tollbridge/internal/sctp"
 	"tollbridge/ipfix"
-	"tollbridge/ipfix/sctp"
 )
 
 func (p *Process) dialSCTP(ctx context.Context, address string) (net.Conn, error) {

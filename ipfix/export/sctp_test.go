@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"tollbridge/internal/sctp"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/collect"
 	"tollbridge/ipfix/export"
-	"tollbridge/ipfix/sctp"
 )
 
 // A streamDecoder is a decoder that counts sequence numbers per stream.

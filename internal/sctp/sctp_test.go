@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tollbridge/ipfix/sctp"
+	"tollbridge/internal/sctp"
 )
 
 var loopbacks = []string{"127.0.0.1", "::1"}

@@ -1,8 +1,8 @@
-// Package sctp is SCTP (RFC 9260) for IPFIX: associations with several
-// streams, whole messages, deadlines, and partial reliability for what asks
-// for it (RFC 3758). Types and constants are those of ishidawataru/sctp; the
-// sockets are our own, as they must wait in the runtime's poller, be woken by
-// Close, and keep messages whole.
+// Package sctp is SCTP (RFC 9260) for IPFIX and Diameter: associations with
+// several streams, whole messages, deadlines, and partial reliability for what
+// asks for it (RFC 3758). Types and constants are those of ishidawataru/sctp;
+// the sockets are our own, as they must wait in the runtime's poller, be woken
+// by Close, and keep messages whole.
 //
 // A kernel without SCTP refuses to open a socket: errors.Is(err,
 // errors.ErrUnsupported).
