@@ -170,7 +170,7 @@ func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
 	}
 	// Sessions remember their binding's end themselves, so only flows need
 	// the bindings that are over.
-	m.trim()
+	m.state.users = append(m.state.users, m.users.Trim(m.forget())...)
 	return m.retry(ctx)
 }
 
@@ -215,7 +215,7 @@ func (m *Module) contradict(s *session, c *users.Claim) {
 	}
 	m.stats.Contradictions++
 	text := "a binding ended before usage that has been accounted to it, which is corrected"
-	if !m.charges.covers(until) {
+	if !m.correctable(until) {
 		text = "a binding ended before usage that has been accounted to it, and users.correct does not reach so far back"
 	}
 	m.logs.warn(m.log, text, acct.LedgerKey{}, 0,
@@ -226,16 +226,18 @@ func (m *Module) contradict(s *session, c *users.Claim) {
 // sweep drops the user sessions that are over, every now and then.
 func (m *Module) sweep() {
 	if m.now/sweepEvery != m.swept/sweepEvery {
-		m.users.TrimSessions(m.millis() - m.settings.Late.Milliseconds())
+		m.users.TrimSessions(m.forget())
 		m.swept = m.now
 	}
 }
 
-// trim drops the bindings of lists that are over, and notes up to when bindings
-// are forgotten: no further back once the clock has been set back.
-func (m *Module) trim() {
-	m.trimmed = max(m.trimmed, m.millis()-m.settings.Late.Milliseconds())
-	m.users.Trim(m.trimmed)
+// forget returns the moment until which bindings that are over are to be
+// dropped, Unix milliseconds, and notes that they are: that never falls, though
+// the clock is set back.
+func (m *Module) forget() int64 {
+	before := m.millis() - m.settings.Late.Milliseconds()
+	m.forgotten = max(m.forgotten, before)
+	return before
 }
 
 // rebind tells the session of h, if it has one, that its binding has changed.

@@ -111,8 +111,7 @@ func (x *charges) on() bool { return x.window != 0 }
 func (x *charges) configure(window int64, limit int) {
 	x.window, x.limit = window, limit
 	if window == 0 && len(x.segments) > 0 {
-		x.drop(len(x.segments))
-		x.next = 0
+		x.forgetAll()
 	}
 	if window == 0 && len(x.doubts) > 0 {
 		x.doubts, x.changed = nil, true
@@ -143,16 +142,28 @@ func newSegment(number uint64, begun int64) *segment {
 	return g
 }
 
-// endInterval begins a new segment and forgets what is too old, or too much.
-func (x *charges) endInterval(now int64) {
+// endSegment begins a new segment unless nothing has come into the last one.
+func (x *charges) endSegment(now int64) {
 	if n := len(x.segments); n > 0 && len(x.segments[n-1].data) > x.segments[n-1].head {
 		x.begin(now)
 	}
-	old := 0
-	for old+1 < len(x.segments) && x.segments[old+1].begun <= now-x.window {
-		old++
+}
+
+// forget forgets the segments that ended too long ago, and what came before: a
+// clock that was set back has left later times there.
+func (x *charges) forget(now int64) {
+	for i := len(x.segments) - 1; i > 0; i-- {
+		if x.segments[i].begun <= now-x.window {
+			x.drop(i)
+			return
+		}
 	}
-	x.drop(old)
+}
+
+// forgetAll forgets whatever was charged so far.
+func (x *charges) forgetAll() {
+	x.drop(len(x.segments))
+	x.next = 0 // as it is when none is restored
 }
 
 // bound forgets the oldest segments beyond the limit.
@@ -221,6 +232,19 @@ func (x *charges) replace(i int, g *segment) {
 
 // covers reports whether all charges that end after a moment are remembered.
 func (x *charges) covers(moment int64) bool { return x.on() && moment >= x.lost }
+
+// correctable reports whether all charges that end after a moment can be
+// corrected: they are remembered, and so is who held their addresses.
+func (m *Module) correctable(moment int64) bool {
+	return m.charges.covers(moment) && moment >= m.horizon()
+}
+
+// horizon returns the moment after which charges must end to be corrected, Unix
+// milliseconds. Of what ended until then somebody may be forgotten who held the
+// address, or was charged for it.
+func (m *Module) horizon() int64 {
+	return max(m.forgotten+m.settings.UserTolerance.Milliseconds(), m.millis()-m.settings.Late.Milliseconds())
+}
 
 func (g *segment) addCharge(c *charge) {
 	class := g.name(c.class) << 2
@@ -479,7 +503,7 @@ func (m *Module) restoreCharges(state []acct.State) {
 		p.at, err2 = strconv.Atoi(at)
 		if err := cmp.Or(err1, err2); err != nil {
 			x.stale = append(x.stale, s.Key)
-			m.forgotten(s.Key, err)
+			m.chargesDamaged(s.Key, err)
 			continue
 		}
 		pieces = append(pieces, p)
@@ -508,7 +532,7 @@ func (m *Module) restoreCharges(state []acct.State) {
 		}
 		if err != nil {
 			x.stale = append(x.stale, keys...)
-			m.forgotten(keys[0], err)
+			m.chargesDamaged(keys[0], err)
 			continue
 		}
 		x.segments = append(x.segments, read)
@@ -517,9 +541,9 @@ func (m *Module) restoreCharges(state []acct.State) {
 	}
 }
 
-// forgotten notes that a segment of charges is damaged in the store, which has
+// chargesDamaged notes that a segment of charges is damaged in the store, which has
 // it under key among others.
-func (m *Module) forgotten(key string, err error) {
+func (m *Module) chargesDamaged(key string, err error) {
 	m.charges.lost = max(m.charges.lost, m.millis())
 	m.log.Error("what was charged is damaged in the store and forgotten: users.correct reaches less far back", "key", key, "error", err)
 }

@@ -89,6 +89,7 @@ func (m *Module) correct() error {
 	if !x.on() {
 		return nil
 	}
+	x.forget(m.millis())
 	moves, all, err := m.contradicted(newDoubtIndex(x.doubts))
 	if err != nil {
 		return fmt.Errorf("asm: look through what was charged: %w", err)
@@ -96,7 +97,7 @@ func (m *Module) correct() error {
 	if all && len(x.doubts) > 0 {
 		x.doubts, x.changed = x.doubts[:0], true
 	}
-	x.endInterval(m.millis())
+	x.endSegment(m.millis())
 	for _, v := range moves {
 		m.move(v)
 	}
@@ -122,7 +123,7 @@ func (m *Module) contradicted(doubts doubtIndex) (moves []*move, all bool, err e
 	byKey := make(map[moveKey]*move)
 	waiting := make(map[uint64][]unmarked) // by session
 	gone := make([][]int, len(x.segments)) // ordinals, by segment
-	horizon := max(m.trimmed, m.millis()-m.settings.Late.Milliseconds()) + m.settings.UserTolerance.Milliseconds()
+	horizon := m.horizon()
 	var byID map[uint64]*session
 	for i, g := range x.segments {
 		if byID == nil && !doubts.of(g.latest) {

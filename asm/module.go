@@ -82,7 +82,7 @@ type Module struct {
 	users      users.Table
 	spans      []users.Span // scratch
 	swept      int64        // when user sessions that are over were last dropped, Unix nanoseconds
-	trimmed    int64        // bindings that ended before are dropped from users, Unix milliseconds
+	forgotten  int64        // bindings that ended until then may have been dropped since what is remembered as charged was, Unix milliseconds
 
 	transports transports
 	sources    sources  // exporters whose records come in requests

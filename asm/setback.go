@@ -20,9 +20,14 @@ func (m *Module) setBack(to int64) {
 	m.boundary = alignDown(to, m.settings.Interval) + int64(m.settings.Interval)
 	m.interval = m.intervalOf(to)
 	m.windows.SetBack(m.millis())
-	m.trimmed = min(m.trimmed, m.millis())
 
 	now := m.millis()
+	if m.forgotten > now {
+		// Whose it was before can't be told any more, and would keep what is
+		// charged from now on from being corrected.
+		m.charges.forgetAll()
+		m.forgotten = 0
+	}
 	for _, s := range m.sessions.byKey {
 		if max(s.started, s.cut, s.last, s.stopped) > now {
 			s.started, s.cut, s.last, s.stopped = min(s.started, now), min(s.cut, now), min(s.last, now), min(s.stopped, now)

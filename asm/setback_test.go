@@ -83,6 +83,36 @@ func TestSetBackTwice(t *testing.T) {
 	}
 }
 
+// What a list listed no more was forgotten while the clock was ahead, and stays
+// forgotten after a restart, though the clock was set back and the store had it.
+func TestSetBackKeepsForgotten(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		b := newBridge(t, testSettings)
+		s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+		ann := bind("192.0.2.1", "ann")
+		ann.From = epoch.Add(-time.Minute)
+		b.users("file", ann)
+		late := b.flow("192.0.2.1", outside)
+		b.after(5 * time.Minute)
+		b.users("file")
+		b.checkpoint()
+		b.after(11 * time.Minute)
+		b.users("other", bind("192.0.2.2", "bob"))
+		b.checkpoint()
+		b.clock = epoch.Add(2 * time.Minute)
+		b.order(Command{What: SetClock})
+		b.users("other")
+		b.checkpoint()
+		if restart {
+			b.restart()
+		}
+		b.send(s, late)
+		if sum := b.checkpoint(); sum.Suspended.Records != 1 || sum.Accounted.Records != 0 {
+			t.Errorf("restarted %v: suspended %+v, accounted %+v", restart, sum.Suspended, sum.Accounted)
+		}
+	}
+}
+
 // A clock that is not ahead stays.
 func TestSetBackForward(t *testing.T) {
 	b := mapped(t, testSettings)

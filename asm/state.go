@@ -87,12 +87,12 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 // restore takes in a checkpoint.
 func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 	settings := Settings{OriginHost: "localhost"}.WithDefaults()
-	var base int64
+	var base, trimmed int64
 	for _, s := range cp.State {
 		var err error
 		switch s.Kind {
 		case statePipeline:
-			base, err = m.restorePipeline(s.Value)
+			base, trimmed, err = m.restorePipeline(s.Value)
 		case stateSettings:
 			settings, err = ParseSettings(s.Value)
 			m.configured = true
@@ -133,7 +133,10 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 		return err
 	}
 	m.restoreCharges(cp.State)
-	m.users.Trim(m.trimmed)
+	if trimmed != 0 {
+		m.state.users = m.users.Trim(trimmed)
+		m.forgotten = max(trimmed, m.millis()-settings.Late.Milliseconds())
+	}
 	m.adopt(settings)
 	if err := m.restoreMessages(cp.State); err != nil {
 		return err
@@ -183,12 +186,12 @@ func (m *Module) restoreMessages(state []acct.State) error {
 }
 
 // pipelineVersion is the first octet of the encoded pipeline.
-const pipelineVersion = 5
+const pipelineVersion = 6
 
 func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	b = append(b, pipelineVersion)
 	b = binary.AppendVarint(b, m.boundary)
-	b = binary.AppendVarint(b, m.trimmed)
+	b = binary.AppendVarint(b, m.forgotten)
 	s := &m.suspense
 	for _, v := range []uint64{m.sessions.nextID, m.sessions.counter, s.next, s.unmapped, s.offered} {
 		b = binary.AppendUvarint(b, v)
@@ -211,14 +214,19 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	return binary.AppendUvarint(b, uint64(m.epoch)), nil
 }
 
-// restorePipeline returns the floor that the windows of new exporters begin at.
-func (m *Module) restorePipeline(data []byte) (base int64, err error) {
+// restorePipeline returns the floor that the windows of new exporters begin at,
+// and, from before version 6, until when bindings that ended have been dropped
+// since they were stored, Unix milliseconds.
+func (m *Module) restorePipeline(data []byte) (base, trimmed int64, err error) {
 	r := newReader(data)
 	version := r.Octet()
 	if version == 0 || version > pipelineVersion {
 		r.Fail()
 	}
-	m.boundary, m.trimmed = r.Varint(), r.Varint()
+	m.boundary, m.forgotten = r.Varint(), r.Varint()
+	if version < 6 {
+		trimmed = m.forgotten
+	}
 	s := &m.suspense
 	m.sessions.nextID, m.sessions.counter = r.Uvarint(), r.Uvarint()
 	s.next, s.unmapped, s.offered = max(s.next, r.Uvarint()), r.Uvarint(), r.Uvarint()
@@ -245,9 +253,9 @@ func (m *Module) restorePipeline(data []byte) (base int64, err error) {
 		m.epoch = max(m.epoch, uint32(r.Uvarint()))
 	}
 	if err := r.Close(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return base, m.messages.UnmarshalBinary(messages)
+	return base, trimmed, m.messages.UnmarshalBinary(messages)
 }
 
 // Checkpoint stores all that changed since the last one. After an error the

@@ -97,7 +97,7 @@ func (m *Module) Stats() Stats {
 	s.Overlaps = m.users.Overlaps()
 	s.Mappings, s.MappingsRefused = m.users.Mappings()
 	if x := &m.charges; len(x.segments) > 0 {
-		s.Charges, s.ChargedFor = x.size, x.segments[0].begun
+		s.Charges, s.ChargedFor = x.size, max(x.segments[0].begun, m.horizon())
 	}
 	s.Position, s.Clock = m.position, m.now
 	return s

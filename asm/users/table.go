@@ -199,9 +199,11 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 }
 
 // Trim drops the bindings that their sources list no more and that ended at or
-// before a moment in Unix milliseconds.
-func (t *Table) Trim(before int64) {
+// before a moment in Unix milliseconds. It returns the sources that had some:
+// what AppendSource appended of them holds no more.
+func (t *Table) Trim(before int64) (trimmed []string) {
 	for _, s := range slices.Clone(t.sources) {
+		n := len(s.removed)
 		s.removed = slices.DeleteFunc(s.removed, func(h *Holder) bool {
 			if h.Until > before {
 				return false
@@ -209,8 +211,12 @@ func (t *Table) Trim(before int64) {
 			t.unlink(h)
 			return true
 		})
+		if len(s.removed) < n {
+			trimmed = append(trimmed, s.name)
+		}
 		t.dropIfEmpty(s)
 	}
+	return trimmed
 }
 
 // Sources returns the names of the sources that have bindings, in order.
