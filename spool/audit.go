@@ -182,68 +182,12 @@ func (s *Spool) Audit(ctx context.Context) (Books, error) {
 // AuditOf is Audit of chosen rows. Each row balances by itself.
 func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
 	state, _ := s.files()
-	books := make(map[acct.LedgerKey]*bookRow)
-	row := func(k acct.LedgerKey) *bookRow {
-		b := books[k]
-		if b == nil {
-			b = &bookRow{unknown: true}
-			b.LedgerKey = k
-			books[k] = b
-		}
-		return b
-	}
+	var books map[acct.LedgerKey]*bookRow
 	var problems []string
-	err := s.snapshot(ctx, func(tx *sql.Tx) error {
-		if err := eachAmount(ctx, tx, func(a amount, damage error) {
-			books[a.LedgerKey] = &bookRow{amount: a, damage: damage}
-		}); err != nil {
-			return err
-		}
-		if err := eachSuspendedSum(ctx, tx, func(k acct.LedgerKey, c acct.Count) {
-			b := row(k)
-			b.suspended = b.suspended.Plus(c)
-		}); err != nil {
-			return err
-		}
-		if err := eachSession(ctx, tx, func(st acct.SessionState, damage error) error {
-			if damage != nil {
-				problems = append(problems, damage.Error()+", so its open usage is not known")
-				return nil
-			}
-			for _, sh := range st.Open {
-				b := row(sh.LedgerKey)
-				b.open = b.open.Plus(sh.Count)
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		if err := eachSettled(ctx, tx, func(_ settledRange, damage error) error {
-			if damage != nil {
-				problems = append(problems, damage.Error())
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		return eachUnacknowledged(ctx, tx, func(id uint64, state acct.DeliveryState, it item) error {
-			list, err := acct.ParseShares(it.shares)
-			if err = cmp.Or(it.unknown, err); err != nil {
-				problems = append(problems, fmt.Sprintf("record %d: its amounts can't be read: %v", id, err))
-				return nil
-			}
-			for _, sh := range list {
-				b := row(sh.LedgerKey)
-				if state == acct.Quarantined {
-					b.quarantined = b.quarantined.Plus(sh.Count)
-				} else {
-					b.pending = b.pending.Plus(sh.Count)
-				}
-			}
-			return nil
-		})
-	})
-	if err != nil {
+	if err := s.snapshot(ctx, func(tx *sql.Tx) (err error) {
+		books, problems, err = drawUp(ctx, tx)
+		return err
+	}); err != nil {
 		return Books{}, doing(explain(state, err), "audit")
 	}
 
@@ -269,6 +213,70 @@ func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
 	}
 	out.Balanced = len(out.Problems) == 0
 	return out, nil
+}
+
+// drawUp reads the ledger with all that must balance against it, and says what
+// of that can't be read.
+func drawUp(ctx context.Context, q rowsQuerier) (books map[acct.LedgerKey]*bookRow, problems []string, err error) {
+	books = make(map[acct.LedgerKey]*bookRow)
+	row := func(k acct.LedgerKey) *bookRow {
+		b := books[k]
+		if b == nil {
+			b = &bookRow{unknown: true}
+			b.LedgerKey = k
+			books[k] = b
+		}
+		return b
+	}
+	if err := eachAmount(ctx, q, func(a amount, damage error) {
+		books[a.LedgerKey] = &bookRow{amount: a, damage: damage}
+	}); err != nil {
+		return nil, nil, err
+	}
+	if err := eachSuspendedSum(ctx, q, func(k acct.LedgerKey, c acct.Count) {
+		b := row(k)
+		b.suspended = b.suspended.Plus(c)
+	}); err != nil {
+		return nil, nil, err
+	}
+	if err := eachSession(ctx, q, func(st acct.SessionState, damage error) error {
+		if damage != nil {
+			problems = append(problems, damage.Error()+", so its open usage is not known")
+			return nil
+		}
+		for _, sh := range st.Open {
+			b := row(sh.LedgerKey)
+			b.open = b.open.Plus(sh.Count)
+		}
+		return nil
+	}); err != nil {
+		return nil, nil, err
+	}
+	if err := eachSettled(ctx, q, func(_ settledRange, damage error) error {
+		if damage != nil {
+			problems = append(problems, damage.Error())
+		}
+		return nil
+	}); err != nil {
+		return nil, nil, err
+	}
+	err = eachUnacknowledged(ctx, q, func(id uint64, state acct.DeliveryState, it item) error {
+		list, err := acct.ParseShares(it.shares)
+		if err = cmp.Or(it.unknown, err); err != nil {
+			problems = append(problems, fmt.Sprintf("record %d: its amounts can't be read: %v", id, err))
+			return nil
+		}
+		for _, sh := range list {
+			b := row(sh.LedgerKey)
+			if state == acct.Quarantined {
+				b.quarantined = b.quarantined.Plus(sh.Count)
+			} else {
+				b.pending = b.pending.Plus(sh.Count)
+			}
+		}
+		return nil
+	})
+	return books, problems, err
 }
 
 func (r Row) key() acct.LedgerKey {
@@ -333,8 +341,8 @@ func (b *bookRow) problems() []string {
 }
 
 // eachAmount visits the rows of the ledger, with what is wrong with each.
-func eachAmount(ctx context.Context, tx *sql.Tx, f func(a amount, damage error)) error {
-	rows, err := tx.QueryContext(ctx, ledgerSelect)
+func eachAmount(ctx context.Context, q rowsQuerier, f func(a amount, damage error)) error {
+	rows, err := q.QueryContext(ctx, ledgerSelect)
 	if err != nil {
 		return err
 	}
@@ -353,9 +361,9 @@ func eachAmount(ctx context.Context, tx *sql.Tx, f func(a amount, damage error))
 	})
 }
 
-func eachSuspendedSum(ctx context.Context, tx *sql.Tx, f func(acct.LedgerKey, acct.Count)) error {
+func eachSuspendedSum(ctx context.Context, q rowsQuerier, f func(acct.LedgerKey, acct.Count)) error {
 	// Row by row, since SQLite's sum() fails where it overflows.
-	rows, err := tx.QueryContext(ctx, "SELECT exporter, domain, interval, records, octets, packets FROM suspended")
+	rows, err := q.QueryContext(ctx, "SELECT exporter, domain, interval, records, octets, packets FROM suspended")
 	if err != nil {
 		return err
 	}
@@ -372,10 +380,10 @@ func eachSuspendedSum(ctx context.Context, tx *sql.Tx, f func(acct.LedgerKey, ac
 
 // eachUnacknowledged visits the records that are pending or quarantined.
 // Pages that are settled whole are not read.
-func eachUnacknowledged(ctx context.Context, tx *sql.Tx, f func(id uint64, state acct.DeliveryState, it item) error) error {
+func eachUnacknowledged(ctx context.Context, q rowsQuerier, f func(id uint64, state acct.DeliveryState, it item) error) error {
 	var away idSet // acknowledged or covered
 	quarantined := make(map[uint64]bool)
-	if err := eachSettled(ctx, tx, func(r settledRange, damage error) error {
+	if err := eachSettled(ctx, q, func(r settledRange, damage error) error {
 		if damage != nil {
 			return nil // pending, as Open takes them
 		}
@@ -391,7 +399,7 @@ func eachUnacknowledged(ctx context.Context, tx *sql.Tx, f func(id uint64, state
 		return err
 	}
 	for id := away.next(1); ; {
-		p, err := readPage(ctx, tx, id)
+		p, err := readPage(ctx, q, id)
 		if isNoRecord(err) {
 			return nil
 		}

@@ -321,8 +321,8 @@ func (s *Spool) lost(what string, damage error) {
 
 // eachSession visits the sessions in order of ID. Of a damaged one only the ID
 // is known.
-func eachSession(ctx context.Context, tx *sql.Tx, f func(st acct.SessionState, damage error) error) error {
-	rows, err := tx.QueryContext(ctx, "SELECT id, data FROM session ORDER BY id")
+func eachSession(ctx context.Context, q rowsQuerier, f func(st acct.SessionState, damage error) error) error {
+	rows, err := q.QueryContext(ctx, "SELECT id, data FROM session ORDER BY id")
 	if err != nil {
 		return err
 	}

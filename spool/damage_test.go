@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -333,52 +334,228 @@ func containsEqual[T any](list []T, x T) bool {
 }
 
 // What became of records can't be relied on once it is damaged: they are sent
-// again as those that may have been sent, the others are not, and the books
-// name what does not balance.
+// again as those that may have been sent, and what the ledger had of them is
+// taken back, so that each is in the books once, before and after the answer.
 func TestDamagedSettlement(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		damage func(t *testing.T, file string)
+		said   string
+		again  []uint64 // what is sent again
+	}{
+		{"one row", func(t *testing.T, file string) {
+			execute(t, file, "UPDATE settled SET first = 1, peer = 'aaa-9' WHERE last = 4")
+		}, "what became of records 1 to 4, as it stands acknowledged by", []uint64{3, 4}},
+		{"the whole table", func(t *testing.T, file string) { overwrite(t, file, "settled") },
+			"database is salvaged and goes on", []uint64{1, 2, 3, 4}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir, Config{})
+			b := acct.Batch{Position: 1, Needed: 1, State: []acct.State{{Kind: acct.StatePipeline, Value: []byte{1}}}}
+			for n := range 6 {
+				row := acct.LedgerRow{LedgerKey: key(int64(n % 2)), Received: count(uint64(n)), Accounted: count(uint64(n))}
+				b.Records = append(b.Records, acct.Record{SessionID: sessionID(n), Type: acct.Event, Shares: []acct.Share{{LedgerKey: row.LedgerKey, Count: row.Accounted}}})
+				b.Ledger = append(b.Ledger, row)
+			}
+			mustCommit(t, s, b)
+			settle := func(peer string, max int) (ids []uint64) {
+				t.Helper()
+				var answers []acct.Settlement
+				for _, d := range pending(t, s.Outbox(), 0, max) {
+					ids = append(ids, d.ID)
+					answers = append(answers, acct.Settlement{ID: d.ID, State: acct.Acknowledged, Result: 2001, Peer: peer, At: time.Unix(1, 0)})
+				}
+				if err := s.Outbox().Settle(t.Context(), answers); err != nil {
+					t.Fatal(err)
+				}
+				return ids
+			}
+			settle("aaa-1", 2)
+			settle("aaa-2", 2)
+			before := balanced(t, s).Total
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			row.damage(t, filepath.Join(dir, "state.db"))
+
+			var said bytes.Buffer
+			s = open(t, dir, Config{Log: testLog(&said)})
+			for _, want := range []string{row.said, "amounts are taken back from what is acknowledged"} {
+				if !strings.Contains(said.String(), want) {
+					t.Errorf("the log says %q, want %q", &said, want)
+				}
+			}
+			for _, d := range pending(t, s.Outbox(), 0, 10) {
+				if !d.MaySent {
+					t.Errorf("record %d is sent as if for the first time", d.ID)
+				}
+			}
+			after := balanced(t, s).Total
+			if after.Pending.Plus(after.Acknowledged) != before.Accounted || after.Accounted != before.Accounted {
+				t.Errorf("the books are %+v, were %+v", after, before)
+			}
+			if got, want := settle("aaa-3", 10), append(row.again, 5, 6); !reflect.DeepEqual(got, want) {
+				t.Errorf("records %v are sent, want %v", got, want)
+			}
+			if total := balanced(t, s).Total; total.Acknowledged != before.Accounted {
+				t.Errorf("%+v is acknowledged in the end, want %+v", total.Acknowledged, before.Accounted)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			said.Reset()
+			s = open(t, dir, Config{Log: testLog(&said)})
+			if balanced(t, s); strings.Contains(said.String(), "damage") || strings.Contains(said.String(), "taken back") {
+				t.Errorf("the next start says %q", &said)
+			}
+		})
+	}
+}
+
+// Where other amounts are damaged too, it is not known how much of a row is
+// acknowledged too much: nothing is taken back, and the books name the damage.
+func TestDamagedSettlementBesideDamage(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Config{})
-	row := acct.LedgerRow{LedgerKey: key(0)}
-	b := acct.Batch{Position: 1, Needed: 1}
-	for n := range 6 {
-		row.Received, row.Accounted = row.Received.Plus(count(1)), row.Accounted.Plus(count(1))
-		b.Records = append(b.Records, acct.Record{SessionID: sessionID(n), Type: acct.Event, Shares: []acct.Share{{LedgerKey: key(0), Count: count(1)}}})
+	share := func(n uint64) []acct.Share { return []acct.Share{{LedgerKey: key(0), Count: count(n)}} }
+	mustCommit(t, s, acct.Batch{
+		Position: 1, Needed: 1,
+		Records:  []acct.Record{{SessionID: sessionID(1), Type: acct.Event, Shares: share(1)}},
+		Sessions: []acct.SessionState{{ID: 1, SessionID: sessionID(2), Open: share(2)}},
+		Ledger:   []acct.LedgerRow{{LedgerKey: key(0), Received: count(1).Plus(count(2)), Accounted: count(1).Plus(count(2))}},
+	})
+	if err := s.Outbox().Settle(t.Context(), []acct.Settlement{{ID: 1, State: acct.Acknowledged, Result: 2001, At: time.Unix(1, 0)}}); err != nil {
+		t.Fatal(err)
 	}
-	b.Ledger = []acct.LedgerRow{row}
-	mustCommit(t, s, b)
-	for _, peer := range []string{"aaa-1", "aaa-2"} {
-		list := pending(t, s.Outbox(), 0, 2)
-		var answers []acct.Settlement
-		for _, d := range list {
-			answers = append(answers, acct.Settlement{ID: d.ID, State: acct.Acknowledged, Result: 2001, Peer: peer, At: time.Unix(1, 0)})
-		}
-		if err := s.Outbox().Settle(t.Context(), answers); err != nil {
-			t.Fatal(err)
-		}
-	}
-	balanced(t, s)
+	before := balanced(t, s).Total
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, filepath.Join(dir, "state.db"), "UPDATE settled SET first = 1, peer = 'aaa-9' WHERE last = 4")
-
-	var said bytes.Buffer
-	s = open(t, dir, Config{Log: testLog(&said)})
-	if want := "what became of records 1 to 4, as it stands acknowledged by"; !strings.Contains(said.String(), want) {
-		t.Errorf("the log says %q, want %q", &said, want)
-	}
-	var ids []uint64
-	for _, d := range pending(t, s.Outbox(), 0, 10) {
-		ids = append(ids, d.ID)
-		if !d.MaySent {
-			t.Errorf("record %d is sent as if for the first time", d.ID)
-		}
-	}
-	if want := []uint64{3, 4, 5, 6}; !reflect.DeepEqual(ids, want) {
-		t.Errorf("records %v are sent, want %v", ids, want)
-	}
+	state := filepath.Join(dir, "state.db")
+	execute(t, state, "UPDATE settled SET peer = 'aaa-9'")
+	execute(t, state, "UPDATE session SET data = zeroblob(20)")
+	s = open(t, dir, Config{})
 	books, err := s.Audit(t.Context())
-	if err != nil || books.Balanced || !strings.Contains(strings.Join(books.Problems, "\n"), "records: accounted are 6, open + pending + acknowledged + quarantined are 8") {
+	if err != nil || books.Balanced || !strings.Contains(strings.Join(books.Problems, "\n"), "its open usage is not known") {
 		t.Errorf("problems %v (%v)", books.Problems, err)
 	}
+	if books.Total.Acknowledged != before.Acknowledged {
+		t.Errorf("%+v is acknowledged, was %+v", books.Total.Acknowledged, before.Acknowledged)
+	}
+}
+
+// overwrite fills the root page of a table with nonsense.
+func overwrite(t *testing.T, file, table string) {
+	t.Helper()
+	db := sqlOpen(file)
+	var root, size int64
+	err := db.QueryRow("SELECT rootpage, (SELECT page_size FROM pragma_page_size) FROM sqlite_schema WHERE name = ?", table).Scan(&root, &size)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteAt(bytes.Repeat([]byte{0xa5}, int(size)), (root-1)*size)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Only damage is salvaged: what one look takes for damage and the next does not,
+// or what can't be read, is the disk's failure, and the start is refused.
+func TestOnlyDamageIsSalvaged(t *testing.T) {
+	damaged := func(text string) error { return &fileError{file: "x.db", is: ErrDamaged, err: errors.New(text)} }
+	unread := &fileError{file: "x.db", is: ErrIO, err: errors.New("unable to get the page")}
+	a, b := damaged("page 1"), damaged("page 2")
+	full := errors.New("no space left")
+	for _, row := range []struct {
+		name       string
+		seen       []error // by one look after the other; the last goes on
+		read       []error // of reading all between them, likewise
+		damage, is error
+	}{
+		{"whole", []error{nil}, nil, nil, nil},
+		{"the same damage twice", []error{a}, []error{nil}, a, nil},
+		{"damage once, then whole", []error{a, nil}, []error{nil}, nil, nil},
+		{"damage that can't be read whole", []error{a}, []error{unread}, nil, ErrIO},
+		{"damage that can be read whole again", []error{a}, []error{unread, nil}, a, nil},
+		{"other damage each time", []error{a, b, a, b}, []error{nil}, nil, ErrIO},
+		{"a page that can't be got", []error{unread}, []error{nil}, nil, ErrIO},
+		{"a page that can be got again", []error{unread, nil}, []error{nil}, nil, nil},
+		{"damage between failures", []error{unread, a, unread, a}, []error{nil}, nil, ErrIO},
+		{"another error", []error{full}, nil, nil, full},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			next := func(list *[]error) error {
+				err := (*list)[0]
+				if len(*list) > 1 {
+					*list = (*list)[1:]
+				}
+				return err
+			}
+			damage, err := proveDamage("x.db", slog.New(slog.DiscardHandler),
+				func() error { return next(&row.seen) }, func() error { return next(&row.read) })
+			if damage != row.damage || !errors.Is(err, row.is) || errors.Is(err, ErrDamaged) {
+				t.Errorf("damage %v, error %v, want %v, %v", damage, err, row.damage, row.is)
+			}
+		})
+	}
+}
+
+// What quick_check says of a page that it could not get is no damage, and what
+// it says of damage is.
+func TestVerdicts(t *testing.T) {
+	for verdict, want := range map[string]bool{
+		"*** in database main ***\nTree 4 page 12: unable to get the page. error code=266": true, // SQLITE_IOERR_READ
+		"*** in database main ***\nTree 4 page 12 cell 3: failed to get page 19":           true,
+		"*** in database main ***\nTree 4 page 12: unable to get the page. error code=11":  false, // SQLITE_CORRUPT
+		"*** in database main ***\nTree 4 page 12: btreeInitPage() returns error code 11":  false,
+		"row 1 missing from index sqlite_autoindex_meta_1":                                 false,
+	} {
+		if got := isUnread(verdict); got != want {
+			t.Errorf("%q: %v", verdict, got)
+		}
+	}
+}
+
+// What power lost at the wrong moment leaves of a database that was just being
+// made, a journal to be rolled back beside it, holds up no start.
+func TestOpensBesideAnUnfinishedDatabase(t *testing.T) {
+	dir := t.TempDir()
+	if err := open(t, dir, Config{}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	db := sqlOpen(filepath.Join(t.TempDir(), "cdr.db"))
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	var file string
+	if err := db.QueryRow("SELECT file FROM pragma_database_list").Scan(&file); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range []string{
+		"CREATE TABLE t (x)", "INSERT INTO t VALUES (zeroblob(1000000))", "PRAGMA cache_size = 1",
+		"BEGIN IMMEDIATE", "UPDATE t SET x = randomblob(1000000)", "INSERT INTO t VALUES (randomblob(1000000))",
+	} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, suffix := range []string{"", "-journal"} {
+		content, err := os.ReadFile(file + suffix)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "cdr.db"+suffix), content, 0o600)
+		}
+		if err != nil || len(content) == 0 {
+			t.Fatal(len(content), err)
+		}
+	}
+	reader := sql.OpenDB(connector{file: filepath.Join(dir, "cdr.db"), query: "mode=ro"})
+	if err := reader.QueryRow("SELECT count(*) FROM t").Scan(new(int)); err == nil {
+		t.Fatal("nothing is to be rolled back")
+	}
+	reader.Close()
+	open(t, dir, Config{})
 }

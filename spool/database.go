@@ -318,24 +318,6 @@ func walEmpty(file string) bool {
 	return err != nil || info.Size() == 0
 }
 
-// quickCheck looks for damage, for at most limit; a file too large to be
-// looked through in that time passes. It reports whether it got to the end.
-func quickCheck(db *sql.DB, file string, limit time.Duration) (whole bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	var verdict string
-	err = db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict)
-	switch {
-	case ctx.Err() != nil:
-		return false, nil
-	case err != nil:
-		return false, explain(file, err)
-	case verdict != "ok":
-		return false, &fileError{file: file, is: ErrDamaged, advice: restore(file), err: errors.New(verdict)}
-	}
-	return true, nil
-}
-
 // A database is one beside the spool's own, for writing or for looking at.
 // Nothing of it is kept in memory.
 type database struct {

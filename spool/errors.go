@@ -71,7 +71,7 @@ func explain(file string, err error) error {
 		case sqlite3.ErrFull:
 			e.is, e.advice = ErrFull, "free some space on its file system"
 		case sqlite3.ErrIoErr:
-			e.is, e.advice = ErrIO, "look into the kernel's log"
+			e.is, e.advice = ErrIO, kernelLog
 		case sqlite3.ErrNotADB:
 			e.is, e.advice = ErrNotDatabase, elsewhere
 		case sqlite3.ErrCorrupt:
@@ -98,7 +98,10 @@ func passes(err error) bool {
 }
 
 // What to do about it.
-const elsewhere = "move it away, or name another directory"
+const (
+	elsewhere = "move it away, or name another directory"
+	kernelLog = "look into the kernel's log"
+)
 
 func restore(file string) string {
 	return "stop the daemon, keep a copy of " + filepath.Dir(file) + ", and restore it from a backup"

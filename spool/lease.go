@@ -108,12 +108,13 @@ func (s *Spool) latestEpoch() (latest int64, err error) {
 }
 
 // epochBeside returns the epoch of a database of any version that this process
-// has not open; 0 where there is none.
+// has not open; 0 where there is none. It may write: what a crash left
+// unfinished is rolled back first, which a reader must not.
 func epochBeside(file string, schema schema) (int64, error) {
 	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
-	r := sql.OpenDB(newReader(file, false))
+	r := sql.OpenDB(connector{file, "mode=rw", newReader(file, false).pragmas})
 	defer r.Close()
 	if v, err := version(r, file, schema); err != nil || v == 0 {
 		return 0, err

@@ -20,8 +20,9 @@ const (
 	metaTime          = "time"            // the pipeline's clock, Unix nanoseconds
 	metaNextRecord    = "next record"     // in the outbox
 	metaNextSuspended = "next suspended"
-	metaSum           = "sum"        // of the checkpoint's numbers
-	metaEndToEnd      = "end-to-end" // counter of requests sent anew after an error answer
+	metaSum           = "sum"          // of the checkpoint's numbers
+	metaSettledLost   = "settled lost" // 1 when a salvage may have lost what became of records
+	metaEndToEnd      = "end-to-end"   // counter of requests sent anew after an error answer
 )
 
 // Names of rows in table meta of journal.db and cdr.db.

@@ -164,7 +164,11 @@ func (o *Outbox) loadSettled(ctx context.Context) error {
 		o.done.add(r.first, r.last)
 		return nil
 	})
-	if err != nil || len(damaged) == 0 {
+	if err != nil {
+		return err
+	}
+	lost, err := metaNumber(ctx, o.r, metaSettledLost)
+	if err != nil || len(damaged) == 0 && lost == 0 {
 		return err
 	}
 	if o.next > 1 {
@@ -176,10 +180,15 @@ func (o *Outbox) loadSettled(ctx context.Context) error {
 				return err
 			}
 		}
-		if o.next == 1 {
-			return nil
+		if o.next > 1 {
+			if err := o.w.exec("INSERT OR REPLACE INTO sent (last, first) VALUES (?, ?)", int64(o.next-1), 1); err != nil {
+				return err
+			}
 		}
-		return o.w.exec("INSERT OR REPLACE INTO sent (last, first) VALUES (?, ?)", int64(o.next-1), 1)
+		if err := o.w.takeBack(ctx); err != nil {
+			return err
+		}
+		return o.w.exec("DELETE FROM meta WHERE name = ?", metaSettledLost)
 	})
 }
 

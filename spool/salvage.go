@@ -53,7 +53,11 @@ func salvage(file string, pageSize int, schema schema, damage error, log *slog.L
 				err = errors.Join(err, e)
 			}
 		}
-		return nil, errors.Join(&fileError{file: file, is: ErrDamaged, advice: restore(file), err: err}, rename(s.Kept, file))
+		err = explain(file, err)
+		if !passes(err) {
+			err = &fileError{file: file, is: ErrDamaged, advice: restore(file), err: err}
+		}
+		return nil, errors.Join(err, rename(s.Kept, file))
 	}
 	report, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {
@@ -142,17 +146,24 @@ func (s *Salvage) mend(dst *writer, schema schema) error {
 	case position.Int64 > 0 && pipelines == 0:
 		return errors.New("where the pipeline stands can't be read any more")
 	}
-	for _, t := range s.Tables {
-		if t.whole() {
-			continue
+	return dst.transact(func() error {
+		now := int64(uint32(time.Now().Unix()))
+		for _, t := range s.Tables {
+			if t.whole() {
+				continue
+			}
+			// Sessions may be lost that have used the next Session-Ids.
+			if err := errors.Join(dst.setMeta(metaEpoch, now), dst.setMeta(metaOriginStateID, now)); err != nil {
+				return err
+			}
+			if t.Name == "settled" || t.Name == "sent" {
+				if err := dst.setMeta(metaSettledLost, 1); err != nil {
+					return err
+				}
+			}
 		}
-		// Sessions may be lost that have used the next Session-Ids.
-		now := time.Now().Unix()
-		return dst.transact(func() error {
-			return errors.Join(dst.setMeta(metaEpoch, int64(uint32(now))), dst.setMeta(metaOriginStateID, int64(uint32(now))))
-		})
-	}
-	return nil
+		return nil
+	})
 }
 
 // A rescue copies a table as far as it can be read.
@@ -166,6 +177,15 @@ type rescue struct {
 	hollow string   // the same, with blobs replaced by empty ones
 	insert string
 	last   []any // key of the row copied last; nil before the first
+	unread error // a failure of the disk, which is no damage; nil for none
+}
+
+// note keeps err if it is a failure of the disk.
+func (r *rescue) note(err error) error {
+	if errors.Is(explain("", err), ErrIO) {
+		r.unread = err
+	}
+	return err
 }
 
 func newRescue(src *sql.DB, dst *writer, name string) (*rescue, error) {
@@ -216,12 +236,20 @@ func newRescue(src *sql.DB, dst *writer, name string) (*rescue, error) {
 }
 
 // copy copies what can be read, within a transaction of the new database.
-// Damage is no error.
+// Damage is no error; a failure of the disk is.
 func (r *rescue) copy() error {
 	if len(r.key) == 0 {
 		return nil // has no rows of ours
 	}
-	for {
+	err := r.rows()
+	if r.unread != nil {
+		return r.unread
+	}
+	return err
+}
+
+func (r *rescue) rows() error {
+	for r.unread == nil {
 		n, err := r.read(r.reads, r.last, false, -1)
 		if n == 0 && err == nil {
 			return nil
@@ -253,6 +281,7 @@ func (r *rescue) copy() error {
 		r.last = []any{from - 1}
 		r.Lost = append(r.Lost, keyText(before)+" and "+fmt.Sprint(from))
 	}
+	return nil
 }
 
 // beyond returns the first number behind a damaged place from which on rows
@@ -264,12 +293,12 @@ func (r *rescue) beyond(last []any) (int64, bool) {
 	}
 	readable := func(from int64) bool {
 		rows, err := r.src.Query(fmt.Sprintf("SELECT %s FROM %s WHERE %s >= ? ORDER BY %s LIMIT 1", r.hollow, r.Name, r.key[0], r.key[0]), from)
-		if err != nil {
+		if r.note(err) != nil {
 			return false
 		}
 		n := 0
 		err = each(rows, func(*sql.Rows) error { n++; return nil })
-		return n == 1 && err == nil
+		return r.note(err) == nil && n == 1
 	}
 	step := int64(1)
 	for ; ; step *= 2 {
@@ -337,7 +366,7 @@ func (r *rescue) read(columns string, last []any, down bool, limit int) (n int, 
 	query += " ORDER BY " + strings.Join(r.key, order+", ") + order + fmt.Sprintf(" LIMIT %d", limit)
 	rows, err := r.src.Query(query, last...)
 	if err != nil {
-		return 0, err
+		return 0, r.note(err)
 	}
 	err = each(rows, func(rows *sql.Rows) error {
 		names, err := rows.Columns()
@@ -363,7 +392,7 @@ func (r *rescue) read(columns string, last []any, down bool, limit int) (n int, 
 		r.Rows++
 		return nil
 	})
-	return n, err
+	return n, r.note(err)
 }
 
 // keyText names a row for people.

@@ -385,6 +385,7 @@ func (o *Outbox) applyLocked(t *settling, ranges []settledRange) {
 
 // A rowsQuerier is a connection, a pool of them, or a transaction.
 type rowsQuerier interface {
+	querier
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 

@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 )
 
@@ -137,76 +136,6 @@ func syncDir(dir string) error {
 
 func (s *Spool) files() (state, journal string) {
 	return filepath.Join(s.dir, "state.db"), filepath.Join(s.dir, "journal.db")
-}
-
-// openBoth opens a database for writing, looks for damage, and opens it once
-// more for readers. A damaged one is salvaged; salvaged says so.
-func openBoth(file string, pageSize int, schema schema, cfg Config) (w *writer, r *sql.DB, salvaged *Salvage, err error) {
-	w, r, err = openChecked(file, pageSize, schema, cfg)
-	if errors.Is(err, ErrDamaged) {
-		// SQLite takes what a disk can't read just now for damage, too.
-		cfg.Log.Warn("looking a second time whether it is damaged", "file", file, "error", err)
-		w, r, err = openChecked(file, pageSize, schema, cfg)
-	}
-	if !errors.Is(err, ErrDamaged) {
-		return w, r, nil, err
-	}
-	damage := err
-	telling(cfg.Log, "saving what can be read", file, func() { salvaged, err = salvage(file, pageSize, schema, damage, cfg.Log) })
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	w, r, err = openChecked(file, pageSize, schema, cfg)
-	return w, r, salvaged, err
-}
-
-// tellEvery is how often those who wait for a start are told what takes long.
-const tellEvery = 2 * time.Second
-
-// telling logs, while f runs, what it does with a file, how large that is, and
-// for how long it has been at it.
-func telling(log *slog.Logger, what, file string, f func()) {
-	begun, done := time.Now(), make(chan struct{})
-	var g sync.WaitGroup
-	g.Go(func() {
-		tick := time.NewTicker(tellEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				log.Info(what, "file", file, "octets", onDisk(file), "for", time.Since(begun).Round(time.Second))
-			}
-		}
-	})
-	f()
-	close(done)
-	g.Wait()
-}
-
-func openChecked(file string, pageSize int, schema schema, cfg Config) (*writer, *sql.DB, error) {
-	w, err := openWriter(file, pageSize, schema)
-	if err != nil {
-		return nil, nil, err
-	}
-	w.log = cfg.Log
-	r, err := openReader(file, schema)
-	if err != nil {
-		w.close()
-		return nil, nil, err
-	}
-	var whole bool
-	telling(cfg.Log, "looking for damage", file, func() { whole, err = quickCheck(r, file, cfg.CheckTime) })
-	if err != nil {
-		r.Close()
-		w.close()
-		return nil, nil, err
-	}
-	if !whole {
-		cfg.Log.Info("too large to be looked through whole at a start", "file", file, "limit", cfg.CheckTime)
-	}
-	return w, r, nil
 }
 
 // OpenReadOnly opens the spool in dir for looking at it, whether or not a

@@ -1,0 +1,177 @@
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"regexp"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// Damage, or a disk that does not read?
+//
+// SQLite takes some of what a disk fails to read for damage. To salvage a
+// database that is whole would lose what a failing disk does not give out just
+// then. So a database counts as damaged only if two looks, one after the other,
+// find the very same damage, and all of its octets could be read in between.
+// Everything else is a failure of the disk: Open returns ErrIO and touches
+// nothing. A salvage that meets one ends in the same way.
+
+// looks is how often a database is looked at before Open gives up on a disk.
+const looks = 4
+
+// openBoth opens a database for writing, looks for damage, and opens it once
+// more for readers. A damaged one is salvaged; salvaged says so.
+func openBoth(file string, pageSize int, schema schema, cfg Config) (w *writer, r *sql.DB, salvaged *Salvage, err error) {
+	damage, err := proveDamage(file, cfg.Log, func() (err error) {
+		w, r, err = openChecked(file, pageSize, schema, cfg)
+		return err
+	}, func() error { return readWhole(file, cfg.Log) })
+	if damage == nil || err != nil {
+		return w, r, nil, err
+	}
+	telling(cfg.Log, "saving what can be read", file, func() { salvaged, err = salvage(file, pageSize, schema, damage, cfg.Log) })
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	w, r, err = openChecked(file, pageSize, schema, cfg)
+	return w, r, salvaged, err
+}
+
+// proveDamage looks at a file until it is found whole, or damaged for certain:
+// damage says how then, and err is nil. read reads all of the file.
+func proveDamage(file string, log *slog.Logger, look, read func() error) (damage, err error) {
+	var before error // found by the look before, after which all could be read
+	for range looks {
+		err = look()
+		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrIO) {
+			return nil, err
+		}
+		if errors.Is(err, ErrDamaged) && before != nil && before.Error() == err.Error() {
+			return err, nil
+		}
+		log.Warn("looking once more whether it is damaged", "file", file, "error", err)
+		before = err
+		if e := read(); e != nil {
+			before, err = nil, e
+		}
+	}
+	if errors.Is(err, ErrIO) {
+		return nil, err
+	}
+	return nil, &fileError{file: file, is: ErrIO, advice: kernelLog, err: fmt.Errorf("it does not read the same twice: %w", errors.New(err.Error()))}
+}
+
+// readWhole reads a database with its write-ahead log and returns what can't be
+// read. Nobody of this process may have it open: to close a file gives up the
+// locks that SQLite has on it.
+func readWhole(file string, log *slog.Logger) (err error) {
+	telling(log, "reading all of it", file, func() {
+		for _, name := range []string{file, file + "-wal"} {
+			f, e := os.Open(name)
+			if errors.Is(e, fs.ErrNotExist) {
+				continue
+			}
+			if e == nil {
+				_, e = io.Copy(io.Discard, f)
+				e = errors.Join(e, f.Close())
+			}
+			if e != nil {
+				err = &fileError{file: name, is: ErrIO, advice: kernelLog, err: e}
+				return
+			}
+		}
+	})
+	return err
+}
+
+// tellEvery is how often those who wait for a start are told what takes long.
+const tellEvery = 2 * time.Second
+
+// telling logs, while f runs, what it does with a file, how large that is, and
+// for how long it has been at it.
+func telling(log *slog.Logger, what, file string, f func()) {
+	begun, done := time.Now(), make(chan struct{})
+	var g sync.WaitGroup
+	g.Go(func() {
+		tick := time.NewTicker(tellEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				log.Info(what, "file", file, "octets", onDisk(file), "for", time.Since(begun).Round(time.Second))
+			}
+		}
+	})
+	f()
+	close(done)
+	g.Wait()
+}
+
+func openChecked(file string, pageSize int, schema schema, cfg Config) (*writer, *sql.DB, error) {
+	w, err := openWriter(file, pageSize, schema)
+	if err != nil {
+		return nil, nil, err
+	}
+	w.log = cfg.Log
+	r, err := openReader(file, schema)
+	if err != nil {
+		w.close()
+		return nil, nil, err
+	}
+	var whole bool
+	telling(cfg.Log, "looking for damage", file, func() { whole, err = quickCheck(r, file, cfg.CheckTime) })
+	if err != nil {
+		r.Close()
+		w.close()
+		return nil, nil, err
+	}
+	if !whole {
+		cfg.Log.Info("too large to be looked through whole at a start", "file", file, "limit", cfg.CheckTime)
+	}
+	return w, r, nil
+}
+
+// unread matches what quick_check says of a page that it could not get.
+var unread = regexp.MustCompile(`failed to get page|unable to get the page. error code=(\d+)`)
+
+// isUnread reports whether a verdict of quick_check is about a failure to read.
+func isUnread(verdict string) bool {
+	m := unread.FindStringSubmatch(verdict)
+	if m == nil || m[1] == "" {
+		return m != nil
+	}
+	code, err := strconv.Atoi(m[1])
+	return err == nil && code&0xff == int(sqlite3.ErrIoErr)
+}
+
+// quickCheck looks for damage, for at most limit; a file too large to be
+// looked through in that time passes. It reports whether it got to the end.
+func quickCheck(db *sql.DB, file string, limit time.Duration) (whole bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var verdict string
+	err = db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict)
+	switch {
+	case ctx.Err() != nil:
+		return false, nil
+	case err != nil:
+		return false, explain(file, err)
+	case verdict == "ok":
+		return true, nil
+	case isUnread(verdict):
+		return false, &fileError{file: file, is: ErrIO, advice: kernelLog, err: errors.New(verdict)}
+	}
+	return false, &fileError{file: file, is: ErrDamaged, advice: restore(file), err: errors.New(verdict)}
+}
