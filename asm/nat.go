@@ -66,7 +66,7 @@ func (m *Module) natEvents(set *ipfix.DataSet, r *natReader, key acct.LedgerKey)
 }
 
 // natEvent applies one record, and reports whether it changed anything. Values
-// of natEvent are those of RFC 8158, Section 5.5: even numbers from 4 to 10,
+// of natEvent are those of RFC 8158, Section 4.3: even numbers from 4 to 10,
 // and 14 and 16, create something that the next number deletes.
 func (m *Module) natEvent(r *natReader, d ipfix.Record, exported uint32, key acct.LedgerKey) bool {
 	m.stats.NATEvents++

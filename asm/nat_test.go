@@ -12,14 +12,14 @@ import (
 	"tollbridge/ipfix"
 )
 
-// natTemplate is of port block events (RFC 8158, Section 5.5.3).
+// natTemplate is of port block events (RFC 8158).
 var natTemplate = must(ipfix.NewTemplate(400,
 	field(ipfix.ObservationTimeMilliseconds, 8), field(ipfix.NatEvent, 1),
 	field(ipfix.SourceIPv4Address, 4), field(ipfix.PostNATSourceIPv4Address, 4),
 	field(ipfix.PortRangeStart, 2), field(ipfix.PortRangeEnd, 2),
 ))
 
-// natSessionTemplate is of NAT44 session events (Section 5.5.1).
+// natSessionTemplate is of NAT44 session events.
 var natSessionTemplate = must(ipfix.NewTemplate(401,
 	field(ipfix.ObservationTimeMilliseconds, 8), field(ipfix.NatEvent, 1), field(ipfix.ProtocolIdentifier, 1),
 	field(ipfix.SourceIPv4Address, 4), field(ipfix.PostNATSourceIPv4Address, 4), field(ipfix.PostNAPTSourceTransportPort, 2),

@@ -94,7 +94,7 @@ func newForwardJournal(c config.Config, kept *backlog.Backlog, log *slog.Logger)
 	enterprise := uint32(c.Delivery.VendorID)
 	cfg := export.Config{
 		Transport: ipfix.TLS, Address: c.Forward.To[0], Backups: c.Forward.To[1:], Domain: 1, MaxMessage: ipfix.MaxMessage,
-		Reconnect: c.Forward.Reconnect, Linger: 200 * time.Millisecond, Log: log,
+		Reconnect: c.Forward.Reconnect, MaxReconnect: c.Forward.MaxReconnect, Linger: 200 * time.Millisecond, Log: log,
 		Acknowledged: &export.Acknowledged{Backlog: kept, Enterprise: enterprise},
 	}
 	if c.Forward.Plaintext {

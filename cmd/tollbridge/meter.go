@@ -40,6 +40,7 @@ func newMeter() *cobra.Command {
 		lifetime     time.Duration
 		refresh      time.Duration
 		reconnect    time.Duration
+		maxReconnect time.Duration
 		connect      time.Duration
 		domain       uint32
 		active, idle time.Duration
@@ -87,7 +88,8 @@ says so.`,
 	flags.IntVar(&streams, "streams", 1, "sctp streams that carry records, in turn")
 	flags.DurationVar(&lifetime, "lifetime", 0, "let sctp give up a message after so long (PR-SCTP); not for what is billed from")
 	flags.DurationVar(&refresh, "template-refresh", 10*time.Minute, "send templates again this often over udp and dtls")
-	flags.DurationVar(&reconnect, "reconnect", time.Minute, "between attempts to connect to a collector")
+	flags.DurationVar(&reconnect, "reconnect", time.Minute, "least time between attempts to connect to a collector; it doubles while they fail")
+	flags.DurationVar(&maxReconnect, "max-reconnect", 0, "most time between them; by default ten times --reconnect")
 	flags.DurationVar(&connect, "connect-timeout", 30*time.Second, "how long an attempt to connect may take")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
 	spool.flags(cmd)
@@ -99,7 +101,7 @@ says so.`,
 	cmd.MarkFlagsRequiredTogether("cert", "key", "ca")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-		cfg := export.Config{Domain: domain, Reconnect: reconnect, ConnectTimeout: connect, Log: log}
+		cfg := export.Config{Domain: domain, Reconnect: reconnect, MaxReconnect: maxReconnect, ConnectTimeout: connect, Log: log}
 		credentials := credentials{key: "--cert, --key, --ca", log: log}
 		if udp {
 			transport = "udp"
@@ -129,6 +131,10 @@ says so.`,
 			return fmt.Errorf("meter: --template-refresh: %v is not more than 0", refresh)
 		case connect <= 0:
 			return fmt.Errorf("meter: --connect-timeout: %v is not more than 0", connect)
+		case reconnect <= 0:
+			return fmt.Errorf("meter: --reconnect: %v is not more than 0", reconnect)
+		case maxReconnect != 0 && maxReconnect < reconnect:
+			return fmt.Errorf("meter: --max-reconnect: %v is less than --reconnect, %v", maxReconnect, reconnect)
 		}
 		cfg.TemplateRefresh = refresh
 		to := strings.Split(collectors, ",")

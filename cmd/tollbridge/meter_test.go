@@ -100,6 +100,8 @@ func TestMeterExportsByCertificate(t *testing.T) {
 		{"are for --transport sctp alone", "--transport tls --lifetime 1s --to " + tls4},
 		{"is for --transport udp and dtls alone", "--transport tls --template-refresh 1m --to " + tls4},
 		{"0s is not more than 0", "--transport dtls --template-refresh 0s --to " + dtls},
+		{"--reconnect: 0s is not more than 0", "--transport tls --reconnect 0s --to " + tls4},
+		{"--max-reconnect: 1s is less than --reconnect, 1m0s", "--transport tls --max-reconnect 1s --to " + tls4},
 		{"--connect-timeout: 0s is not more than 0", "--transport tls --connect-timeout 0s --to " + tls4},
 	} {
 		if out, err := meter("meter.isp.example", strings.Fields(refused.args)...); err == nil || !strings.Contains(out+err.Error(), refused.want) {

@@ -74,8 +74,15 @@ type Config struct {
 
 	// Reconnect is the least time between two attempts to connect to one
 	// Collecting Process. 0 means the 1 minute of RFC 7011, Section 10.4.4. The
-	// first comes at once.
+	// first comes at once. While attempts fail the time doubles, up to
+	// MaxReconnect; it is up to a quarter longer at random, so that exporters
+	// that lost a Collecting Process together do not all return at once. A
+	// connection that lasts as long as Reconnect ends that.
 	Reconnect time.Duration
+
+	// MaxReconnect is the most time between two attempts. 0 means ten times
+	// Reconnect.
+	MaxReconnect time.Duration
 
 	// ConnectTimeout bounds one attempt, with its handshake (RFC 7011, Sections
 	// 10.2.4 and 10.4.4). 0 means 30 seconds.
@@ -108,6 +115,7 @@ type Config struct {
 type Process struct {
 	cfg        Config
 	unmeasured int // octets of a Message over UDP while nobody knows the path's MTU
+	backoff    backoff
 	tls        atomic.Pointer[TLS]
 
 	ready chan struct{} // a Message was queued, or closing began
@@ -143,6 +151,10 @@ func New(cfg Config) (*Process, error) {
 	orDefault(&cfg.TemplateRefresh, 10*time.Minute)
 	orDefault(&cfg.TemplateRefreshMessages, 1000)
 	orDefault(&cfg.Reconnect, time.Minute)
+	orDefault(&cfg.MaxReconnect, 10*cfg.Reconnect)
+	if cfg.Reconnect < 0 || cfg.MaxReconnect < cfg.Reconnect {
+		return nil, fmt.Errorf("export: Config.Reconnect, Config.MaxReconnect: %v to %v is no span of time", cfg.Reconnect, cfg.MaxReconnect)
+	}
 	orDefault(&cfg.ConnectTimeout, 30*time.Second)
 	orDefault(&cfg.Linger, time.Second)
 	orDefault(&cfg.Buffer, 8<<20)
@@ -162,6 +174,7 @@ func New(cfg Config) (*Process, error) {
 	p := &Process{
 		cfg:        cfg,
 		unmeasured: unmeasured,
+		backoff:    backoff{cfg.Reconnect, cfg.MaxReconnect},
 		ready:      make(chan struct{}, 1),
 		done:       make(chan struct{}),
 		encoder:    ipfix.NewEncoder(cfg.Domain, cfg.MaxMessage),

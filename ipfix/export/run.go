@@ -57,6 +57,9 @@ func (p *Process) run(ctx context.Context) error {
 			}
 		}
 		next, err := p.serve(ctx, r, now)
+		if !errors.Is(err, errBrief) {
+			now.to.succeeded(now.since, p.backoff)
+		}
 		if !errors.Is(err, errEnded) {
 			return err
 		}
@@ -89,7 +92,7 @@ func (p *Process) drained() bool {
 
 // connect connects to one Collecting Process.
 func (p *Process) connect(ctx context.Context, to *collector) (link, error) {
-	to.due = time.Now().Add(p.cfg.Reconnect)
+	to.attempt(time.Now(), p.backoff)
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
 	conn, err := p.dial(ctx, to.address)
@@ -98,12 +101,12 @@ func (p *Process) connect(ctx context.Context, to *collector) (link, error) {
 	if err != nil {
 		p.counts.Failures++
 		p.cfg.Log.Warn("connecting failed", "transport", p.cfg.Transport, "collector", to.address,
-			"error", err, "retry", p.cfg.Reconnect, "messages_waiting", len(p.queue.messages))
+			"error", err, "retry", time.Until(to.due).Round(time.Millisecond), "messages_waiting", len(p.queue.messages))
 		return link{}, err
 	}
 	p.counts.Connections++
 	p.cfg.Log.Info("connected", "transport", p.cfg.Transport, "collector", conn.RemoteAddr(), "local", conn.LocalAddr())
-	return link{conn, to}, nil
+	return link{conn, to, time.Now()}, nil
 }
 
 // dial connects and, over TLS and DTLS, makes sure who answered.
@@ -122,6 +125,11 @@ func (p *Process) dial(ctx context.Context, address string) (net.Conn, error) {
 // errEnded is why serve returns when a connection ended that another may
 // follow.
 var errEnded = errors.New("export: connection ended")
+
+// errBrief is an errEnded where the Collecting Process, or the path to it, ended
+// the connection so soon that the attempt to connect counts as failed: it may
+// take connections that it does not want, to close them.
+var errBrief = fmt.Errorf("%w soon", errEnded)
 
 // A carrier sends Messages over one connection, as its transport asks.
 type carrier interface {
@@ -271,19 +279,23 @@ func (p *Process) ended(ctx context.Context, on link, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // it was us
 	}
+	if errors.Is(err, errRenew) {
+		return errEnded
+	}
+	ended := errEnded
+	if time.Since(on.since) < p.cfg.Reconnect {
+		ended = errBrief
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case errors.Is(err, errRenew):
-		return errEnded
-	case err == nil:
+	if err == nil {
 		p.cfg.Log.Info("collecting process closed the connection", "collector", on.to.address)
-		return errEnded
+		return ended
 	}
 	p.counts.Broken++
 	p.cfg.Log.Warn("connection broke, what was under way may be lost", "collector", on.to.address,
 		"error", err, "messages_waiting", len(p.queue.messages))
-	return fmt.Errorf("%w: %w", errEnded, err)
+	return fmt.Errorf("%w: %w", ended, err)
 }
 
 // leaveTimeout bounds how long a Collecting Process may take to read what it

@@ -85,6 +85,10 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	atLeast("accounting.dedupWindow", c.Accounting.DedupWindow, time.Minute)
 	atLeast("delivery.timeout", c.Delivery.Timeout, 100*time.Millisecond)
 	atLeast("delivery.reconnect", c.Delivery.Reconnect, 100*time.Millisecond)
+	atLeast("forward.reconnect", c.Forward.Reconnect, 100*time.Millisecond)
+	if c.Forward.MaxReconnect != 0 {
+		atLeast("forward.maxReconnect", c.Forward.MaxReconnect, c.Forward.Reconnect)
+	}
 	atLeast("delivery.watchdog", c.Delivery.Watchdog, 6*time.Second) // RFC 3539, Section 3.4.1
 	atLeast("spool.checkpoint", c.Spool.Checkpoint, 10*time.Millisecond)
 	if c.Spool.Lease != 0 {

@@ -192,11 +192,12 @@ type Relay struct {
 
 // Forward makes the daemon pass on what it collects to one that accounts.
 type Forward struct {
-	To          []string      `yaml:"to"` // host and port, the preferred first; none accounts here
-	Acknowledge Acknowledge   `yaml:"acknowledge"`
-	MaxSpool    Octets        `yaml:"maxSpool"`
-	Plaintext   bool          `yaml:"plaintext"`
-	Reconnect   time.Duration `yaml:"reconnect"`
+	To           []string      `yaml:"to"` // host and port, the preferred first; none accounts here
+	Acknowledge  Acknowledge   `yaml:"acknowledge"`
+	MaxSpool     Octets        `yaml:"maxSpool"`
+	Plaintext    bool          `yaml:"plaintext"`
+	Reconnect    time.Duration `yaml:"reconnect"`
+	MaxReconnect time.Duration `yaml:"maxReconnect"` // 0: ten times reconnect
 }
 
 // Spool is what is kept on disk, and when it is written.
