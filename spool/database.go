@@ -297,7 +297,7 @@ func openReader(file string, schema schema) (*sql.DB, error) {
 	}
 	db := sql.OpenDB(newReader(file, false))
 	err := known(db, file, schema)
-	if err != nil && walEmpty(file) && !errors.Is(err, ErrNewer) && !errors.Is(err, ErrNotDatabase) {
+	if err != nil && standsAlone(file) && !errors.Is(err, ErrNewer) && !errors.Is(err, ErrNotDatabase) {
 		// Without a WAL the file stands for itself, but SQLite wants to make
 		// one and may not write in the directory. Nobody else does either:
 		// a daemon keeps its WAL as long as it runs.
@@ -313,9 +313,15 @@ func openReader(file string, schema schema) (*sql.DB, error) {
 	return db, nil
 }
 
-func walEmpty(file string) bool {
-	info, err := os.Stat(file + "-wal")
-	return err != nil || info.Size() == 0
+// standsAlone reports whether nothing beside file belongs to its content: no WAL,
+// and no rollback journal, which only the making of a database leaves.
+func standsAlone(file string) bool {
+	wal, err := os.Stat(file + "-wal")
+	if err == nil && wal.Size() > 0 {
+		return false
+	}
+	_, err = os.Stat(file + "-journal")
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // A database is one beside the spool's own, for writing or for looking at.

@@ -78,6 +78,9 @@ func explain(file string, err error) error {
 			e.is, e.advice = ErrDamaged, restore(file)
 		case sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrPerm, sqlite3.ErrAuth:
 			e.advice = permissions(file)
+			if se.ExtendedCode == sqlite3.ErrReadonlyRollback {
+				e.advice = "start the daemon, which takes back what a power cut left half written"
+			}
 		case sqlite3.ErrBusy, sqlite3.ErrLocked:
 			e.is, e.advice = ErrBusy, "end the other program that has it open"
 		}

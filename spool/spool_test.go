@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -260,6 +261,31 @@ func TestOpenReadOnly(t *testing.T) {
 			t.Errorf("OpenReadOnly: %v, want not exist", err)
 		}
 	})
+}
+
+// What the power was lost in the middle of making is taken back, whoever opens
+// it for writing; who may only read says what to do.
+func TestOpenTakesBackHalfWritten(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"state.db", "journal.db", "cdr.db"} {
+		// A rollback journal that says: the database had no page before.
+		journal := make([]byte, 512)
+		copy(journal, "\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")
+		binary.BigEndian.PutUint32(journal[20:], 512)  // a sector
+		binary.BigEndian.PutUint32(journal[24:], 4096) // a page
+		if err := errors.Join(os.WriteFile(filepath.Join(dir, name), make([]byte, 4096), 0o600),
+			os.WriteFile(filepath.Join(dir, name+"-journal"), journal, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := OpenReadOnly(dir); err == nil || !strings.Contains(err.Error(), "start the daemon") {
+		t.Errorf("opened for reading: %v", err)
+	}
+	s, err := Open(dir, Config{Lease: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
 }
 
 func TestMigrate(t *testing.T) {
