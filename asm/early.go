@@ -95,7 +95,8 @@ func (m *Module) decodeEarly(ctx context.Context, t *transport, templates []*ipf
 		}
 		c := &m.decoder
 		c.transport, c.position, c.time = t, e.position, e.time
-		c.domain, c.hash, c.hashed, c.compared = d, e.message, true, false
+		c.domain, c.hash, c.hashed = d, e.message, true
+		c.compared, c.duplicate = e.message == judgedFirst || e.message == judgedCopy, e.message == judgedCopy
 		m.stats.EarlyDecoded++
 		outer := c.inner
 		c.inner = e.inner

@@ -19,6 +19,9 @@ func (m *Module) cameBefore(set *ipfix.DataSet, p *plan, i int) bool {
 // equal to this one, at a time when that was asked too: for the same Templates
 // it always is. A copy that was never decoded is none: where its Template did
 // not come, nothing of it was counted.
+//
+// What came before an upgrade from an early version was remembered by its whole
+// Message, and is asked for like that: a copy is one of all that was in it.
 func (m *Module) repeated(set *ipfix.DataSet) bool {
 	c := &m.decoder
 	if c.identified.novelty == resent {
@@ -26,9 +29,10 @@ func (m *Module) repeated(set *ipfix.DataSet) bool {
 	}
 	if !c.compared {
 		c.compared = true
-		c.scratch = c.messageHash().Append(c.scratch[:0])
+		whole := c.messageHash()
+		c.scratch = whole.Append(c.scratch[:0])
 		id := c.domain.messages.Uint64(uint64(set.Offset)).Sum(c.scratch)
-		c.duplicate = m.messages.Add(id, m.millis()) == dedup.Duplicate
+		c.duplicate = m.messages.Has(whole) || m.messages.Add(id, m.millis()) == dedup.Duplicate
 		if c.duplicate {
 			m.stats.DuplicateSets++
 		}

@@ -253,9 +253,17 @@ type earlySet struct {
 	domain   uint32
 	template uint16
 	octets   int
-	message  dedup.Identity // hash of the Message
+	message  dedup.Identity // hash of the Message; or judgedFirst, judgedCopy
 	partial  bool           // another Data Set of the Message was not kept, so it will never be decoded whole
 }
+
+// In place of the hash, what versions of this program before states of version 4
+// had found out of a Message when it came: a whole one was asked for then, once,
+// and not each of its Data Sets as it is decoded (see Module.repeated).
+var (
+	judgedFirst = dedup.ParseIdentity(append(make([]byte, dedup.IdentitySize-1), 1))
+	judgedCopy  = dedup.ParseIdentity(append(make([]byte, dedup.IdentitySize-1), 2))
+)
 
 // An earlyAccount is what an exporter makes us keep.
 type earlyAccount struct{ sets, octets int }
@@ -335,8 +343,10 @@ func (t *transports) restore(number uint64, state []byte) error {
 		if version > 3 {
 			e.message = r.identity()
 		} else {
-			r.Bool() // whether the Message had come before
-			e.message = dedup.ParseIdentity(binary.BigEndian.AppendUint64(make([]byte, 8, dedup.IdentitySize), e.position))
+			e.message = judgedFirst
+			if r.Bool() { // the Message had come before
+				e.message = judgedCopy
+			}
 		}
 		e.partial = r.Bool()
 		s.early[i] = e

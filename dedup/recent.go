@@ -73,6 +73,9 @@ func (r *Recent) Add(id Identity, arrival int64) Verdict {
 	return New
 }
 
+// Has reports whether id is remembered. It does not remember it.
+func (r *Recent) Has(id Identity) bool { return r.tables[0].has(id) || r.tables[1].has(id) }
+
 // next begins a generation and forgets that before the current one.
 func (r *Recent) next(until int64) {
 	r.generation++
