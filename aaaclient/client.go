@@ -80,6 +80,12 @@ type Config struct {
 	StateID     uint32 // Origin-State-Id; 0 is not sent
 	ProductName string // "" means "Tollbridge"
 
+	// Table is shared with a server of the same OriginHost: client and server
+	// are one node, which has one connection with each peer, whoever made it.
+	// Each Peer then has a Host of its own. Nil: the client is a node by itself,
+	// and connects alone.
+	Table *peer.Table
+
 	DestinationRealm string           // of records that name none; "" means OriginRealm
 	Peers            []Peer           // required: the primary, then its backups in order; at most 64
 	Routes           []Route          // which peers take which realms' records; none: all take all
@@ -264,10 +270,10 @@ func (c Config) checkRoutes() error {
 			switch {
 			case !avp.ValidIdentity(realm):
 				return fmt.Errorf("aaaclient: Config.Routes[%d].Realms: %q is no realm", i, realm)
-			case realms[fold(realm)]:
+			case realms[avp.FoldIdentity(realm)]:
 				return fmt.Errorf("aaaclient: Config.Routes[%d].Realms: %q has a route already", i, realm)
 			}
-			realms[fold(realm)] = true
+			realms[avp.FoldIdentity(realm)] = true
 		}
 		for _, p := range r.Peers {
 			if p < 0 || p >= len(c.Peers) {
@@ -286,10 +292,12 @@ func (c Config) checkRoutes() error {
 
 // A Client delivers the records of one Outbox.
 type Client struct {
-	cfg    Config
-	links  []*link
-	routes []wayTo
-	count  counters
+	cfg     Config
+	links   []*link
+	routes  []wayTo
+	count   counters
+	events  chan event    // of the links
+	changed chan struct{} // room for one: the state of a connection has
 }
 
 // New returns a Client that does nothing until Run.
@@ -298,11 +306,21 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg}
+	c := &Client{cfg: cfg, events: make(chan event, 8), changed: make(chan struct{}, 1)}
+	if cfg.Table != nil {
+		if err := cfg.Table.Join(cfg.node()); err != nil {
+			return nil, fmt.Errorf("aaaclient: Config.Table: %w", err)
+		}
+	}
 	for i, p := range cfg.Peers {
 		l, err := newLink(c, i, p)
 		if err != nil {
 			return nil, fmt.Errorf("aaaclient: Config.Watchdog: %w", err)
+		}
+		if cfg.Table != nil {
+			if err := cfg.Table.Keep(l.keeper); err != nil {
+				return nil, fmt.Errorf("aaaclient: Config.Peers[%d].Host: %w", i, err)
+			}
 		}
 		c.links = append(c.links, l)
 	}

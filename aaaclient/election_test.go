@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -12,26 +13,45 @@ import (
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/aaaserver"
 	"tollbridge/asm/acct"
+	"tollbridge/dict"
 	"tollbridge/dict/avp"
 )
 
-// Two operators deliver to each other, and both connect at once. Client and
-// server are Diameter nodes of their own names here, so each pair of nodes has
-// one connection, and there is nothing to elect (RFC 6733, Section 5.6.4).
+// Two operators deliver to each other, and both connect at once: either as two
+// Diameter nodes each, of which every pair has one connection, or as one each,
+// which elect the one that stays (RFC 6733, Section 5.6.4).
 func TestBothConnectAtOnce(t *testing.T) {
+	for name, oneNode := range map[string]bool{"two nodes each": false, "one node each": true} {
+		t.Run(name, func(t *testing.T) { bothConnect(t, oneNode) })
+	}
+}
+
+func bothConnect(t *testing.T, oneNode bool) {
 	type site struct {
 		ln     net.Listener
 		server *aaaserver.Server
 		outbox *outboxModel
 		client *Client
+		table  *peer.Table
 	}
 	sites := map[string]*site{"a": {}, "b": {}}
+	clientOf := func(name string) string {
+		if oneNode {
+			return "aaa." + name + ".example"
+		}
+		return "bridge." + name + ".example"
+	}
 	for name, s := range sites {
 		var err error
 		if s.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
 		}
-		if s.server, err = aaaserver.New(aaaserver.Config{OriginHost: "aaa." + name + ".example", OriginRealm: name + ".example", Store: &storeModel{}}); err != nil {
+		if oneNode {
+			s.table = peer.NewTable(0)
+		}
+		if s.server, err = aaaserver.New(aaaserver.Config{
+			OriginHost: "aaa." + name + ".example", OriginRealm: name + ".example", Store: &storeModel{}, Table: s.table,
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -46,8 +66,8 @@ func TestBothConnectAtOnce(t *testing.T) {
 		s.outbox = newOutbox()
 		s.outbox.add(records(20, 10)...)
 		cfg := client(s.outbox, other.ln.Addr().String())
-		cfg.OriginHost, cfg.OriginRealm, cfg.DestinationRealm = "bridge."+name+".example", name+".example", there+".example"
-		cfg.Peers[0].Host = "aaa." + there + ".example"
+		cfg.OriginHost, cfg.OriginRealm, cfg.DestinationRealm = clientOf(name), name+".example", there+".example"
+		cfg.Peers[0].Host, cfg.Table = "aaa."+there+".example", s.table
 		var err error
 		if s.client, err = New(cfg); err != nil {
 			t.Fatal(err)
@@ -60,16 +80,96 @@ func TestBothConnectAtOnce(t *testing.T) {
 	for _, s := range sites {
 		settled(t, s.outbox, s.client)
 	}
+	connections := uint64(0)
+	for _, s := range sites {
+		connections += s.server.Stats().Connections
+	}
+	if want := map[bool]uint64{false: 2, true: 1}[oneNode]; connections != want {
+		t.Errorf("there were %d connections, want %d", connections, want)
+	}
 	for _, stop := range stops {
 		stop()
 	}
 	for name, s := range sites {
 		s.outbox.check(t, acct.Acknowledged)
-		if got := s.server.Stats(); got.Stored != 200 || got.Connections != 1 || got.Refused != 0 {
+		if got := s.server.Stats(); got.Stored != 200 || got.Duplicates != 0 || got.Invalid != 0 {
 			t.Errorf("server of %s: %+v", name, got)
 		}
 	}
 }
+
+// What a peer asks on a connection that we have made is judged like what it
+// asks on its own: one that may not connect to the server may not ask either.
+func TestAskedOnOwnConnection(t *testing.T) {
+	for name, test := range map[string]struct {
+		clients []aaaserver.Peer
+		allow   string
+		want    uint32
+	}{
+		"a client of the server": {
+			[]aaaserver.Peer{{Host: "acct.home.example", Realms: []string{"home.example"}}}, "127.0.0.0/8", avp.ResultSuccess},
+		"for a realm that it may not speak for": {
+			[]aaaserver.Peer{{Host: "acct.home.example", Realms: []string{"other.example"}}}, "127.0.0.0/8", avp.ResultAuthorizationRejected},
+		"none of the server's clients": {[]aaaserver.Peer{{Host: "other.example"}}, "127.0.0.0/8", avp.ResultCommandUnsupported},
+		"without TLS, from elsewhere":  {nil, "192.0.2.0/24", avp.ResultCommandUnsupported},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table, store := peer.NewTable(0), &storeModel{}
+			_, err := aaaserver.New(aaaserver.Config{
+				OriginHost: "bridge.visited.example", OriginRealm: "visited.example", Store: store, Table: table,
+				Peers: test.clients, Allow: []netip.Prefix{netip.MustParsePrefix(test.allow)},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers := make(chan uint32, 1)
+			background(t, func(ctx context.Context) error {
+				nc, err := ln.Accept()
+				if err != nil {
+					return err
+				}
+				asks := &asking{answers: answers}
+				conn, err := peer.Accept(ctx, nc, peer.Config{Node: peer.Node{OriginHost: "acct.home.example", OriginRealm: "home.example"}, Handler: asks})
+				if err != nil {
+					return err
+				}
+				r := records(1, 1)[0]
+				ids := conn.NextIDs()
+				b := avp.AppendHeader(nil, avp.Header{Flags: avp.FlagRequest | avp.FlagProxiable, Command: avp.CommandAccounting, Application: 3, HopByHop: ids[0], EndToEnd: ids[1]})
+				b = dict.For(0).AppendRecord(b, &r, dict.Options{OriginHost: "node.home.example", OriginRealm: "home.example", DestinationRealm: "visited.example", Application: 3})
+				avp.SetLength(b)
+				if err := conn.Send(b); err != nil {
+					return err
+				}
+				conn.RunUntil(ctx) //nolint:errcheck // the client takes leave
+				return nil
+			})
+			cfg := client(newOutbox(), ln.Addr().String())
+			cfg.Peers[0].Host, cfg.Table = "acct.home.example", table
+			runClient(t, cfg)
+			if got := <-answers; got != test.want {
+				t.Errorf("it is answered with %d, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+// asking takes the result of an answer.
+type asking struct{ answers chan<- uint32 }
+
+func (a *asking) Receive(m peer.Message) bool {
+	if r, ok := avp.Find(m.AVPs(), avp.ResultCodeAVP, 0); ok && !m.Request() {
+		code, _ := r.Uint32()
+		a.answers <- code
+	}
+	return true
+}
+func (*asking) Flush()   {}
+func (*asking) Changed() {}
 
 // A peer that has connected to us at once, by its own book, and won, says so:
 // we come again, and say what it means (RFC 6733, Sections 5.6.4 and 7.1.4).

@@ -24,6 +24,7 @@ type link struct {
 	watchdog *peer.Watchdog
 	log      *slog.Logger
 	wanted   chan struct{} // records wait: connect to a peer that asked to be left alone
+	keeper   *peer.Keeper
 
 	mu     sync.Mutex // guards what Stats reads
 	conn   *peer.Conn // nil while there is none
@@ -55,14 +56,16 @@ func newLink(c *Client, index int, p Peer) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &link{
+	l := &link{
 		client: c, index: index, peer: p, watchdog: w, wanted: make(chan struct{}, 1),
 		options: dict.Options{
 			OriginHost: c.cfg.OriginHost, OriginRealm: c.cfg.OriginRealm, DestinationRealm: c.cfg.DestinationRealm,
 			Application: c.cfg.Application, OriginStateID: c.cfg.StateID, Optional: p.Optional,
 		},
 		log: c.cfg.Log.With("peer", p.Address), salt: hash(p.Host + " " + p.Address), pace: newPace(c.cfg.Window),
-	}, nil
+	}
+	l.keeper = l.newKeeper()
+	return l, nil
 }
 
 // accuse says that the peer has cut off the connection at a record that it was
@@ -140,8 +143,9 @@ type answers struct {
 
 var answersPool = sync.Pool{New: func() any { return new(answers) }}
 
-// keeper returns what keeps the link connected.
-func (l *link) keeper(events chan<- event, changed chan<- struct{}) *peer.Keeper {
+// newKeeper returns what keeps the link connected.
+func (l *link) newKeeper() *peer.Keeper {
+	events, changed := l.client.events, l.client.changed
 	return &peer.Keeper{
 		Config: peer.Config{Node: l.client.cfg.node(), Peer: l.peer.Host, Watchdog: l.watchdog, Written: l.written(), Log: l.log},
 		Dial: func(ctx context.Context) (net.Conn, error) {
@@ -156,7 +160,7 @@ func (l *link) keeper(events chan<- event, changed chan<- struct{}) *peer.Keeper
 			l.mu.Unlock()
 			l.log.Info("peer is connected", "origin_host", c.Remote().OriginHost, "product", c.Remote().ProductName)
 			events <- event{link: l, opened: c}
-			return &handler{link: l, events: events, changed: changed}
+			return &handler{link: l}
 		},
 		Closed: func(err error) {
 			l.mu.Lock()
@@ -174,6 +178,7 @@ func (l *link) keeper(events chan<- event, changed chan<- struct{}) *peer.Keeper
 		},
 		Left:   func() { poke(changed) },
 		Wanted: l.wanted,
+		Secure: l.peer.TLS != nil,
 	}
 }
 
@@ -190,7 +195,8 @@ func (l *link) name() string {
 }
 
 // written returns what is called with the octets that have left: it passes the
-// crash point and writes a line per request at Debug.
+// crash point and writes a line per request at Debug. There may be answers
+// among them, of a server that shares the connection.
 func (l *link) written() func([]byte) {
 	debug := l.log.Enabled(context.Background(), slog.LevelDebug)
 	return func(b []byte) {
@@ -199,7 +205,7 @@ func (l *link) written() func([]byte) {
 			if err != nil {
 				return
 			}
-			if h.Command == avp.CommandAccounting {
+			if h.Command == avp.CommandAccounting && h.Flags&avp.FlagRequest != 0 {
 				if debug {
 					id, _ := avp.Find(b[avp.HeaderLen:h.Length], avp.SessionID, 0)
 					number, _ := avp.Find(b[avp.HeaderLen:h.Length], avp.AccountingRecordNumber, 0)
@@ -216,21 +222,20 @@ func (l *link) written() func([]byte) {
 
 // A handler reads the answers of one connection.
 type handler struct {
-	link    *link
-	events  chan<- event
-	changed chan<- struct{}
-	batch   *answers
+	link  *link
+	batch *answers
 }
 
 func (h *handler) Receive(m peer.Message) bool {
-	if m.Request() {
+	foreign := m.Command != avp.CommandAccounting
+	if m.Request() || foreign && h.link.client.cfg.Table != nil {
 		return false
 	}
 	if h.batch == nil {
 		h.batch = answersPool.Get().(*answers)
 	}
 	b := h.batch
-	if m.Command != avp.CommandAccounting {
+	if foreign {
 		b.bad++
 		return true
 	}
@@ -249,12 +254,12 @@ func (h *handler) Receive(m peer.Message) bool {
 
 func (h *handler) Flush() {
 	if h.batch != nil {
-		h.events <- event{link: h.link, answers: h.batch}
+		h.link.client.events <- event{link: h.link, answers: h.batch}
 		h.batch = nil
 	}
 }
 
-func (h *handler) Changed() { poke(h.changed) }
+func (h *handler) Changed() { poke(h.link.client.changed) }
 
 // poke sends to a channel with room for one, unless that is taken.
 func poke(c chan<- struct{}) {

@@ -3,6 +3,7 @@ package aaaclient
 import (
 	"tollbridge/asm/acct"
 	"tollbridge/dict"
+	"tollbridge/dict/avp"
 )
 
 // writer returns what writes a record; nil for base accounting.
@@ -21,7 +22,7 @@ func (c *Client) writer(d *acct.Delivery) *dict.Writer {
 		if realm == "" {
 			realm = c.cfg.DestinationRealm
 		}
-		if w := realms[fold(realm)]; w != nil {
+		if w := realms[avp.FoldIdentity(realm)]; w != nil {
 			return w
 		}
 	}

@@ -46,10 +46,10 @@ func (c *Client) makeRoutes() {
 	taken := map[string]bool{}
 	for _, r := range routes {
 		for _, realm := range r.Realms {
-			taken[fold(realm)] = true
+			taken[avp.FoldIdentity(realm)] = true
 		}
 	}
-	ours := fold(c.cfg.DestinationRealm)
+	ours := avp.FoldIdentity(c.cfg.DestinationRealm)
 	for i, r := range routes {
 		w := &c.routes[i]
 		w.Route = r
@@ -67,34 +67,21 @@ func (c *Client) makeRoutes() {
 				if len(realm) == 0 {
 					return !taken[ours]
 				}
-				return !taken[foldBytes(realm)]
+				return !taken[avp.FoldIdentity(realm)]
 			}
 			continue
 		}
 		mine := map[string]bool{}
 		for _, realm := range r.Realms {
-			mine[fold(realm)] = true
+			mine[avp.FoldIdentity(realm)] = true
 		}
 		w.serves = func(realm []byte) bool {
 			if len(realm) == 0 {
 				return mine[ours]
 			}
-			return mine[foldBytes(realm)]
+			return mine[avp.FoldIdentity(realm)]
 		}
 	}
-}
-
-// fold returns a realm as it compares (RFC 6733, Section 4.3.1).
-func fold(realm string) string { return foldBytes([]byte(realm)) }
-
-func foldBytes(realm []byte) string {
-	b := slices.Clone(realm)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
 }
 
 // rank returns the links in the order in which they are preferred: by

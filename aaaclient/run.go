@@ -19,15 +19,14 @@ func (c *Client) Run(ctx context.Context) error {
 	var links, clerk sync.WaitGroup
 	linked, unlink := context.WithCancel(context.WithoutCancel(ctx))
 	defer unlink()
-	events, changed := make(chan event, 8), make(chan struct{}, 1)
 	for _, l := range c.links {
-		links.Go(func() { l.keeper(events, changed).Run(linked) })
+		links.Go(func() { l.keeper.Run(linked) })
 	}
 	jobs, results := make(chan job, 1), make(chan done, 1)
 	clerk.Go(func() { c.clerk(ctx, jobs, results) })
 
 	d := newDelivery(c)
-	d.loop(ctx, events, changed, jobs, results)
+	d.loop(ctx, jobs, results)
 	close(jobs)
 	clerk.Wait()
 
@@ -40,7 +39,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}()
 	for {
 		select {
-		case <-events:
+		case <-c.events:
 		case <-gone:
 			return nil
 		}
@@ -48,7 +47,7 @@ func (c *Client) Run(ctx context.Context) error {
 }
 
 // loop works in rounds: one for whatever has happened since the last.
-func (d *delivery) loop(ctx context.Context, events <-chan event, changed <-chan struct{}, jobs chan<- job, results <-chan done) {
+func (d *delivery) loop(ctx context.Context, jobs chan<- job, results <-chan done) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	stop, grace := ctx.Done(), time.Time{}
@@ -75,12 +74,12 @@ func (d *delivery) loop(ctx context.Context, events <-chan event, changed <-chan
 		select {
 		case <-stop:
 			stop, d.stopping, grace = nil, true, d.now.Add(d.cfg.Grace)
-		case e := <-events:
+		case e := <-d.events:
 			d.now = time.Now()
 			d.happen(e)
 			for more := true; more; {
 				select {
-				case e := <-events:
+				case e := <-d.events:
 					d.happen(e)
 				default:
 					more = false
@@ -91,7 +90,7 @@ func (d *delivery) loop(ctx context.Context, events <-chan event, changed <-chan
 			d.done(r)
 		case <-d.cfg.Outbox.Wake():
 			d.woken()
-		case <-changed:
+		case <-d.changed:
 		case <-due:
 		}
 	}

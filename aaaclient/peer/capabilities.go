@@ -18,7 +18,7 @@ func Connect(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	c, err := newConn(nc, cfg)
 	if err == nil {
 		c.try = true
-		err = c.exchange(ctx, c.connect)
+		err = c.exchange(ctx, func(context.Context) error { return c.connect() })
 	}
 	if err != nil {
 		nc.Close()
@@ -29,12 +29,16 @@ func Connect(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 
 // Accept exchanges capabilities on nc as its responder. It takes nc over and
 // closes it on error, after it has told the peer why: DIAMETER_UNKNOWN_PEER
-// for one that Config does not admit, or what its *Refusal says, DIAMETER_NO_COMMON_APPLICATION, or what
-// is wrong with its CER.
+// for one that Config does not admit, or what its *Refusal says,
+// DIAMETER_NO_COMMON_APPLICATION, ELECTION_LOST or another code for a
+// connection too many, or what is wrong with its CER. A Config.Table has to be
+// told that the connection is over, which Table.Run does.
 func Accept(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	c, err := newConn(nc, cfg)
 	if err == nil {
-		err = c.exchange(ctx, c.accept)
+		if err = c.exchange(ctx, c.accept); err != nil && cfg.Table != nil {
+			cfg.Table.release(c)
+		}
 	}
 	if err != nil {
 		nc.Close()
@@ -44,12 +48,14 @@ func Accept(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 }
 
 // exchange runs f within Config.Timeout and ctx.
-func (c *Conn) exchange(ctx context.Context, f func() error) error {
+func (c *Conn) exchange(ctx context.Context, f func(context.Context) error) error {
 	if err := c.nc.SetDeadline(time.Now().Add(c.cfg.Timeout)); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { c.nc.Close() })
-	err := f()
+	timed, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	err := f(timed)
 	if !stop() {
 		return context.Cause(ctx)
 	}
@@ -83,10 +89,7 @@ func (c *Conn) connect() error {
 	if want := c.cfg.Peer; want != "" && !avp.EqualIdentity(c.remote.OriginHost, want) {
 		return fmt.Errorf("%w: %q, configured %q", ErrIdentity, c.remote.OriginHost, want)
 	}
-	if !common(c.local, c.remote) {
-		return c.noCommon()
-	}
-	return nil
+	return c.common()
 }
 
 // refusal returns what the AVPs of a CEA refuse, or nil.
@@ -111,13 +114,20 @@ func refusal(avps []byte) error {
 	return r
 }
 
-func (c *Conn) noCommon() *Refusal {
+// common reports, by a *Refusal, a peer without an application of Config.Node.
+// That others of Config.Table have one in common is of no use to its owner.
+func (c *Conn) common() error { return checkCommon(c.cfg.Node.filled(c.nc.LocalAddr()), c.remote) }
+
+func checkCommon(local, remote Node) error {
+	if common(local, remote) {
+		return nil
+	}
 	return &Refusal{Code: avp.ResultNoCommonApplication, Message: fmt.Sprintf(
 		"no common application: %s has accounting %v and authorization %v, %s has accounting %v and authorization %v",
-		c.remote.OriginHost, c.remote.Accounting, c.remote.Auth, c.local.OriginHost, c.local.Accounting, c.local.Auth)}
+		remote.OriginHost, remote.Accounting, remote.Auth, local.OriginHost, local.Accounting, local.Auth)}
 }
 
-func (c *Conn) accept() error {
+func (c *Conn) accept(ctx context.Context) error {
 	m, err := c.next()
 	if err != nil {
 		return fmt.Errorf("read CER: %w", err)
@@ -126,7 +136,7 @@ func (c *Conn) accept() error {
 		return fmt.Errorf("%w: command %d where a CER should be", ErrProtocol, m.Command)
 	}
 	if c.remote, err = parseNode(m.AVPs()); err == nil {
-		err = c.admit()
+		err = c.admit(ctx)
 	}
 	var refused *Refusal
 	errors.As(err, &refused)
@@ -136,7 +146,7 @@ func (c *Conn) accept() error {
 	return err
 }
 
-func (c *Conn) admit() error {
+func (c *Conn) admit(ctx context.Context) error {
 	unknown := func(text string) error { return &Refusal{Code: avp.ResultUnknownPeer, Message: text} }
 	if want := c.cfg.Peer; want != "" && !avp.EqualIdentity(c.remote.OriginHost, want) {
 		return unknown(fmt.Sprintf("Origin-Host %s is not expected here", c.remote.OriginHost))
@@ -152,10 +162,11 @@ func (c *Conn) admit() error {
 			return unknown(err.Error())
 		}
 	}
-	if !common(c.local, c.remote) {
-		return c.noCommon()
+	err := c.common()
+	if err == nil && c.cfg.Table != nil {
+		err = c.cfg.Table.accept(ctx, c)
 	}
-	return nil
+	return err
 }
 
 // appendCEA appends the answer to a CER: success, or a refusal.

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tollbridge/dict/avp"
@@ -30,6 +31,7 @@ type Config struct {
 	Peer       string           // Origin-Host expected; "" takes any
 	Admit      func(Node) error // refuses a peer that connects to us, by a *Refusal or else with 3010; nil takes any
 	Handler    Handler          // required; but see Handle
+	Table      *Table           // that the connection goes into; nil for none
 	Watchdog   *Watchdog        // the peer's, over its connections; nil makes one of DefaultWatchdog
 	Written    func([]byte)     // called with what each write has put on its way; nil for nothing
 	MaxMessage int              // octets of the longest message taken; 0 means DefaultMaxMessage
@@ -43,7 +45,8 @@ type Config struct {
 type Handler interface {
 	// Receive takes a request, or an answer that nobody has matched yet. It
 	// is valid until Receive returns. A request that Receive does not serve,
-	// false, is answered with DIAMETER_COMMAND_UNSUPPORTED.
+	// false, is answered with DIAMETER_COMMAND_UNSUPPORTED; an answer that it
+	// does not, goes to who else uses the connection.
 	Receive(m Message) bool
 	// Flush follows the last of some messages that were read at once.
 	Flush()
@@ -63,6 +66,8 @@ type Conn struct {
 	try    bool        // send a DWR first
 	hungry bool        // messages were handed over since the last Flush
 	linger *time.Timer // closes the connection that a peer should close; nil until then
+
+	reading atomic.Bool // from nc; not while Handler is busy
 
 	wake chan struct{} // out is not empty
 	done chan struct{} // closed with err set
@@ -101,8 +106,12 @@ func newConn(nc net.Conn, cfg Config) (*Conn, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	local := cfg.Node
+	if cfg.Table != nil {
+		local = cfg.Table.Node()
+	}
 	c := &Conn{
-		cfg: cfg, nc: nc, r: bufio.NewReaderSize(nc, readBuffer), local: cfg.Node.filled(nc.LocalAddr()),
+		cfg: cfg, nc: nc, r: bufio.NewReaderSize(nc, readBuffer), local: local.filled(nc.LocalAddr()),
 		watchdog: cfg.Watchdog, wake: make(chan struct{}, 1), done: make(chan struct{}),
 		hop: rand.Uint32(),
 		// RFC 6733, Section 3: the time in the high 12 bits, so that a
@@ -117,11 +126,20 @@ func newConn(nc net.Conn, cfg Config) (*Conn, error) {
 // before Run.
 func (c *Conn) Handle(h Handler) { c.cfg.Handler = h }
 
+// adopt makes a connection that the peer has made, and that is not served yet,
+// like one that was made by cfg.
+func (c *Conn) adopt(cfg Config) {
+	c.try, c.cfg.Written = true, cfg.Written
+	if cfg.Watchdog != nil {
+		c.watchdog = cfg.Watchdog
+	}
+}
+
 // Remote returns what the peer said of itself.
 func (c *Conn) Remote() Node { return c.remote }
 
-// RemoteAddr returns the peer's transport address.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+// Transport returns what the connection runs on, to be looked at.
+func (c *Conn) Transport() net.Conn { return c.nc }
 
 // Local returns what was said to the peer.
 func (c *Conn) Local() Node { return c.local }
@@ -168,9 +186,12 @@ func (c *Conn) Send(b []byte) error {
 	return nil
 }
 
-// Lives asks the peer with a DWR whether the connection is still good, and
-// reports whether anything came before ctx ended. See Abandon.
-func (c *Conn) Lives(ctx context.Context) bool {
+// lives asks the peer with a DWR whether the connection is still good, and
+// reports whether anything came within a time. What is not read because we are
+// busy ourselves proves nothing against the peer.
+func (c *Conn) lives(ctx context.Context, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	c.mu.Lock()
 	if c.heard == nil {
 		c.heard = make(chan struct{})
@@ -182,13 +203,16 @@ func (c *Conn) Lives(ctx context.Context) bool {
 	case <-heard:
 		return true
 	case <-c.done:
+		return false
 	case <-ctx.Done():
 	}
-	return false
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err == nil && !c.reading.Load()
 }
 
-// Abandon closes a connection that does not live: Run returns ErrSilent.
-func (c *Conn) Abandon() { c.close(fmt.Errorf("peer: %w", ErrSilent)) }
+// abandon closes a connection that does not live: Run returns ErrSilent.
+func (c *Conn) abandon() { c.close(fmt.Errorf("peer: %w", ErrSilent)) }
 
 // Backlog returns the octets that are queued and not yet being written.
 func (c *Conn) Backlog() int {
@@ -342,7 +366,7 @@ func (c *Conn) watch() {
 func (c *Conn) act(act Action) {
 	switch act {
 	case CloseConnection:
-		c.Abandon()
+		c.abandon()
 	case SendWatchdog:
 		c.mu.Lock()
 		b := c.request(avp.CommandDeviceWatchdog, &c.dwr)
@@ -430,7 +454,10 @@ func (c *Conn) next() (Message, error) {
 	if n > readBuffer {
 		c.flush()
 		big := make([]byte, n)
-		if _, err := io.ReadFull(c.r, big); err != nil {
+		c.reading.Store(true)
+		_, err := io.ReadFull(c.r, big)
+		c.reading.Store(false)
+		if err != nil {
 			return Message{}, err
 		}
 		c.alive(false)
@@ -453,7 +480,9 @@ func (c *Conn) peek(n int) ([]byte, error) {
 		return c.r.Peek(n)
 	}
 	c.flush()
+	c.reading.Store(true)
 	b, err := c.r.Peek(n)
+	c.reading.Store(false)
 	if err == nil {
 		c.alive(false)
 	}

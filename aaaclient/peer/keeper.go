@@ -15,6 +15,9 @@ const leaveTimeout = 2 * time.Second
 // A Keeper keeps a connection to a peer: while there is none it tries to make
 // one. Attempts begin at least a Pause apart, so a connection that lasted that
 // long is replaced at once. All functions are called by Run's goroutine.
+//
+// A Keeper that a Table has (Table.Keep) takes a connection that the peer makes
+// as its own.
 type Keeper struct {
 	Config Config                                  // of its connections; Config.Handler is ignored
 	Dial   func(context.Context) (net.Conn, error) // required
@@ -24,22 +27,38 @@ type Keeper struct {
 	Failed func(err error, again bool)             // an attempt or a connection has; again: for the same reason as before; required
 	Left   func()                                  // the peer asked to be left alone; nil for nothing
 	Wanted chan struct{}                           // room for one; receives when such a peer is wanted all the same; required
+	Secure bool                                    // a connection that the peer makes must be over TLS
+
+	table *Table
+	given chan *Conn // by table: the peer has made it; nil without
 }
 
 // Run keeps the connection until ctx ends. It then takes leave of the peer
 // (Disconnect-Cause REBOOTING) and returns.
 func (k *Keeper) Run(ctx context.Context) {
+	if k.table != nil {
+		defer k.table.leave(k)
+	}
 	last := ""
+	var given *Conn
 	for ctx.Err() == nil {
 		start := time.Now()
-		err := k.serve(ctx)
+		err := k.serve(ctx, given)
+		given = nil
 		if ctx.Err() != nil || errors.Is(err, ErrClosed) { // we took leave
 			return
 		}
+		if errors.Is(err, errYielded) {
+			given = k.wait(ctx, nil, k.table.over(k.Config.Peer))
+			continue
+		}
 		k.Failed(err, err.Error() == last)
 		last = err.Error()
-		if !sleep(ctx, k.Pause()-time.Since(start)) {
-			return
+		pause := time.NewTimer(k.Pause() - time.Since(start))
+		given = k.wait(ctx, pause.C, nil)
+		pause.Stop()
+		if given != nil || ctx.Err() != nil {
+			continue
 		}
 		var left *DisconnectError
 		if errors.As(err, &left) && left.Cause != avp.Rebooting {
@@ -53,30 +72,72 @@ func (k *Keeper) Run(ctx context.Context) {
 			if k.Left != nil {
 				k.Left()
 			}
-			select {
-			case <-ctx.Done():
-			case <-k.Wanted:
-			}
+			given = k.wait(ctx, nil, k.Wanted)
 		}
 	}
 }
 
-// serve connects once and serves the connection until it ends.
-func (k *Keeper) serve(ctx context.Context) error {
+// wait waits for one of the channels, for ctx to end, or for a connection that
+// the peer has made.
+func (k *Keeper) wait(ctx context.Context, due <-chan time.Time, event <-chan struct{}) *Conn {
+	select {
+	case <-ctx.Done():
+	case <-due:
+	case <-event:
+	case c := <-k.given:
+		return c
+	}
+	return nil
+}
+
+// serve serves a connection until it ends: the one given, or else one that it
+// makes.
+func (k *Keeper) serve(ctx context.Context, c *Conn) error {
+	if c == nil {
+		var err error
+		if c, err = k.connect(ctx); err != nil {
+			return err
+		}
+	} else {
+		c.adopt(k.Config)
+	}
+	h := k.Opened(c)
+	if k.table != nil {
+		return k.table.run(ctx, c, h, k.Closed)
+	}
+	c.Handle(h)
+	err := c.RunUntil(ctx)
+	k.Closed(err)
+	return err
+}
+
+// connect makes a connection, or returns errYielded where the peer has.
+func (k *Keeper) connect(ctx context.Context) (*Conn, error) {
+	a, ctx, err := k.table.attempt(ctx, k.Config.Peer)
+	if err != nil {
+		return nil, err
+	}
 	dialing, cancel := context.WithTimeout(ctx, DefaultTimeout)
 	defer cancel()
 	nc, err := k.Dial(dialing)
 	if err != nil {
-		return err
+		return nil, a.failed(err)
 	}
-	c, err := Connect(ctx, nc, k.Config)
+	if err := a.acked(); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	cfg := k.Config
+	cfg.Table = k.table
+	c, err := Connect(ctx, nc, cfg)
 	if err != nil {
-		return err
+		return nil, a.failed(err)
 	}
-	c.Handle(k.Opened(c))
-	err = c.RunUntil(ctx)
-	k.Closed(err)
-	return err
+	if err := a.opened(c); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // RunUntil is Run, but that it takes leave of the peer when ctx ends
@@ -89,19 +150,4 @@ func (c *Conn) RunUntil(ctx context.Context) error {
 	})
 	defer stop()
 	return c.Run(context.WithoutCancel(ctx))
-}
-
-// sleep waits and reports whether ctx still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -30,16 +30,13 @@ func (e *AbortError) Error() string {
 // or ctx ends. A refusal is an *AbortError. It is not sent again.
 func (s *Server) Abort(ctx context.Context, host, sessionID string) error {
 	s.mu.Lock()
-	var conn *peer.Conn
-	c := s.conns[strings.ToLower(host)]
-	if c != nil {
-		conn = c.conn
-	}
+	c := s.conns[avp.FoldIdentity(host)]
 	s.mu.Unlock()
-	if conn == nil {
+	if c == nil {
 		return fmt.Errorf("aaaserver: abort a session of %s: %w", host, ErrNotConnected)
 	}
 	const m = avp.FlagMandatory
+	conn := c.conn
 	local, remote := conn.Local(), conn.Remote()
 	ids := conn.NextIDs()
 	b := avp.AppendHeader(nil, avp.Header{

@@ -103,7 +103,7 @@ func TestAbort(t *testing.T) {
 	<-a.got // unknown
 	<-a.got // silent
 	<-a.got // silent again
-	a.conn.Abandon()
+	a.conn.Transport().Close()
 	if err := <-gone; !errors.Is(err, ErrNotConnected) {
 		t.Errorf("the connection broke: %v", err)
 	}

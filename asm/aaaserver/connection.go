@@ -2,6 +2,7 @@ package aaaserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"slices"
@@ -42,10 +43,41 @@ type batch struct {
 	requests []request
 }
 
-func newConnection(s *Server, log *slog.Logger) *connection {
-	c := &connection{server: s, log: log, next: new(batch)}
+// attach has s serve the requests of a connection, whoever made it, until it
+// ends (peer.Service).
+func (s *Server) attach(conn *peer.Conn) (peer.Handler, func()) {
+	origin, nc := conn.Remote().OriginHost, conn.Transport()
+	speaker, err := s.admit(nc, conn.Remote())
+	if _, secure := nc.(*tls.Conn); err == nil && !secure && !s.allowed(nc.RemoteAddr()) {
+		err = errors.New("address is not allowed")
+	}
+	if err != nil {
+		s.logRefused(slog.LevelInfo, "peer may not send requests", origin, "peer", origin, "reason", err)
+		return nil, nil
+	}
+	c := &connection{
+		server: s, log: s.cfg.Log.With("remote", nc.RemoteAddr()),
+		conn: conn, origin: origin, speaker: speaker, next: new(batch),
+	}
 	c.cond.L = &c.mu
-	return c
+	key := avp.FoldIdentity(origin)
+	s.mu.Lock()
+	s.conns[key] = c
+	s.mu.Unlock()
+	var g sync.WaitGroup
+	g.Go(func() { c.store(context.Background()) })
+	g.Go(func() {
+		<-conn.Done()
+		c.wake()
+	})
+	return c, func() {
+		g.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.conns[key] == c {
+			delete(s.conns, key)
+		}
+	}
 }
 
 // Receive takes an Accounting-Request (peer.Handler).
@@ -86,13 +118,6 @@ func (c *connection) Receive(m peer.Message) bool {
 
 func (c *connection) fullLocked() bool {
 	return len(c.next.requests) >= c.server.cfg.Batch || len(c.next.octets) > maxOctets
-}
-
-// full reports whether nothing is read because of our store.
-func (c *connection) full() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.fullLocked()
 }
 
 // Flush lets the store begin (peer.Handler).

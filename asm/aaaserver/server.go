@@ -53,6 +53,11 @@ type Config struct {
 	StateID     uint32 // Origin-State-Id; 0 is not sent
 	ProductName string // "" means "Tollbridge"
 
+	// Table is shared with a client of the same OriginHost: client and server
+	// are one node, which has one connection with each peer, whoever made it.
+	// Nil: the server is a node by itself, whom peers connect to.
+	Table *peer.Table
+
 	Store        Store            // required
 	Dictionary   *dict.Dictionary // reads requests; nil means dict.For(0)
 	Applications []uint32         // accounting applications served; none means base accounting, 3
@@ -79,7 +84,7 @@ type Config struct {
 	MaxConnections int           // at once; 0 means 1024
 	Batch          int           // the most requests stored at once, per connection; 0 means 1024
 	Watchdog       time.Duration // the timer Tw; 0 means 30 s
-	Probe          time.Duration // how long a former connection has to prove that it is good when its peer connects again; 0 means 3 s
+	Probe          time.Duration // without Table: how long a former connection has to prove that it is good when its peer connects again; 0 means 3 s
 	Patience       time.Duration // what takes longer to store is answered with DIAMETER_TOO_BUSY; 0 means 8 s
 	Log            *slog.Logger  // nil discards
 }
@@ -93,7 +98,7 @@ type Server struct {
 	causes causes
 
 	mu    sync.Mutex
-	conns map[string]*connection // by Origin-Host in lower case; in service, or about to be
+	conns map[string]*connection // by Origin-Host as it compares
 }
 
 // New returns a Server that does nothing until Serve.
@@ -101,7 +106,6 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1024)
 	cfg.Batch = cmp.Or(cfg.Batch, 1024)
 	cfg.Patience = cmp.Or(cfg.Patience, 8*time.Second)
-	cfg.Probe = cmp.Or(cfg.Probe, 3*time.Second)
 	if len(cfg.Applications) == 0 {
 		cfg.Applications = []uint32{avp.ApplicationAccounting}
 	}
@@ -122,9 +126,13 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Pipeline == nil && (cfg.Flows || len(cfg.Forward) > 0 || access) {
 		return nil, errors.New("aaaserver: Config.Pipeline is required with Flows, Forward and access servers")
 	}
-	if err := s.node().Check(); err != nil {
+	if s.cfg.Table == nil {
+		s.cfg.Table = peer.NewTable(cfg.Probe)
+	}
+	if err := s.cfg.Table.Join(s.node()); err != nil {
 		return nil, fmt.Errorf("aaaserver: Config: %w", err)
 	}
+	s.cfg.Table.Serve(s.attach)
 	if _, err := peer.NewWatchdog(cfg.Watchdog); err != nil {
 		return nil, fmt.Errorf("aaaserver: Config.Watchdog: %w", err)
 	}
@@ -158,8 +166,9 @@ func (s *Server) ServeTLS(ctx context.Context, ln net.Listener, credentials *pee
 }
 
 // Serve takes connections from ln until ctx is done, takes leave of the peers
-// and returns nil once all connections have ended. It closes ln. It returns
-// another error where ln fails.
+// and returns nil once all connections have ended, but those that a client
+// shares by Config.Table, which end with that. It closes ln. It returns another
+// error where ln fails.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
@@ -218,41 +227,25 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	if err != nil {
 		panic("aaaserver: internal error: " + err.Error()) // New has checked it
 	}
-	c := newConnection(s, log)
 	conn, err := peer.Accept(ctx, nc, peer.Config{
-		Node: s.node(), Handler: c, Watchdog: w, Log: log,
+		Node: s.node(), Table: s.cfg.Table, Watchdog: w, Log: log,
 		Admit: func(n peer.Node) error {
-			var err error
-			if c.speaker, err = s.admit(nc, n); err != nil {
-				return err
-			}
-			c.origin = n.OriginHost
-			return s.claim(ctx, c)
+			_, err := s.admit(nc, n)
+			return err
 		},
 	})
-	defer s.release(c)
 	if err != nil {
 		s.count.refused.Add(1)
 		s.logRefused(slog.LevelWarn, "peer is refused", hostOf(nc.RemoteAddr())+" "+rootOf(err).Error(), "remote", nc.RemoteAddr(), "error", err)
 		return
 	}
-	s.mu.Lock()
-	c.conn = conn
-	s.mu.Unlock()
 	s.count.connections.Add(1)
 	log.Info("peer is connected", "origin_host", conn.Remote().OriginHost, "product", conn.Remote().ProductName)
-
-	var g sync.WaitGroup
-	g.Go(func() { c.store(context.WithoutCancel(ctx)) })
-	g.Go(func() {
-		<-conn.Done()
-		c.wake()
-	})
-	err = conn.RunUntil(ctx)
-	g.Wait()
+	err = s.cfg.Table.Run(ctx, conn)
 	log.Info("peer is disconnected", "origin_host", conn.Remote().OriginHost, "error", err)
 }
 
+// allowed reports whether requests may come from an address without TLS.
 func (s *Server) allowed(remote net.Addr) bool {
 	t, ok := remote.(interface{ AddrPort() netip.AddrPort })
 	if !ok {

@@ -1,7 +1,6 @@
 package aaaserver
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -92,50 +91,4 @@ func hostOf(a net.Addr) string {
 		return s[:i]
 	}
 	return s
-}
-
-// claim makes c the connection of its peer, which has one at most (RFC 6733,
-// Section 2.1). One that stands stays, and the other is refused, as Section 5.6
-// has it (R-Open, R-Conn-CER: R-Reject), so that nobody can push a peer out. But
-// the peer may have lost it without our knowledge: one that answers no watchdog
-// now gives way at once, where Section 5.6 would have the peer come back later.
-func (s *Server) claim(ctx context.Context, c *connection) error {
-	host := strings.ToLower(c.origin)
-	for {
-		s.mu.Lock()
-		former := s.conns[host]
-		var conn *peer.Conn
-		if former == nil {
-			s.conns[host] = c
-		} else {
-			conn = former.conn
-		}
-		s.mu.Unlock()
-		if former == nil {
-			return nil
-		}
-		if conn != nil {
-			probe, cancel := context.WithTimeout(ctx, s.cfg.Probe)
-			lives := conn.Lives(probe) || former.full() && !former.ended()
-			cancel()
-			if ctx.Err() != nil {
-				return ctx.Err() // the server stops: that says nothing about the former
-			}
-			if !lives {
-				conn.Abandon()
-				s.release(former)
-				continue
-			}
-		}
-		return &peer.Refusal{Code: avp.ResultUnableToComply, Message: c.origin + " has a connection already, and a peer has one (RFC 6733, Section 2.1)"}
-	}
-}
-
-// release ends the claim of c, if it has one.
-func (s *Server) release(c *connection) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if host := strings.ToLower(c.origin); s.conns[host] == c {
-		delete(s.conns, host)
-	}
 }

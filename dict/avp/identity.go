@@ -46,6 +46,16 @@ func EqualIdentity[A, B ~string | ~[]byte](a A, b B) bool {
 	return true
 }
 
+// FoldIdentity returns a DiameterIdentity as it compares and sorts: with the
+// ASCII letters in lower case.
+func FoldIdentity[T ~string | ~[]byte](id T) string {
+	b := []byte(string(id))
+	for i, c := range b {
+		b[i] = lower(c)
+	}
+	return string(b)
+}
+
 func lower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
 		return c + 'a' - 'A'
