@@ -236,7 +236,11 @@ func (s *Server) serve(ctx context.Context, nc net.Conn) {
 	})
 	if err != nil {
 		s.count.refused.Add(1)
-		s.logRefused(slog.LevelWarn, "peer is refused", hostOf(nc.RemoteAddr())+" "+rootOf(err).Error(), "remote", nc.RemoteAddr(), "error", err)
+		level := slog.LevelWarn
+		if r := (*peer.Refusal)(nil); errors.As(err, &r) && r.Code == avp.ResultElectionLost {
+			level = slog.LevelInfo // its other connection stays
+		}
+		s.logRefused(level, "peer is refused", hostOf(nc.RemoteAddr())+" "+rootOf(err).Error(), "remote", nc.RemoteAddr(), "error", err)
 		return
 	}
 	s.count.connections.Add(1)

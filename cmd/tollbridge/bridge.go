@@ -47,6 +47,7 @@ type bridge struct {
 
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise
+	table  *peer.Table       // of client and server that are one node; nil where they are two
 
 	sources  sources             // of user bindings, files apart
 	cdrFiles []*cdrfile.Exporter // for partners who take files

@@ -32,6 +32,7 @@ func (b *bridge) openDelivery() error {
 		return fmt.Errorf("delivery: %w", err)
 	}
 	b.client, err = aaaclient.New(aaaclient.Config{
+		Table:            b.table,
 		OriginHost:       b.cfg.Identity.OriginHost,
 		OriginRealm:      b.cfg.Identity.OriginRealm,
 		StateID:          b.spool.Meta().OriginStateID,

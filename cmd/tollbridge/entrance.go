@@ -178,7 +178,11 @@ func (b *bridge) openServer() error {
 	if b.entrance.access, err = openAccessServers(filepath.Join(b.cfg.Data, "access-servers.json")); err != nil {
 		return fmt.Errorf("server.accessServers: %w", err)
 	}
+	if b.cfg.OneNode() {
+		b.table = peer.NewTable(0)
+	}
 	cfg := aaaserver.Config{
+		Table:       b.table,
 		OriginHost:  s.OriginHost,
 		OriginRealm: b.cfg.Identity.OriginRealm,
 		StateID:     b.spool.Meta().OriginStateID,

@@ -22,9 +22,7 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 	checkIdentity("identity.originRealm", c.Identity.OriginRealm)
 	checkIdentity("delivery.destinationRealm", c.Delivery.DestinationRealm)
 	checkIdentity("server.originHost", c.Server.OriginHost)
-	if strings.EqualFold(c.Server.OriginHost, c.Identity.OriginHost) {
-		report("server.originHost", "%q is identity.originHost too: a Diameter node does not connect to itself, so give the server a name of its own", c.Server.OriginHost)
-	}
+	c.checkNode(report)
 
 	c.CollectingProcess.check(report)
 	c.Forward.check(report, c.CollectingProcess.TLS)

@@ -14,6 +14,25 @@ func checkIdentity(report func(key, format string, args ...any), key, s string) 
 	}
 }
 
+// OneNode reports whether client and server are one Diameter node: it has one
+// connection with each peer, whoever made it. Otherwise they are two.
+func (c *Config) OneNode() bool { return strings.EqualFold(c.Server.OriginHost, c.Identity.OriginHost) }
+
+// checkNode reports what one node that is client and server can't do.
+func (c *Config) checkNode(report func(key, format string, args ...any)) {
+	if !c.OneNode() {
+		return
+	}
+	if c.Embedded() {
+		report("server.originHost", "%q is identity.originHost too: records go to the server of this process (delivery.peers is empty), and a Diameter node does not connect to itself, so give the server a name of its own", c.Server.OriginHost)
+	}
+	for i, p := range c.Delivery.Peers {
+		if p.Host == "" {
+			report(fmt.Sprintf("delivery.peers[%d].host", i), "is missing: server.originHost is identity.originHost, so client and server are one node, which has one connection with each peer and must know it by its name")
+		}
+	}
+}
+
 // checkServer reports who could not connect to the Diameter entrance, or could
 // who should not, and requests that would go in a circle.
 func (c *Config) checkServer(report func(key, format string, args ...any)) {
