@@ -85,6 +85,9 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	m.decoder.forwarded = m.decoder.forwarded[:0]
 
 	m.transports.touch(t)
+	if m.tracer != nil {
+		m.traceMessage(t, e)
+	}
 	result, err := t.decoder.DecodeStream(e.Data, stream, m.visit)
 	if err != nil {
 		// A malformed Message changes nothing (RFC 7011, Section 9.1). What

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,6 +139,8 @@ func TestArchiveComesToTheSameTotals(t *testing.T) {
 	if messages < len(s.messages) || records < s.records+messages || sums != messages || dumped != records {
 		t.Errorf("%d messages are archived with %d records, %d of them with checksums; ipfixDump reads %d records", messages, records, sums, dumped)
 	}
+	showTrimmed(t, cfg.data, store)
+
 	// Read back they are what came, to the octet.
 	arrived := map[string]int{}
 	if err := archive.ReadJournal(store, func(spool.Opening) error { return nil }, func(e acct.Entry) error {
@@ -201,4 +204,60 @@ func TestArchiveComesToTheSameTotals(t *testing.T) {
 		return l
 	}))
 	broken("cut off", "does not end as the spool knows it", manifest(func(l [][]byte) [][]byte { return l[:1] }))
+}
+
+// showTrimmed sees that what the journal of a state directory has at a position
+// is shown from the archive in the same way, once it is trimmed there.
+func showTrimmed(t *testing.T, data, store string) {
+	t.Helper()
+	var messages []uint64
+	if err := archive.ReadJournal(store, func(spool.Opening) error { return nil }, func(e acct.Entry) error {
+		if e.Kind == acct.EntryMessage {
+			messages = append(messages, e.Position)
+		}
+		return nil
+	}); err != nil || len(messages) < 10 {
+		t.Fatalf("%d messages (%v)", len(messages), err)
+	}
+	positions := []uint64{1, messages[0], messages[1], messages[len(messages)/2], messages[len(messages)-1]}
+	journal := make([]entryView, len(positions))
+	records := 0
+	for i, at := range positions {
+		show(t, &journal[i], "spool", "journal", "show", fmt.Sprint(at), "--data", data)
+		for _, m := range journal[i].Messages {
+			for _, set := range m.Sets {
+				records += len(set.Records)
+				if set.Unknown {
+					t.Errorf("position %d: a Data Set without its Template", at)
+				}
+			}
+		}
+	}
+	if records == 0 {
+		t.Error("no record is shown")
+	}
+	s, err := spool.Open(data, spool.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Journal().Trim(t.Context(), positions[len(positions)-1]+1), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	trimmed := 0
+	for i, at := range positions {
+		var v entryView
+		show(t, &v, "spool", "journal", "show", fmt.Sprint(at), "--data", data, "--archive", store)
+		if v.From == store {
+			trimmed++
+		}
+		if v.From = "journal"; !reflect.DeepEqual(v, journal[i]) {
+			t.Errorf("position %d is shown from the archive as %+v, was %+v", at, v, journal[i])
+		}
+	}
+	if trimmed == 0 {
+		t.Error("nothing was trimmed")
+	}
+	if _, stderr, status := cli(t, "spool", "journal", "show", "1", "--data", data); status != 1 || !strings.Contains(stderr, "position 1 was trimmed from the journal") {
+		t.Errorf("without the archive: status %d, %s", status, stderr)
+	}
 }

@@ -53,7 +53,7 @@ func duplicatesTable(ctx context.Context, s *spool.Spool, sel spool.Selection) (
 	case err != nil && !errors.Is(err, spool.ErrNotFound):
 		return table{}, err
 	case err == nil || opening.State != nil:
-		if err := replayJournal(ctx, s, opening, t, func() bool { return false }); err != nil {
+		if err := replayJournal(ctx, s, opening, t, func(uint64) bool { return false }); err != nil {
 			return table{}, err
 		}
 	}

@@ -157,7 +157,7 @@ func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*origin, 
 		}
 		t := &recordTracer{want: r, open: make(map[uint64][]asm.TracedFlow)}
 		if !none {
-			if err := replayJournal(ctx, s, opening, t, func() bool { return t.found }); err != nil {
+			if err := replayJournal(ctx, s, opening, t, func(uint64) bool { return t.found }); err != nil {
 				return nil, err
 			}
 		}
@@ -172,9 +172,9 @@ func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*origin, 
 	return o, nil
 }
 
-// replayJournal applies what the journal has behind an opening, until done
-// says so or it ends.
-func replayJournal(ctx context.Context, s *spool.Spool, o spool.Opening, t asm.Tracer, done func() bool) error {
+// replayJournal applies what the journal has behind an opening, until done says
+// so of the entry applied last, or it ends.
+func replayJournal(ctx context.Context, s *spool.Spool, o spool.Opening, t asm.Tracer, done func(position uint64) bool) error {
 	j := s.Journal()
 	replay, err := asm.NewReplay(ctx, asm.Opening(o), j, t, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -190,7 +190,7 @@ func replayJournal(ctx context.Context, s *spool.Spool, o spool.Opening, t asm.T
 			if err := replay.Apply(ctx, e); err != nil {
 				return err
 			}
-			if done() {
+			if done(e.Position) {
 				return nil
 			}
 			at = e.Position

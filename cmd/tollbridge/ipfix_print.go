@@ -94,6 +94,18 @@ func elementName(e ipfix.InformationElement) string {
 	return fmt.Sprintf("%d/%d", e.Enterprise, e.ID)
 }
 
+// appendText appends a record as text: a space, a name, "=" and a value for each
+// field.
+func (p *printer) appendText(b []byte, l *layout, r ipfix.Record) []byte {
+	for i, t := range l.types {
+		b = append(b, ' ')
+		b = append(b, l.names[i]...)
+		b = append(b, '=')
+		b = append(b, tableValue(t, p.text(t, r.Field(i)))...)
+	}
+	return b
+}
+
 // appendJSON appends a record as a JSON object: elements by name, those that
 // occur more than once as arrays.
 func (p *printer) appendJSON(b []byte, t *ipfix.Template, r ipfix.Record, depth int) []byte {
@@ -362,13 +374,7 @@ func (d *dumper) set(m *message, p *printer, s ipfix.DataSet, record *int) {
 		case "csv":
 			d.csv(m, s, p, r, *record)
 		default:
-			d.line = append(d.line[:0], "   "...)
-			for i, t := range l.types {
-				d.line = append(d.line, ' ')
-				d.line = append(d.line, l.names[i]...)
-				d.line = append(d.line, '=')
-				d.line = append(d.line, tableValue(t, p.text(t, r.Field(i)))...)
-			}
+			d.line = p.appendText(append(d.line[:0], "   "...), l, r)
 			d.w.Write(append(d.line, '\n')) //nolint:errcheck // bufio keeps the error
 		}
 	}

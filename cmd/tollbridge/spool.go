@@ -23,7 +23,7 @@ one: the accounting records and what became of them, the sessions that are
 open, the flows in suspense, and how full it is.`,
 	}
 	state := addStateFlags(cmd)
-	cmd.AddCommand(newSpoolList(state), newSpoolShow(state), newSpoolRequeue(state), newSpoolSessions(state), newSpoolSuspense(state), newSpoolRelease(state), newSpoolReject(state), newSpoolDecisions(state), newSpoolAdjust(state), newSpoolCDRs(state), newSpoolStats(state), newSpoolArchive(state), newSpoolTail(state), newSpoolExport(state), newSpoolVerify(state), newSpoolRestored(state))
+	cmd.AddCommand(newSpoolList(state), newSpoolShow(state), newSpoolRequeue(state), newSpoolSessions(state), newSpoolSuspense(state), newSpoolRelease(state), newSpoolReject(state), newSpoolDecisions(state), newSpoolAdjust(state), newSpoolCDRs(state), newSpoolStats(state), newSpoolArchive(state), newSpoolTail(state), newSpoolExport(state), newSpoolVerify(state), newSpoolRestored(state), newSpoolJournal(state))
 	return cmd
 }
 

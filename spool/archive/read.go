@@ -70,6 +70,32 @@ func ReadJournal(dir string, begin func(spool.Opening) error, visit func(acct.En
 	return nil
 }
 
+// ReadJournalAt is ReadJournal of the one Segment that has a position of the
+// journal. The error matches acct.ErrNoEntry where none that is kept has it.
+func ReadJournalAt(dir string, position uint64, begin func(spool.Opening) error, visit func(acct.Entry) error) error {
+	segments, _, err := Read(dir)
+	if err != nil {
+		return err
+	}
+	for _, s := range Kept(segments) {
+		if s.Kind != Journal || position < s.First || position > s.Last {
+			continue
+		}
+		o, err := readOpening(dir, &s)
+		if err == nil {
+			err = begin(o)
+		}
+		if err == nil {
+			err = readEntries(dir, &s, visit)
+		}
+		if err != nil {
+			return fmt.Errorf("archive: segment %d: %w", s.Number, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("archive: position %d of the journal is in no segment of %s: %w", position, dir, acct.ErrNoEntry)
+}
+
 func (s *Segment) file(suffix string) string {
 	for _, f := range s.Files {
 		if strings.HasSuffix(f.Name, suffix) {
