@@ -15,11 +15,12 @@ type lab struct {
 	dir        string
 	self       string // this program
 	tollbridge string
+	another    string // build of tollbridge to measure beside; "" for none
 	goflow2    string
 	scale      float64
 }
 
-func newLab(ctx context.Context, scale float64) (*lab, error) {
+func newLab(ctx context.Context, scale float64, another string) (*lab, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -28,7 +29,7 @@ func newLab(ctx context.Context, scale float64) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{dir: dir, self: self, scale: scale}
+	l := &lab{dir: dir, self: self, another: another, scale: scale}
 	if l.tollbridge, err = l.build(ctx, "..", "./cmd/tollbridge"); err == nil {
 		l.goflow2, err = l.build(ctx, ".", "github.com/netsampler/goflow2/v2/cmd/goflow2")
 	}

@@ -34,13 +34,14 @@ func measure(ctx context.Context) error {
 	only := flag.String("only", "", "measure only what matches this `regexp`")
 	runs := flag.Int("runs", 3, "how often each is measured")
 	scale := flag.Float64("scale", 1, "how much of the load to take, to try things quickly")
+	another := flag.String("beside", "", "another `build` of tollbridge, such as that of an earlier commit, to run the pipeline in turn with")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
 	if err != nil {
 		return err
 	}
 
-	lab, err := newLab(ctx, *scale)
+	lab, err := newLab(ctx, *scale, *another)
 	if err != nil {
 		return err
 	}

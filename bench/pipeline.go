@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"tollbridge/spool"
 )
@@ -18,25 +19,39 @@ const pipelineRate = 400_000
 const pipelineRecords = 15_000_000
 
 func pipelineUDP(l *lab) comparison {
-	return comparison{
-		name: "pipeline-udp", what: "Whole pipeline over UDP, to accounting records in the outbox", unit: "records", aim: 0.70,
-		ours: contender{"tollbridge serve", func(ctx context.Context) (sample, error) {
-			return l.receive(ctx, l.size(pipelineRecords), pipelineRate, l.startServe)
-		}},
-	}
+	return l.pipeline("udp", 0.70, func(ctx context.Context, start starter) (sample, error) {
+		return l.receive(ctx, l.size(pipelineRecords), pipelineRate, start)
+	})
 }
 
 func pipelineTCP(l *lab) comparison {
-	return comparison{
-		name: "pipeline-tcp", what: "Whole pipeline over TCP, to accounting records in the outbox", unit: "records", aim: 0.60,
-		ours: contender{"tollbridge serve", func(ctx context.Context) (sample, error) {
-			return l.at(func(dir string, port int) (sample, error) { return l.pipelineOverTCP(ctx, dir, port) })
-		}},
-	}
+	return l.pipeline("tcp", 0.60, func(ctx context.Context, start starter) (sample, error) {
+		return l.at(func(dir string, port int) (sample, error) { return l.pipelineOverTCP(ctx, dir, port, start) })
+	})
 }
 
-func (l *lab) pipelineOverTCP(ctx context.Context, dir string, port int) (sample, error) {
-	p, count, err := l.startServe(ctx, dir, port)
+// pipeline compares the daemon with nothing, or with another build of it.
+func (l *lab) pipeline(transport string, aim float64, run func(context.Context, starter) (sample, error)) comparison {
+	serve := func(name, tollbridge string) contender {
+		return contender{name, func(ctx context.Context) (sample, error) {
+			return run(ctx, func(ctx context.Context, dir string, port int) (*process, func(context.Context) (uint64, error), error) {
+				return startServe(ctx, tollbridge, dir, port)
+			})
+		}}
+	}
+	c := comparison{
+		name: "pipeline-" + transport, unit: "records", aim: aim,
+		what: "Whole pipeline over " + strings.ToUpper(transport) + ", to accounting records in the outbox",
+		ours: serve("tollbridge serve", l.tollbridge),
+	}
+	if l.another != "" {
+		c.peers = append(c.peers, serve("the other build", l.another))
+	}
+	return c
+}
+
+func (l *lab) pipelineOverTCP(ctx context.Context, dir string, port int, start starter) (sample, error) {
+	p, count, err := start(ctx, dir, port)
 	if err != nil {
 		return sample{}, err
 	}
@@ -65,9 +80,9 @@ func (l *lab) pipelineOverTCP(ctx context.Context, dir string, port int) (sample
 	return sample{cpu: cpu, n: n}, nil
 }
 
-// startServe starts the daemon, with 100,000 users and a peer that is not
-// there, so that accounting records stay in the outbox.
-func (l *lab) startServe(ctx context.Context, dir string, port int) (*process, func(context.Context) (uint64, error), error) {
+// startServe starts a build of the daemon, with 100,000 users and a peer that
+// is not there, so that accounting records stay in the outbox.
+func startServe(ctx context.Context, tollbridge, dir string, port int) (*process, func(context.Context) (uint64, error), error) {
 	nobody, err := freePort()
 	if err != nil {
 		return nil, nil, err
@@ -96,7 +111,7 @@ log:
 	if err != nil {
 		return nil, nil, err
 	}
-	p, err := startProcess(ctx, l.tollbridge, "serve", "-c", config)
+	p, err := startProcess(ctx, tollbridge, "serve", "-c", config)
 	return p, func(ctx context.Context) (uint64, error) { return accounted(ctx, data) }, err
 }
 
