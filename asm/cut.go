@@ -1,8 +1,8 @@
 package asm
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"tollbridge/asm/acct"
@@ -27,10 +27,14 @@ const (
 func (m *Module) newSessionID() string {
 	n := m.sessions.counter
 	m.sessions.counter++
+	var room [64]byte
+	b := append(append(room[:0], m.settings.OriginHost...), ';')
+	b = strconv.AppendUint(b, uint64(m.epoch), 10)
+	b = strconv.AppendUint(append(b, ';'), uint64(uint32(n)), 10)
 	if carry := n >> 32; carry != 0 {
-		return fmt.Sprintf("%s;%d;%d;%d", m.settings.OriginHost, m.epoch, uint32(n), carry)
+		b = strconv.AppendUint(append(b, ';'), carry, 10)
 	}
-	return fmt.Sprintf("%s;%d;%d", m.settings.OriginHost, m.epoch, n)
+	return string(b)
 }
 
 // start begins a Diameter session of s, at a time in Unix milliseconds.

@@ -108,14 +108,23 @@ type Warning struct{ Problem }
 // Bindings of one prefix that overlap in time are a warning, since the one
 // that begins later wins, unless two users' begin at the same moment.
 func ParseFile(name string) (File, error) {
-	f := File{Name: name}
+	f, _, err := parseFile(name, [sha256.Size]byte{})
+	return f, err
+}
+
+// parseFile is ParseFile unless the content has the digest known: then it is
+// not parsed again.
+func parseFile(name string, known [sha256.Size]byte) (f File, same bool, err error) {
+	f = File{Name: name}
 	data, err := readFile(name)
 	if err != nil {
-		return f, fmt.Errorf("users: read %s: %w", name, err)
+		return f, false, fmt.Errorf("users: read %s: %w", name, err)
 	}
-	f.Digest = sha256.Sum256(data)
+	if f.Digest = sha256.Sum256(data); f.Digest == known {
+		return f, true, nil
+	}
 	f.Bindings, f.Warnings, err = parse(name, data)
-	return f, err
+	return f, false, err
 }
 
 func readFile(name string) ([]byte, error) {

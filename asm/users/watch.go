@@ -60,7 +60,7 @@ func (w *watcher) look() (f File, err error, news bool) {
 		return File{}, nil, false
 	}
 	w.read = now
-	f, err = ParseFile(w.name)
+	f, same, err := parseFile(w.name, w.digest)
 	if after, statErr := stampOf(w.name); statErr != nil || after != now {
 		w.seen, w.read = after, stamp{} // it changed meanwhile; wait again
 		return File{}, nil, false
@@ -69,7 +69,7 @@ func (w *watcher) look() (f File, err error, news bool) {
 		return w.tell(err)
 	}
 	w.problem = ""
-	if f.Digest == w.digest {
+	if same {
 		return File{}, nil, false
 	}
 	w.digest = f.Digest
