@@ -3,6 +3,8 @@ package dedup
 import (
 	"encoding/binary"
 	"slices"
+
+	"tollbridge/internal/hugepage"
 )
 
 // A page is what a table's identities are kept in, 2 KiB of them: little enough
@@ -54,7 +56,9 @@ func (p *pool) index(bits uint8) index {
 	kept := &p.indexes[bits]
 	n := len(*kept)
 	if n == 0 {
-		return newIndex(bits)
+		x := make(index, 1<<bits)
+		hugepage.Advise(x)
+		return x
 	}
 	x := (*kept)[n-1]
 	(*kept)[n-1] = nil

@@ -102,9 +102,15 @@ func (t *Table) newClaim(o *origin, user, id string, options Options) *Claim {
 
 // holder returns a new Holder of c, which lacks its prefix.
 func (c *Claim) holder(from int64) *Holder {
-	h := &Holder{From: from, Claim: c, sibling: c.first}
-	c.first = h
+	h := new(Holder)
+	c.hold(h, from)
 	return h
+}
+
+// hold makes h, a zero one, a Holder of c, which lacks its prefix.
+func (c *Claim) hold(h *Holder, from int64) {
+	*h = Holder{From: from, Claim: c, sibling: c.first}
+	c.first = h
 }
 
 // compare orders Claims of user sessions.

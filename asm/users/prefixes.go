@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+
+	"tollbridge/internal/hugepage"
 )
 
 // prefixes maps the prefixes of one length to chains of Holders by open
@@ -212,6 +214,7 @@ func (t *prefixes) distance(i, j int) int {
 func (t *prefixes) resize(n int) {
 	old := t.slots
 	t.slots = make([]slot, n)
+	hugepage.Advise(t.slots)
 	for _, s := range old {
 		if s.head == nil {
 			continue

@@ -9,6 +9,7 @@ import (
 // A space is one address space: prefixes mean the same in all of it.
 type space struct {
 	lengths []prefixes // that are not empty, the longest first
+	nets    netFilter  // where they are, or were
 
 	// Of addresses that are shared by ports.
 	pools    map[netip.Addr]*pool
@@ -62,9 +63,12 @@ func (t *space) lookupBatch(addrs []netip.Addr, ats []int64, holders []*Holder, 
 	var keys [batch]address
 	var which [batch]uint8
 	var known [batch]bool
-	n := len(addrs)
+	n := 0
 	for i, a := range addrs {
-		keys[i], which[i] = addressOf(a), uint8(i)
+		if k := addressOf(a); t.nets.has(&k) {
+			keys[n], which[n] = k, uint8(i)
+			n++
+		}
 	}
 	clear(holders)
 	var chains [batch]*Holder
@@ -136,8 +140,37 @@ func (t *space) setChain(p netip.Prefix, ports Ports, head *Holder) {
 	case !ok:
 		t.lengths = slices.Insert(t.lengths, i, prefixes{bits: bits})
 	}
-	t.lengths[i].set(addressOf(p.Addr()), head)
+	a := addressOf(p.Addr())
+	t.lengths[i].set(a, head)
+	t.nets.add(&a, bits)
 	if t.lengths[i].n == 0 {
 		t.lengths = slices.Delete(t.lengths, i, i+1)
 	}
 }
+
+// A netFilter has a bit for each IPv4 /16 and, by a hash, for each IPv6 /32. The
+// far end of a user's flow is mostly in none where users are: 8 KiB that are
+// always at hand tell that, and no slot far away has to.
+type netFilter [1 << 16 / 64]uint64
+
+// bit returns which bit stands for the net of a.
+func (a *address) bit() uint16 {
+	if a.key&hashed != 0 {
+		return uint16(a.hi >> 32 * 0x9e3779b97f4a7c15 >> 48)
+	}
+	return uint16(a.key >> 16)
+}
+
+// add takes in a prefix of a length, of 128, with address a.
+func (f *netFilter) add(a *address, length uint8) {
+	if a.key&hashed != 0 && length >= 32 || a.key&hashed == 0 && length >= 96+16 {
+		f[a.bit()/64] |= 1 << (a.bit() % 64)
+		return
+	}
+	for i := range f { // it holds several nets
+		f[i] = ^uint64(0)
+	}
+}
+
+// has reports whether a prefix that was added may hold a.
+func (f *netFilter) has(a *address) bool { return f[a.bit()/64]>>(a.bit()%64)&1 != 0 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"tollbridge/internal/hugepage"
 )
 
 // A Table says who holds an address at a moment. Its bindings come from
@@ -142,6 +144,13 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 	s.round++
 	before := s.holders
 	s.holders = make([]*Holder, 0, len(bindings))
+	// The Holders of a first list lie close together, as lookups read them all
+	// over. Those that come later do not: the last of many would keep them all.
+	var room []Holder
+	if s.empty() {
+		room = make([]Holder, len(bindings))
+		hugepage.Advise(room)
+	}
 	revived := false
 	for _, b := range bindings {
 		b, _, err := b.normalize()
@@ -153,7 +162,12 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 		case h == nil:
 			claim := t.newClaim(s.origin("", b.VRF), b.User, "", b.Options)
 			claim.began = momentOf(toMilli(b.From))
-			h = claim.holder(toMilli(b.From))
+			if len(room) > 0 {
+				h, room = &room[0], room[1:]
+			} else {
+				h = new(Holder)
+			}
+			claim.hold(h, toMilli(b.From))
 			h.Until = toMilli(b.Until)
 			h.setPrefix(b.Prefix)
 			t.link(h)

@@ -26,6 +26,32 @@ func who(h *Holder) string {
 	return h.User()
 }
 
+// TestLookupBatchOfNets, where nobody is, in which single users are, and which
+// a short prefix has in it, finds what one Lookup after the other finds.
+func TestLookupBatchOfNets(t *testing.T) {
+	addrs := []netip.Addr{{}}
+	for _, a := range []string{
+		"0.0.0.0", "10.0.0.1", "10.0.0.2", "10.1.0.1", "11.0.0.1", "255.255.255.255", "::ffff:10.0.0.1",
+		"::", "2001:db8::1", "2001:db8:ffff::1", "2001:db9::1", "ffff::1",
+	} {
+		addrs = append(addrs, netip.MustParseAddr(a))
+	}
+	var table Table
+	for _, prefix := range []string{"10.0.0.1/32", "2001:db8::/64", "10.0.0.0/15", "11.0.0.0/8", "2001:db8::/31", "0.0.0.0/0", "::/0"} {
+		table.Replace(prefix, []Binding{bind(prefix, prefix, 0, 0)}, 1)
+		got, ats := make([]*Holder, len(addrs)), make([]int64, len(addrs))
+		table.LookupBatch(addrs, ats, got)
+		for i, a := range addrs {
+			if want := table.Lookup(a, 0); got[i] != want {
+				t.Errorf("%v, after %s: %s in a batch, %s alone", a, prefix, who(got[i]), who(want))
+			}
+		}
+	}
+	if h := table.Lookup(netip.MustParseAddr("9.9.9.9"), 0); who(h) != "0.0.0.0/0" {
+		t.Errorf("9.9.9.9 is %s", who(h))
+	}
+}
+
 func TestLookup(t *testing.T) {
 	var table Table
 	table.Replace("a", []Binding{
