@@ -100,7 +100,10 @@ type Window struct {
 }
 
 // A bucket holds the identities of Flows that ended within a span of time.
-type bucket struct{ table table }
+type bucket struct {
+	table table
+	began int64 // end of the Flow that came first, Unix milliseconds; 0 if that is not known any more
+}
 
 // Stats counts what a Window or a Recent has answered since it was made.
 type Stats struct {
@@ -177,9 +180,12 @@ func (w *Window) add(id Identity, flowEnd int64, ordinal uint16) Verdict {
 		if flowEnd < w.floor {
 			return BelowFloor
 		}
-		w.seek(flowEnd / w.width)
+		w.seek(flowEnd)
 	}
 	t := &w.last.table
+	if t.n >= t.limit && t.n > 0 {
+		w.grow(flowEnd)
+	}
 	if !t.add(id, ordinal, &g.pool) {
 		return Duplicate
 	}
@@ -248,15 +254,17 @@ func (w *Window) peek(flowEnd int64) *bucket {
 	return nil
 }
 
-// seek makes the bucket of number i, at or above the floor's, the last used.
-// It raises the floor where i is new.
-func (w *Window) seek(i int64) {
+// seek makes the bucket of flowEnd, at or above the floor, the last used. It
+// raises the floor where that is new.
+func (w *Window) seek(flowEnd int64) {
+	i := flowEnd / w.width
 	if i > w.newest {
 		w.newest = i
 		w.raise(i - w.length)
 	}
 	w.last = &w.ring[i%int64(len(w.ring))]
 	if w.last.table.n == 0 {
+		w.last.began = flowEnd
 		w.presize(i)
 	}
 	w.start, w.end = max(i*w.width, w.floor), (i+1)*w.width
@@ -274,12 +282,31 @@ func (w *Window) presize(i int64) {
 		}
 	}
 	slices.Sort(n[:])
-	bits := indexBits(n[1] * 4 / 5)
-	t := &w.last.table
-	g := w.group
-	if t.index == nil && n[1] > 0 && g.pool.octets()+n[1]*IdentitySize+slotSize<<bits <= g.max*maxOctets {
-		t.resize(bits, &g.pool)
+	if bits := indexBits(n[1] * 4 / 5); w.last.table.index == nil && n[1] > 0 && w.fits(n[1], bits) {
+		w.last.table.resize(bits, &w.group.pool)
 	}
+}
+
+// fits reports whether n more identities and an index of 1<<bits slots leave
+// the maximum of identities within what they may take.
+func (w *Window) fits(n int, bits uint8) bool {
+	g := w.group
+	return g.pool.octets()+n*IdentitySize+slotSize<<bits <= g.max*maxOctets
+}
+
+// grow makes the index of the bucket used last larger by twice, or by four
+// times where flows that go on ending as fast as those in it will need that:
+// each growth costs as much as to add all again. flowEnd is of the latest.
+func (w *Window) grow(flowEnd int64) {
+	t := &w.last.table
+	bits := t.bits + 1
+	if passed := flowEnd - w.last.began; w.last.began != 0 && passed > 0 {
+		all := int64(t.n) * (w.end - w.last.began) / passed
+		if bits < maxIndexBits && all > int64(limit(bits)) && w.fits(t.n, bits+1) {
+			bits++
+		}
+	}
+	t.resize(bits, &w.group.pool)
 }
 
 // maxOctets is what an identity may take.

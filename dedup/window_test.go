@@ -342,6 +342,39 @@ func TestWindowMemory(t *testing.T) {
 
 // TestWindowMemoryAfterBurst shows that room made for as many identities as
 // came before stays within what the maximum may take.
+// TestWindowGrowsAhead where Flows go on ending as fast as they do, and by twice
+// alone where they do not.
+func TestWindowGrowsAhead(t *testing.T) {
+	const minute, many = 60_000, 3 << 12 // as many as fill an index of 14 bits
+	for _, tt := range []struct {
+		name string
+		ends int64 // of the identities, spread over so much of a minute
+		want uint8
+	}{
+		{"all within an eighth of the bucket", minute / 8, 16},
+		{"over all of the bucket", minute - 1, 15},
+		{"at one moment", 0, 15},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := NewWindow(Config{})
+			w.Advance(minute)
+			rng := rand.New(rand.NewPCG(1, 2))
+			for i := range int64(many + 1) {
+				end := tt.ends * i / many
+				if i == many && w.last.table.bits != 14 {
+					t.Fatalf("an index of %d bits for %d identities, want 14", w.last.table.bits, many)
+				}
+				if v := w.Add(Identity{rng.Uint64(), rng.Uint64()}, minute+end); v != New {
+					t.Fatalf("identity %d: %v", i, v)
+				}
+			}
+			if got := w.last.table.bits; got != tt.want {
+				t.Errorf("an index of %d bits after one more, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestWindowMemoryAfterBurst(t *testing.T) {
 	const many = 1 << 18
 	w := NewWindow(Config{Length: time.Hour, MaxIdentities: many})
