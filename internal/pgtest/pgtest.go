@@ -19,14 +19,16 @@ import (
 // patience bounds every wait for a server.
 const patience = 30 * time.Second
 
-// A Server is a PostgreSQL server of its own, on a Unix socket only.
+// A Server is a PostgreSQL server of its own, on a Unix socket only until
+// ServeTLS.
 type Server struct {
-	dir     string // data and socket
-	bin     string
-	owner   *syscall.SysProcAttr // it refuses to run as root
-	process *exec.Cmd
-	done    chan struct{} // closed when process has ended
-	log     *bytes.Buffer // read it after done
+	settings []string // of the command line, beside those of every server
+	dir      string   // data and socket
+	bin      string
+	owner    *syscall.SysProcAttr // it refuses to run as root
+	process  *exec.Cmd
+	done     chan struct{} // closed when process has ended
+	log      *bytes.Buffer // read it after done
 }
 
 // Start starts a server, which does not outlive the test. Where PostgreSQL is
@@ -72,7 +74,7 @@ func binaries() string {
 	return filepath.Dir(found[len(found)-1])
 }
 
-// disown gives the folder to another user than root.
+// disown has another user than root run the server, and gives it the folder.
 func (s *Server) disown(t testing.TB) {
 	t.Helper()
 	u, err := user.Lookup("postgres")
@@ -84,10 +86,19 @@ func (s *Server) disown(t testing.TB) {
 	if err1 != nil || err2 != nil {
 		t.Fatalf("user postgres has no numbers: %+v", u)
 	}
-	if err := os.Chown(s.dir, uid, gid); err != nil {
+	s.owner = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	s.give(t, s.dir)
+}
+
+// give makes a file one of whoever runs the server.
+func (s *Server) give(t testing.TB, file string) {
+	t.Helper()
+	if s.owner == nil {
+		return
+	}
+	if err := os.Chown(file, int(s.owner.Credential.Uid), int(s.owner.Credential.Gid)); err != nil {
 		t.Fatal(err)
 	}
-	s.owner = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
@@ -112,6 +123,7 @@ func (s *Server) run(t testing.TB, name string, args ...string) string {
 func (s *Server) Run(t testing.TB) {
 	t.Helper()
 	s.process = s.command("postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "fsync=off")
+	s.process.Args = append(s.process.Args, s.settings...)
 	s.log, s.done = new(bytes.Buffer), make(chan struct{})
 	s.process.Stdout, s.process.Stderr = s.log, s.log
 	if err := s.process.Start(); err != nil {
@@ -170,13 +182,42 @@ func (s *Server) Exec(t testing.TB, sql string) {
 // RequirePassword makes the server ask a user for a password.
 func (s *Server) RequirePassword(t testing.TB, user string) {
 	t.Helper()
+	s.allow(t, "local all "+user+" scram-sha-256")
+	s.Exec(t, "SELECT pg_reload_conf();")
+}
+
+// ServeTLS starts the server anew, on TCP port 5432 of addresses too, which are
+// loopback ones: there with TLS alone, and the certificate and key of these
+// files.
+func (s *Server) ServeTLS(t testing.TB, certificate, key string, addresses ...string) {
+	t.Helper()
+	s.Stop(t)
+	s.allow(t, "hostssl all all 127.0.0.0/8 trust\nhostnossl all all 127.0.0.0/8 reject")
+	s.settings = []string{"-c", "ssl=on", "-c", "listen_addresses=" + strings.Join(addresses, ",")}
+	for setting, from := range map[string]string{"ssl_cert_file": certificate, "ssl_key_file": key} {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(s.dir, setting)
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.give(t, file)
+		s.settings = append(s.settings, "-c", setting+"="+file)
+	}
+	s.Run(t)
+}
+
+// allow puts rules before all others of who may connect.
+func (s *Server) allow(t testing.TB, first string) {
+	t.Helper()
 	file := filepath.Join(s.data(), "pg_hba.conf")
 	rules, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(file, append([]byte("local all "+user+" scram-sha-256\n"), rules...), 0o600); err != nil {
+	if err := os.WriteFile(file, append([]byte(first+"\n"), rules...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.Exec(t, "SELECT pg_reload_conf();")
 }

@@ -20,6 +20,9 @@ import (
 func TestServers(t *testing.T) {
 	const mac = "02:00:00:00:00:0a"
 	duid := "00:03:00:01:" + mac
+	dhclient := func(how string) []string {
+		return strings.Fields("dhclient " + how + " -cf /dev/null -lf DIR/client -pf DIR/client.pid -sf DIR/script wan")
+	}
 	for _, c := range []struct {
 		name, file string
 		config     string
@@ -44,16 +47,24 @@ func TestServers(t *testing.T) {
 			"subnet6": [{"id": 1, "subnet": "2001:db8::/48", "interface": "lan",
 				"pd-pools": [{"prefix": "2001:db8:100::", "prefix-len": 40, "delegated-len": 56}]}]}}`,
 		server:  []string{"kea-dhcp6", "-c", "DIR/config"},
-		client:  []string{"dhclient", "-6", "-P", "-D", "LL", "-1", "-d", "-cf", "/dev/null", "-lf", "DIR/client", "-pf", "DIR/client.pid", "-sf", "DIR/script", "wan"},
-		release: []string{"dhclient", "-6", "-P", "-r", "-D", "LL", "-cf", "/dev/null", "-lf", "DIR/client", "-pf", "DIR/client.pid", "-sf", "DIR/script", "wan"},
+		client:  dhclient("-6 -P -D LL -1 -d"),
+		release: dhclient("-6 -P -D LL -r"),
 		user:    DUID, want: duid, within: "2001:db8:100::/40",
 	}, {
 		name: "ISC dhcpd, dhclient", file: "dhcpd.leases",
 		config:  "default-lease-time 600; max-lease-time 600; subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.16 192.0.2.31; }\n",
 		server:  []string{"dhcpd", "-4", "-f", "-cf", "DIR/config", "-lf", "DIR/dhcpd.leases", "-pf", "DIR/server.pid", "lan"},
-		client:  []string{"dhclient", "-4", "-1", "-d", "-cf", "/dev/null", "-lf", "DIR/client", "-pf", "DIR/client.pid", "-sf", "DIR/script", "wan"},
-		release: []string{"dhclient", "-4", "-r", "-cf", "/dev/null", "-lf", "DIR/client", "-pf", "DIR/client.pid", "-sf", "DIR/script", "wan"},
+		client:  dhclient("-4 -1 -d"),
+		release: dhclient("-4 -r"),
 		user:    HWAddress, want: mac, within: "192.0.2.16/28",
+	}, {
+		name: "ISC dhcpd, DHCPv6, a delegated prefix, dhclient", file: "dhcpd6.leases",
+		config: "default-lease-time 600; max-lease-time 600;\n" +
+			"subnet6 2001:db8::/48 { prefix6 2001:db8:0:100:: 2001:db8:0:ff00:: /56; }\n",
+		server:  []string{"dhcpd", "-6", "-f", "-cf", "DIR/config", "-lf", "DIR/dhcpd6.leases", "-pf", "DIR/server.pid", "lan"},
+		client:  dhclient("-6 -P -D LL -1 -d"),
+		release: dhclient("-6 -P -D LL -r"),
+		user:    DUID, want: duid, within: "2001:db8::/48",
 	}} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, program := range []string{"ip", c.server[0], c.client[0]} {
@@ -74,7 +85,7 @@ address=$ip$new_ip_address
 [ -z "$address" ] || ip address add "$address/24" dev wan
 case "$1$reason" in bound|BOUND*) : > DIR/bound ;; esac
 `, 0o700)
-			if c.file == "dhcpd.leases" {
+			if c.server[0] == "dhcpd" {
 				write(c.file, "", 0o600) // dhcpd wants one to be there
 			}
 			lan, wan := newNetwork(t, mac)

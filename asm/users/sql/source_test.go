@@ -3,15 +3,20 @@ package sql
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"tollbridge/asm/users"
+	"tollbridge/internal/certtest"
 	"tollbridge/internal/pgtest"
 )
 
@@ -67,6 +72,9 @@ func TestSource(t *testing.T) {
 	carol := users.Binding{Prefix: netip.MustParsePrefix("192.0.2.2/32"), User: "carol"}
 	r.expect(alice, carol)
 
+	t.Run("TLS", func(t *testing.T) { testTLS(t, db) }) // which starts the server anew
+	r.until("it asks again", func(stats Stats) bool { return !stats.Failing && stats.Bindings == 2 })
+
 	db.Stop(t)
 	r.until("it fails", func(stats Stats) bool { return stats.Failing })
 	db.Run(t)
@@ -107,6 +115,49 @@ func testPolling(t *testing.T, db *pgtest.Server) {
 		t.Errorf("it ended with %v after %d changes", err, calls)
 	}
 	db.Exec(t, "DELETE FROM subscriber WHERE login = 'dave'")
+}
+
+// testTLS asks the server over TCP: it is believed if its certificate is of the
+// host that was asked for, by the authority that was named, and not otherwise.
+func testTLS(t *testing.T, db *pgtest.Server) {
+	ours, theirs := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	// Loopback addresses that no other process of tests has.
+	pid := os.Getpid()
+	known := netip.AddrFrom4([4]byte{127, byte(64 + pid>>8&63), byte(pid), 1})
+	other := known.Next()
+	files := ours.Write(ours.IssueLike(func(c *x509.Certificate) { c.IPAddresses = []net.IP{known.AsSlice()} }))
+	foreign := theirs.Write(theirs.Issue())
+	db.ServeTLS(t, files.Certificate, files.Key, known.String(), other.String())
+	for _, c := range []struct {
+		name    string
+		host    netip.Addr
+		options string
+		want    string // in the log; "" for an answer
+	}{
+		{"certificate of the host", known, "sslmode=verify-full sslrootcert=" + files.CA, ""},
+		{"certificate of another host", other, "sslmode=verify-full sslrootcert=" + files.CA, "certificate is valid for " + known.String() + ", not " + other.String()},
+		{"certificate of a stranger", known, "sslmode=verify-full sslrootcert=" + foreign.CA, "certificate signed by unknown authority"},
+		{"authorities of the system", known, "sslmode=verify-full", "certificate signed by unknown authority"},
+		{"no TLS", known, "sslmode=disable", "no encryption"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log bytes.Buffer
+			s, err := New(Config{
+				Name: "crm", Connect: fmt.Sprintf("host=%s user=reader dbname=postgres %s", c.host, c.options), Query: query1,
+				Log: slog.New(slog.NewTextHandler(&log, nil)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := run(t, s)
+			r.until("it answers or fails", func(stats Stats) bool { return stats.Failing || stats.Bindings == 2 })
+			failing := s.Stats().Failing
+			r.end()
+			if failing != (c.want != "") || !strings.Contains(log.String(), c.want) {
+				t.Errorf("failing: %v, log\n%s\nwant %q", failing, &log, c.want)
+			}
+		})
+	}
 }
 
 func testErrors(t *testing.T, db *pgtest.Server) {
