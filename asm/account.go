@@ -135,7 +135,7 @@ func (m *Module) bind(s *session, h *users.Holder) {
 
 // follow makes s go by what c says now.
 func (m *Module) follow(s *session, c *users.Claim) {
-	s.until, s.realm, s.timeZone, s.class = c.Until(), c.Realm, c.TimeZone, noClass
+	s.until, s.realm, s.timeZone, s.nas, s.class = c.Until(), c.Realm, c.TimeZone, c.NAS(), noClass
 	if c.Class != "" {
 		s.class = m.class(c.Class)
 	}

@@ -264,7 +264,7 @@ func (m *Module) correction(v *move, s *session, credit bool) []acct.Record {
 	first, last := v.charges[0].end, v.charges[0].end
 	r := acct.Record{
 		Type: acct.Event, MultiSessionID: s.multiID, User: s.key.user, Realm: cmp.Or(s.realm, m.settings.DestinationRealm),
-		Framed: s.framed, Attributes: m.attributes(s), Event: milliTime(m.millis()),
+		Framed: s.framed, Attributes: m.attributes(s), Source: s.key.source, NAS: s.nas, Event: milliTime(m.millis()),
 		Corrects: &acct.Correction{SessionID: v.record.sessionID, Number: v.record.number, Credit: credit, Reason: lateBinding},
 	}
 	for i := range v.charges {

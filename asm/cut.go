@@ -148,7 +148,7 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
 		SessionTime: time.Duration(at-s.started) * time.Millisecond,
 		Usage:       s.total(), Increase: s.increase(), Classes: m.classUsage(s),
-		Estimated: s.estimated, Layer: s.layers.layer(), Attributes: m.attributes(s), Interim: s.interim,
+		Estimated: s.estimated, Layer: s.layers.layer(), Attributes: m.attributes(s), Source: s.key.source, NAS: s.nas, Interim: s.interim,
 		Shares: slices.Clone(s.open),
 	}
 	if r.Realm == "" {

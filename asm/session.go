@@ -55,6 +55,7 @@ type session struct {
 
 	framed     netip.Prefix     // what the user holds, for the records
 	attributes []acct.Attribute // that the source gave, likewise
+	nas        string           // that told the source, likewise; "" for none
 	timeZone   string           // of the user; "" for that of the realm or the settings
 	midnight   int64            // when the user's next day begins, Unix milliseconds; 0 if it does not matter
 
@@ -210,7 +211,7 @@ func (t *sessions) all() []*session {
 }
 
 // sessionStateVersion is the first octet of an encoded session.
-const sessionStateVersion = 6
+const sessionStateVersion = 7
 
 // appendState appends what a restart needs of s beside its row.
 func (s *session) appendState(b []byte, classNames []string) []byte {
@@ -257,7 +258,8 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 			b = binary.AppendUvarint(b, v)
 		}
 	}
-	return binary.AppendUvarint(b, uint64(s.interim))
+	b = binary.AppendUvarint(b, uint64(s.interim))
+	return octets.AppendString(b, s.nas)
 }
 
 // restoreSession reads a row; class returns the index of a class's name.
@@ -316,6 +318,9 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 	}
 	if version > 5 {
 		s.interim = uint32(r.Uvarint())
+	}
+	if version > 6 {
+		s.nas = r.Text()
 	}
 	if s.phase < active || s.phase > ended {
 		r.Fail()

@@ -309,7 +309,8 @@ func (p *Process) apply(rec *acct.Record) {
 		if rec.User == "" || rec.Type == acct.Stop {
 			return // nobody's, or of a session that we never knew
 		}
-		r = &running{Session: Session{SessionID: rec.SessionID, User: rec.User, Realm: rec.Realm, Event: rec.Type == acct.Event, Attributes: rec.Attributes}}
+		r = &running{Session: Session{SessionID: rec.SessionID, User: rec.User, Realm: rec.Realm, Event: rec.Type == acct.Event,
+			Attributes: rec.Attributes, Source: rec.Source, NAS: rec.NAS}}
 		r.Refund = rec.Corrects != nil && rec.Corrects.Credit
 		for _, class := range append([]string{""}, classesOf(rec)...) {
 			if group, charged := p.cfg.Rating(class); charged && !r.Event {

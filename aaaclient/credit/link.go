@@ -203,7 +203,9 @@ func (p *Process) asked(l *link, m peer.Message) {
 		r.Asked, result = true, limitedSuccess
 	default:
 		r.Aborted, result = true, success
-		p.exhausted(Exhausted{SessionID: r.SessionID, User: r.User, Attributes: r.Attributes, All: true, Why: "the server wants the session ended (Abort-Session-Request)"})
+		e := r.exhausted("the server wants the session ended (Abort-Session-Request)")
+		e.All = true
+		p.exhausted(e)
 	}
 	if r != nil {
 		p.changed[r] = true

@@ -22,6 +22,8 @@ type Session struct {
 	Event      bool             // one-time event: debited at once, or refunded (RFC 8506, Section 6)
 	Refund     bool             // likewise: what is given back
 	Attributes []acct.Attribute // of its records: which session of which NAS it is
+	Source     string           // likewise: which source of bindings told of it,
+	NAS        string           // and which of its NASes
 
 	Services []Service // in order of RatingGroup
 	Begun    bool      // the server has answered the first request
@@ -215,6 +217,21 @@ type Exhausted struct {
 	Limit       uint64           // octets
 	Why         string           // for people
 	Attributes  []acct.Attribute // of the session's accounting records
+	Source, NAS string           // likewise
+}
+
+// exhausted returns that credit does not cover s, and why; the amounts are the
+// caller's.
+func (s *Session) exhausted(why string) Exhausted {
+	return Exhausted{SessionID: s.SessionID, User: s.User, Why: why, Attributes: s.Attributes, Source: s.Source, NAS: s.NAS}
+}
+
+// exhausted is that of s for a quota.
+func (v *Service) exhausted(s *Session, why string) Exhausted {
+	v.Exhausted = true
+	e := s.exhausted(why)
+	e.RatingGroup, e.Used, e.Limit = v.RatingGroup, octets(v.Used), v.Limit
+	return e
 }
 
 // answer takes the server's answer to Pending. It returns what to do with the
@@ -251,7 +268,8 @@ func (s *Session) answer(a answer, now time.Time) (fate, []Exhausted) {
 		s.Closed, s.Why = true, "the server controls no credit of this user (4011)"
 	case a.result == creditLimitReached || a.result == endUserServiceDenied || a.result == userUnknown:
 		s.Closed, s.Why = true, a.String()
-		e := Exhausted{SessionID: s.SessionID, User: s.User, Attributes: s.Attributes, All: true, Why: s.Why}
+		e := s.exhausted(s.Why)
+		e.All = true
 		for _, v := range s.Services {
 			e.Used += octets(v.Used)
 			e.Limit += v.Limit
@@ -283,9 +301,7 @@ func (s *Session) grant(g grant, now time.Time) (out []Exhausted) {
 	case g.result != 0 && g.result/1000 != 2:
 		v.Final, v.Granted = true, true
 		if !v.Exhausted {
-			v.Exhausted = true
-			out = append(out, Exhausted{SessionID: s.SessionID, User: s.User, Attributes: s.Attributes, RatingGroup: v.RatingGroup,
-				Used: octets(v.Used), Limit: v.Limit, Why: resultText(g.result)})
+			out = append(out, v.exhausted(s, resultText(g.result)))
 		}
 	case g.hasOctets:
 		v.Granted, v.Quota, v.Final, v.Exhausted, v.Renew = true, g.octets, g.final, false, time.Time{}
@@ -307,9 +323,7 @@ func (s *Session) beyond() (out []Exhausted) {
 	for i := range s.Services {
 		v := &s.Services[i]
 		if v.Final && !v.Free && !v.Exhausted && octets(v.Used) >= v.Limit {
-			v.Exhausted = true
-			out = append(out, Exhausted{SessionID: s.SessionID, User: s.User, Attributes: s.Attributes, RatingGroup: v.RatingGroup,
-				Used: octets(v.Used), Limit: v.Limit, Why: "the last granted units are used up"})
+			out = append(out, v.exhausted(s, "the last granted units are used up"))
 		}
 	}
 	return out

@@ -11,14 +11,14 @@ import (
 	"tollbridge/dict/avp"
 )
 
-// An accessServer answers Abort-Session-Requests by the Session-Id.
+// An accessServer answers requests by the Session-Id.
 type accessServer struct {
 	conn *peer.Conn
 	got  chan peer.Message
 }
 
 func (a *accessServer) Receive(m peer.Message) bool {
-	if m.Command != avp.CommandAbortSession || !m.Request() {
+	if m.Command != avp.CommandAbortSession && m.Command != avp.CommandReAuth || !m.Request() {
 		return false
 	}
 	m.Octets = append([]byte(nil), m.Octets...)
@@ -46,10 +46,10 @@ func (a *accessServer) Receive(m peer.Message) bool {
 func (a *accessServer) Flush()   {}
 func (a *accessServer) Changed() {}
 
-// RFC 6733, Section 8.5: the server asks, the access server ends its session or
-// says why not.
+// RFC 6733, Sections 8.5 and 8.3: the server asks, the access server ends its
+// session, or has it authorized anew, or says why not.
 func TestAbort(t *testing.T) {
-	server, address, _ := start(t, Config{Store: storeFunc(stored), Aborts: true, StateID: 9})
+	server, address, _ := start(t, Config{Store: storeFunc(stored), Controls: true, StateID: 9})
 	nc, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +86,15 @@ func TestAbort(t *testing.T) {
 		t.Errorf("asked by %x", m.Octets)
 	}
 
-	var refused *AbortError
+	if err := server.Reauthorize(t.Context(), "bng.isp.example", "bng.isp.example;1;7"); err != nil {
+		t.Error(err)
+	}
+	m = <-a.got
+	if kind, ok := avp.Find(m.AVPs(), avp.ReAuthRequestType, 0); !ok || u32(m, avp.ReAuthRequestType) != authorizeOnly || !kind.Mandatory() || m.Command != avp.CommandReAuth {
+		t.Errorf("asked by %x", m.Octets)
+	}
+
+	var refused *RefusedError
 	if err := server.Abort(t.Context(), "bng.isp.example", "unknown"); !errors.As(err, &refused) || refused.Result != avp.ResultUnknownSessionID || refused.Text != "as asked" {
 		t.Errorf("an unknown session: %v", err)
 	}
@@ -108,7 +116,7 @@ func TestAbort(t *testing.T) {
 		t.Errorf("the connection broke: %v", err)
 	}
 	<-ended
-	if s := server.Stats(); s.Strange != 2 {
-		t.Errorf("stats %+v: want two answers to nobody's question", s)
+	if s := server.Stats(); s.Strange != 3 {
+		t.Errorf("stats %+v: want three answers to nobody's question", s)
 	}
 }

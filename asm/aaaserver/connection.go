@@ -30,7 +30,7 @@ type connection struct {
 	origin  string // the peer's Origin-Host
 	speaker *Peer  // who that is; nil for one who may speak for anybody
 
-	aborts aborts
+	asked asked
 
 	mu   sync.Mutex
 	cond sync.Cond // next has changed
@@ -83,7 +83,7 @@ func (s *Server) attach(conn *peer.Conn) (peer.Handler, func()) {
 // Receive takes an Accounting-Request (peer.Handler).
 func (c *connection) Receive(m peer.Message) bool {
 	if !m.Request() {
-		if m.Command == avp.CommandAbortSession && c.aborts.answered(m) {
+		if (m.Command == avp.CommandAbortSession || m.Command == avp.CommandReAuth) && c.asked.answered(m) {
 			return true
 		}
 		c.server.count.strange.Add(1)

@@ -71,7 +71,7 @@ type Config struct {
 	Pipeline Pipeline // required with Flows, Forward, or access servers among Peers
 	Flows    bool     // requests with a flow and without a user go there
 	Forward  []string // Destination-Realms whose requests go there
-	Aborts   bool     // access servers may be asked to end sessions: see Abort
+	Controls bool     // access servers may be asked to end or change sessions: see Abort and Reauthorize
 	Aliases  []string // other DiameterIdentities of this node, for the detection of loops
 
 	// Held says whether, and why, the Pipeline has no room; nil means never.
@@ -148,7 +148,7 @@ func New(cfg Config) (*Server, error) {
 
 func (s *Server) node() peer.Node {
 	var auth []uint32
-	if s.cfg.Aborts {
+	if s.cfg.Controls {
 		auth = []uint32{avp.ApplicationNASREQ}
 	}
 	return peer.Node{

@@ -11,7 +11,7 @@ import (
 
 // recordVersion is the first octet of an encoded Record. Version 1 ended at
 // Parts, version 2 at Corrects; they are still read.
-const recordVersion = 7
+const recordVersion = 8
 
 // ErrCorrupt says that an encoded value of this package can't be read.
 var ErrCorrupt = octets.ErrCorrupt
@@ -65,6 +65,8 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	}
 	b = r.appendIncrease(b)
 	b = binary.AppendUvarint(b, uint64(r.Interim))
+	b = octets.AppendString(b, r.Source)
+	b = octets.AppendString(b, r.NAS)
 	if r.Corrects == nil {
 		return append(b, 0), nil
 	}
@@ -200,6 +202,9 @@ func (r *Record) UnmarshalBinary(b []byte) error {
 		}
 		if v >= 7 {
 			out.Interim = uint32(d.Uvarint())
+		}
+		if v >= 8 {
+			out.Source, out.NAS = d.Text(), d.Text()
 		}
 		if d.Bool() {
 			out.Corrects = &Correction{SessionID: d.Text(), Number: uint32(d.Uvarint()), Credit: d.Bool(), Reason: d.Text()}

@@ -177,6 +177,7 @@ func drawRecord(t *rapid.T) acct.Record {
 		r.Received = received
 	}
 	r.Layer = rapid.SampledFrom([]acct.Layer{acct.LayerUnknown, acct.LayerNetwork, acct.LayerLink}).Draw(t, "layer")
+	r.Source, r.NAS = rapid.String().Draw(t, "source"), rapid.String().Draw(t, "NAS")
 	for range rapid.IntRange(0, 3).Draw(t, "attributes") {
 		r.Attributes = append(r.Attributes, acct.Attribute{
 			Code: rapid.Uint32().Draw(t, "code"), Vendor: rapid.Uint32().Draw(t, "vendor"),

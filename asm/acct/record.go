@@ -129,6 +129,12 @@ type Record struct {
 	// the request as they are, in this order.
 	Attributes []Attribute
 
+	// Source says which source of bindings told of whom the record is about,
+	// such as "radius", and NAS which NAS or access server told it; "" for
+	// none. They are not sent.
+	Source string
+	NAS    string
+
 	// Corrects says which earlier record this one amends; nil for none. An
 	// accounting record is never rewritten.
 	Corrects *Correction

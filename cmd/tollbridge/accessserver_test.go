@@ -237,7 +237,6 @@ func TestAccessServersEnds(t *testing.T) {
 func accessRequest(t *testing.T, i uint32, user string, p netip.Prefix) []byte {
 	t.Helper()
 	const m = avp.FlagMandatory
-	lasted := max(time.Since(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)), 0)
 	b := avp.AppendHeader(nil, avp.Header{Flags: avp.FlagRequest | avp.FlagProxiable, Command: avp.CommandAccounting, Application: avp.ApplicationNASREQ, HopByHop: i, EndToEnd: i})
 	b = avp.AppendString(b, avp.SessionID, 0, m, "bng.isp.example;1;"+p.String())
 	b = avp.AppendString(b, avp.OriginHost, 0, m, "bng.isp.example")
@@ -247,7 +246,7 @@ func accessRequest(t *testing.T, i uint32, user string, p netip.Prefix) []byte {
 	b = avp.AppendUint32(b, avp.AccountingRecordNumber, 0, m, 1)
 	b = avp.AppendUint32(b, avp.AcctApplicationID, 0, m, avp.ApplicationNASREQ)
 	b = avp.AppendString(b, avp.UserName, 0, m, user)
-	b = avp.AppendUint32(b, avp.AcctSessionTime, 0, m, uint32(lasted/time.Second))
+	b = avp.AppendUint32(b, avp.AcctSessionTime, 0, m, sessionSeconds())
 	b = avp.AppendUint64(b, avp.AccountingInputOctets, 0, m, 12345)
 	if p.Addr().Is4() {
 		b = avp.Append(b, avp.FramedIPAddress, 0, m, p.Addr().AsSlice())
@@ -256,4 +255,10 @@ func accessRequest(t *testing.T, i uint32, user string, p netip.Prefix) []byte {
 	}
 	avp.SetLength(b)
 	return b
+}
+
+// sessionSeconds returns for how long a session has lasted that began before the
+// bundled capture was taken.
+func sessionSeconds() uint32 {
+	return uint32(max(time.Since(time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)), 0) / time.Second)
 }

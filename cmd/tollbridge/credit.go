@@ -45,11 +45,11 @@ func (b *bridge) openCredit() error {
 	}
 	exhausted := func(credit.Exhausted) {}
 	if c.AtZero != "report" {
-		if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, c.FilterID, b.log); err != nil {
+		if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, c.AtZero, c.FilterID, b.log); err != nil {
 			return fmt.Errorf("users.radius: %w", err)
 		}
-		if c.AtZero == "disconnect" && b.server != nil {
-			b.disconnect.abort, b.disconnect.access = b.server.Abort, b.cfg.Server.AccessServers
+		if b.server != nil {
+			b.disconnect.servers, b.disconnect.access = b.server, b.cfg.Server.AccessServers
 		}
 		exhausted = b.disconnect.exhausted
 	}

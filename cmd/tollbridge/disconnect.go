@@ -2,34 +2,46 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"tollbridge/aaaclient/credit"
+	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
+	"tollbridge/asm/users/nasreq"
 	"tollbridge/asm/users/radius"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict/avp"
 )
 
-// A disconnector has the NAS of a user whose credit is exhausted end the
-// session: by RADIUS (RFC 5176) where RADIUS told of it, by Diameter where an
-// access server did (RFC 6733, Section 8.5).
+// A disconnector has whoever told of the session of a user whose credit is
+// exhausted end it, or change what it may do: a NAS by RADIUS (RFC 5176), an
+// access server by Diameter (RFC 6733, Sections 8.5 and 8.3). No other source of
+// bindings can be asked.
 type disconnector struct {
-	nas []controlledNAS
-	// abort asks an access server to end a session of its own; access has the
-	// DiameterIdentities of those that there are.
-	abort  func(ctx context.Context, host, sessionID string) error
-	access []string
-	filter string // Filter-Id that a session gets in place of its end (RFC 5176, Section 3.2: CoA); "" ends it
-	want   chan credit.Exhausted
-	log    *slog.Logger
+	nas     []controlledNAS
+	servers accessControl // nil for none
+	access  []string      // DiameterIdentities of the access servers that there are
+	change  bool          // a session goes on, with less
+	filter  string        // with change: Filter-Id that a NAS is to give it
+	want    chan credit.Exhausted
+	log     *slog.Logger
 }
 
-// A controlledNAS is one that takes Disconnect-Requests.
+// An accessControl asks access servers about their sessions (aaaserver.Server).
+type accessControl interface {
+	Abort(ctx context.Context, host, sessionID string) error
+	Reauthorize(ctx context.Context, host, sessionID string) error
+}
+
+// A controlledNAS is one that takes Disconnect- and CoA-Requests.
 type controlledNAS struct {
+	name     string // of the client
 	prefixes []netip.Prefix
 	radius.Controller
 }
@@ -39,8 +51,8 @@ const maxDisconnects = 1024
 
 // newDisconnector returns the one of clients that say where they take
 // Disconnect-Requests.
-func newDisconnector(clients []config.RADIUSClient, filter string, log *slog.Logger) (*disconnector, error) {
-	d := &disconnector{filter: filter, want: make(chan credit.Exhausted, maxDisconnects), log: log}
+func newDisconnector(clients []config.RADIUSClient, action config.AtZero, filter string, log *slog.Logger) (*disconnector, error) {
+	d := &disconnector{change: action == "change", filter: filter, want: make(chan credit.Exhausted, maxDisconnects), log: log}
 	for _, c := range clients {
 		if !c.Disconnect.IsValid() {
 			continue
@@ -49,7 +61,7 @@ func newDisconnector(clients []config.RADIUSClient, filter string, log *slog.Log
 		if err != nil {
 			return nil, err
 		}
-		d.nas = append(d.nas, controlledNAS{prefixes(c.Prefixes), radius.Controller{Address: c.Disconnect.String(), Secret: secret}})
+		d.nas = append(d.nas, controlledNAS{c.Name, prefixes(c.Prefixes), radius.Controller{Address: c.Disconnect.String(), Secret: secret}})
 	}
 	return d, nil
 }
@@ -75,89 +87,93 @@ func (d *disconnector) run(ctx context.Context) error {
 	}
 }
 
-// RADIUS attributes that tell a NAS and a session of it (RFC 5176, Section 3).
-const (
-	userName         = 1
-	nasIPAddress     = 4
-	nasPort          = 5
-	framedIPAddress  = 8
-	filterID         = 11
-	callingStationID = 31
-	nasIdentifier    = 32
-	acctSessionID    = 44
-	nasIPv6Address   = 95
-)
-
 func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
-	session := []users.Attribute{{Code: userName, Data: e.User}}
+	name, err := "", error(nil)
+	switch e.Source {
+	case radius.Source:
+		name, err = d.askNAS(ctx, e)
+	case nasreq.Source:
+		name, err = d.askAccessServer(ctx, e)
+	default:
+		err = fmt.Errorf("%w: source %q", errNobodyToAsk, e.Source)
+	}
+	switch {
+	case errors.Is(err, errNobodyToAsk):
+		d.log.Warn("session without credit is not ended: nobody can be asked to", "session_id", e.SessionID, "source", e.Source, "nas", e.NAS, "error", err)
+	case err != nil:
+		d.log.Error("the NAS has not ended a session, nor changed it", "session_id", e.SessionID, "nas", name, "error", err)
+	case d.change:
+		d.log.Info("the NAS changes what a session whose credit is exhausted may do", "session_id", e.SessionID, "nas", name, "filter_id", d.filter)
+	default:
+		d.log.Info("the NAS has ended a session whose credit is exhausted", "session_id", e.SessionID, "nas", name)
+	}
+}
+
+// errNobodyToAsk is matched by the error of a session whose source takes no
+// requests.
+var errNobodyToAsk = errors.New("its source takes no requests")
+
+// askNAS asks the NAS of a session that RADIUS told of, and returns its address.
+func (d *disconnector) askNAS(ctx context.Context, e credit.Exhausted) (string, error) {
+	session := []users.Attribute{{Code: avp.UserName, Data: e.User}}
 	var address netip.Addr
-	theirs := "" // the NAS's name of the session
 	for _, a := range e.Attributes {
 		if a.Vendor != 0 {
 			continue
 		}
 		switch a.Code {
-		case nasIPAddress, nasIPv6Address:
+		case avp.NASIPAddress, avp.NASIPv6Address:
 			if n, ok := netip.AddrFromSlice(a.Data); ok {
 				address = n
 			}
-		case acctSessionID:
-			theirs = string(a.Data)
-		case nasPort, framedIPAddress, callingStationID, nasIdentifier:
+		case avp.AcctSessionID, avp.NASPort, avp.FramedIPAddress, avp.CallingStationID, avp.NASIdentifier:
 		default:
 			continue
 		}
 		session = append(session, users.Attribute{Code: a.Code, Data: string(a.Data)})
 	}
-	name, err := "", error(nil)
-	if nas := d.find(address); nas != nil && d.filter != "" {
-		name, err = nas.Address, nas.Change(ctx, append(session, users.Attribute{Code: filterID, Data: d.filter})...)
-	} else if nas != nil {
-		name, err = nas.Address, nas.Disconnect(ctx, session...)
-	} else if host := d.accessServer(theirs); host != "" && !address.IsValid() {
-		asking, cancel := context.WithTimeout(ctx, abortTimeout)
-		defer cancel()
-		name, err = host, d.abort(asking, host, theirs)
-	} else {
-		d.log.Warn("session is not ended: none of users.radius.clients is its NAS and takes Disconnect-Requests, and no access server told of it",
-			"session_id", e.SessionID, "nas", address)
-		return
+	nas := d.find(address, e.NAS)
+	switch {
+	case nas == nil:
+		return "", fmt.Errorf("%w: none of users.radius.clients with the key disconnect is the NAS, or told of it", errNobodyToAsk)
+	case d.change:
+		return nas.Address, nas.Change(ctx, append(session, users.Attribute{Code: avp.FilterID, Data: d.filter})...)
 	}
-	if err != nil {
-		d.log.Error("the NAS has not ended a session, nor changed it", "session_id", e.SessionID, "nas", name, "error", err)
-		return
-	}
-	if d.filter != "" {
-		d.log.Info("the NAS has given a session whose credit is exhausted another filter", "session_id", e.SessionID, "nas", name, "filter_id", d.filter)
-		return
-	}
-	d.log.Info("the NAS has ended a session whose credit is exhausted", "session_id", e.SessionID, "nas", name)
+	return nas.Address, nas.Disconnect(ctx, session...)
 }
 
-// abortTimeout bounds the wait for an Abort-Session-Answer.
-const abortTimeout = 10 * time.Second
+// accessTimeout bounds the wait for an access server's answer.
+const accessTimeout = 10 * time.Second
 
-// accessServer returns the access server that made a Session-Id, which begins
-// with its DiameterIdentity (RFC 6733, Section 8.8); "" if it is none of those
-// configured. An Acct-Session-Id of RADIUS may have semicolons too.
-func (d *disconnector) accessServer(sessionID string) string {
-	host, _, _ := strings.Cut(sessionID, ";")
-	for _, name := range d.access {
-		if avp.EqualIdentity(name, host) {
-			return name
-		}
+// askAccessServer asks the access server that told of a session, and returns
+// its name.
+func (d *disconnector) askAccessServer(ctx context.Context, e credit.Exhausted) (string, error) {
+	known := slices.ContainsFunc(d.access, func(name string) bool { return avp.EqualIdentity(name, e.NAS) })
+	at := slices.IndexFunc(e.Attributes, func(a acct.Attribute) bool { return a.Vendor == 0 && a.Code == avp.AcctSessionID })
+	if d.servers == nil || !known || at < 0 {
+		return "", fmt.Errorf("%w: it is none of server.accessServers any more", errNobodyToAsk)
 	}
-	return ""
+	ctx, cancel := context.WithTimeout(ctx, accessTimeout)
+	defer cancel()
+	ask := d.servers.Abort
+	if d.change {
+		ask = d.servers.Reauthorize
+	}
+	return e.NAS, ask(ctx, e.NAS, string(e.Attributes[at].Data))
 }
 
-// find returns the NAS of an address, nil if there is none.
-func (d *disconnector) find(a netip.Addr) *controlledNAS {
+// find returns the NAS of an address, else the client that told of it, which is
+// the name of a session's NAS up to a slash; nil if there is neither.
+func (d *disconnector) find(a netip.Addr, told string) *controlledNAS {
+	var client *controlledNAS
 	for i := range d.nas {
-		for _, p := range d.nas[i].prefixes {
-			if p.Contains(a) {
-				return &d.nas[i]
-			}
+		n := &d.nas[i]
+		if slices.ContainsFunc(n.prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return n
+		}
+		if (told == n.name || strings.HasPrefix(told, n.name+"/")) && (client == nil || len(n.name) > len(client.name)) {
+			client = n
 		}
 	}
-	return nil
+	return client
 }

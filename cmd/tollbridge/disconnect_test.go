@@ -6,19 +6,18 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
+	"regexp"
 	"testing"
-	"time"
 
 	"layeh.com/radius"
 	"layeh.com/radius/rfc2865"
 	"layeh.com/radius/rfc2866"
 
 	"tollbridge/aaaclient/credit"
-	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict/avp"
 )
@@ -26,14 +25,16 @@ import (
 // TestDisconnect exhausts credit of a session that a NAS told of: that NAS is
 // asked to end it, by its own words for it, and no other.
 func TestDisconnect(t *testing.T) {
-	atZero(t, "", radius.CodeDisconnectRequest, radius.CodeDisconnectACK)
+	atZero(t, "disconnect", "", radius.CodeDisconnectRequest, radius.CodeDisconnectACK)
 }
 
 // TestChangeAtZero has the NAS give the session another filter instead (RFC
 // 5176, Section 3.2: CoA).
-func TestChangeAtZero(t *testing.T) { atZero(t, "portal", radius.CodeCoARequest, radius.CodeCoAACK) }
+func TestChangeAtZero(t *testing.T) {
+	atZero(t, "change", "portal", radius.CodeCoARequest, radius.CodeCoAACK)
+}
 
-func atZero(t *testing.T, filter string, asked, answer radius.Code) {
+func atZero(t *testing.T, action config.AtZero, filter string, asked, answer radius.Code) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +59,7 @@ func atZero(t *testing.T, filter string, asked, answer radius.Code) {
 		{Name: "proxy", Prefixes: []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, Secret: config.Secret{Env: "BNG_SECRET"}},
 		{Name: "bng-1", Prefixes: []config.Prefix{{Prefix: netip.MustParsePrefix("192.0.2.1/32")}}, Secret: config.Secret{Env: "BNG_SECRET"},
 			Disconnect: netip.MustParseAddrPort(conn.LocalAddr().String())},
-	}, filter, slog.New(slog.DiscardHandler))
+	}, action, filter, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,9 +67,9 @@ func atZero(t *testing.T, filter string, asked, answer radius.Code) {
 	stopped := make(chan error)
 	go func() { stopped <- d.run(ctx) }()
 	session := func(nas byte, id string) credit.Exhausted {
-		return credit.Exhausted{User: "alice", Attributes: []acct.Attribute{
-			{Code: nasIPAddress, Data: []byte{192, 0, 2, nas}}, {Code: acctSessionID, Data: []byte(id)},
-			{Code: 25, Data: []byte("class")}, {Code: acctSessionID, Vendor: 9, Data: []byte("another's")},
+		return credit.Exhausted{User: "alice", Source: "radius", Attributes: []acct.Attribute{
+			{Code: avp.NASIPAddress, Data: []byte{192, 0, 2, nas}}, {Code: avp.AcctSessionID, Data: []byte(id)},
+			{Code: 25, Data: []byte("class")}, {Code: avp.AcctSessionID, Vendor: 9, Data: []byte("another's")},
 		}}
 	}
 	d.exhausted(session(2, "of a NAS that takes none"))
@@ -83,117 +84,180 @@ func atZero(t *testing.T, filter string, asked, answer radius.Code) {
 	}
 }
 
-// TestAbortsOnlyOfAccessServers asks an access server to end its own sessions,
-// and none that a NAS told of by RADIUS.
-func TestAbortsOnlyOfAccessServers(t *testing.T) {
+// A session that an access server told of is that server's to end or change,
+// whatever it is called; what looks like one but came from elsewhere is not.
+func TestAccessServersAtZero(t *testing.T) {
+	session := acct.Attribute{Code: avp.AcctSessionID, Data: []byte("bng.isp.example;1;7")}
+	address := acct.Attribute{Code: avp.NASIPAddress, Data: []byte{192, 0, 2, 1}}
 	for _, tt := range []struct {
-		name       string
-		attributes []acct.Attribute
-		want       string // host and Session-Id; "" for nothing asked
+		name        string
+		source, nas string
+		attributes  []acct.Attribute
+		change      bool
+		want        string // what is asked; "" for nothing
 	}{
-		{"an access server's", []acct.Attribute{{Code: acctSessionID, Data: []byte("BNG.isp.example;1;7")}}, "bng.isp.example BNG.isp.example;1;7"},
-		{"a name with a semicolon", []acct.Attribute{{Code: nasIdentifier, Data: []byte("lns-1")}, {Code: acctSessionID, Data: []byte("lns-1;7")}}, ""},
-		{"a node that is no access server", []acct.Attribute{{Code: acctSessionID, Data: []byte("aaa.isp.example;1;7")}}, ""},
-		{"a name without a semicolon", []acct.Attribute{{Code: acctSessionID, Data: []byte("7")}}, ""},
-		{"of a NAS by its address", []acct.Attribute{{Code: acctSessionID, Data: []byte("bng.isp.example;1;7")}, {Code: nasIPAddress, Data: []byte{192, 0, 2, 1}}}, ""},
-		{"of an address that is none", []acct.Attribute{{Code: acctSessionID, Data: []byte("bng.isp.example;1;7")}, {Code: nasIPAddress, Data: []byte("x;1;8")}}, "bng.isp.example bng.isp.example;1;7"},
+		{"its end", "diameter", "BNG.isp.example", []acct.Attribute{session}, false, "abort BNG.isp.example bng.isp.example;1;7"},
+		{"less than before", "diameter", "bng.isp.example", []acct.Attribute{session}, true, "reauthorize bng.isp.example bng.isp.example;1;7"},
+		{"with the address of a NAS", "diameter", "bng.isp.example", []acct.Attribute{address, session}, false, "abort bng.isp.example bng.isp.example;1;7"},
+		{"of one that is configured no more", "diameter", "old.isp.example", []acct.Attribute{session}, false, ""},
+		{"without a name", "diameter", "bng.isp.example", nil, false, ""},
+		{"of a RADIUS NAS that calls it so", "radius", "lns", []acct.Attribute{session}, false, ""},
+		{"of a users file that calls it so", "files", "", []acct.Attribute{session}, false, ""},
+		{"of before sources were noted", "", "", []acct.Attribute{session}, false, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := ""
-			d := &disconnector{log: slog.New(slog.DiscardHandler), access: []string{"bng.isp.example"}, abort: func(_ context.Context, host, id string) error {
-				got = host + " " + id
-				return nil
-			}}
-			d.disconnect(t.Context(), credit.Exhausted{User: "alice", Attributes: tt.attributes})
-			if got != tt.want {
-				t.Errorf("asked %q, want %q", got, tt.want)
+			asked := new(askedAccess)
+			d := &disconnector{log: slog.New(slog.DiscardHandler), servers: asked, access: []string{"bng.isp.example"}, change: tt.change}
+			d.disconnect(t.Context(), credit.Exhausted{User: "alice", Source: tt.source, NAS: tt.nas, Attributes: tt.attributes})
+			if asked.what != tt.want {
+				t.Errorf("asked %q, want %q", asked.what, tt.want)
 			}
 		})
 	}
 }
 
-// A servingBNG is an access server that ends sessions when it is asked to.
-type servingBNG struct {
-	conn     *peer.Conn
-	answered chan uint32
-	aborted  chan string // Session-Ids
+// askedAccess notes what access servers are asked.
+type askedAccess struct{ what string }
+
+func (a *askedAccess) Abort(_ context.Context, host, id string) error {
+	a.what += "abort " + host + " " + id
+	return nil
 }
 
-func (b *servingBNG) Receive(m peer.Message) bool {
-	if !m.Request() {
-		code, _ := avp.Find(m.AVPs(), avp.ResultCodeAVP, 0)
-		v, _ := code.Uint32()
-		b.answered <- v
-		return true
-	}
-	if m.Command != avp.CommandAbortSession {
-		return false
-	}
-	id, _ := avp.Find(m.AVPs(), avp.SessionID, 0)
-	answer := peer.AppendAnswerHeader(nil, m, avp.ResultSuccess)
-	answer = avp.Append(answer, avp.SessionID, 0, avp.FlagMandatory, id.Data)
-	answer = avp.AppendUint32(answer, avp.ResultCodeAVP, 0, avp.FlagMandatory, avp.ResultSuccess)
-	avp.SetLength(answer)
-	_ = b.conn.Send(answer)
-	b.aborted <- string(id.Data)
-	return true
+func (a *askedAccess) Reauthorize(_ context.Context, host, id string) error {
+	a.what += "reauthorize " + host + " " + id
+	return nil
 }
 
-func (b *servingBNG) Flush()   {}
-func (b *servingBNG) Changed() {}
+// A RADIUS session is ended by the NAS that has it, if that takes requests, else
+// by the client that told of it.
+func TestFindNAS(t *testing.T) {
+	of := func(name, prefix string) controlledNAS {
+		return controlledNAS{name: name, prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
+	}
+	d := &disconnector{nas: []controlledNAS{of("proxy", "192.0.2.1/32"), of("proxy/b", "192.0.2.2/32"), of("bng-1", "192.0.2.16/28")}}
+	for _, tt := range []struct{ address, told, want string }{
+		{"192.0.2.17", "bng-1/192.0.2.17", "bng-1"},
+		{"192.0.2.17", "proxy/192.0.2.17", "bng-1"},
+		{"198.51.100.1", "proxy/lns/198.51.100.1", "proxy"},
+		{"", "proxy/lns", "proxy"},
+		{"", "proxy", "proxy"},
+		{"", "proxy/b/lns", "proxy/b"},
+		{"", "proxy-2", ""},
+		{"198.51.100.1", "", ""},
+	} {
+		address, _ := netip.ParseAddr(tt.address) // "" is none
+		got := ""
+		if n := d.find(address, tt.told); n != nil {
+			got = n.name
+		}
+		if got != tt.want {
+			t.Errorf("NAS %s, told by %s: %q is asked, want %q", tt.address, tt.told, got, tt.want)
+		}
+	}
+}
 
-// TestAbortAtZero has an access server tell of its sessions over Diameter, and a
-// real credit-control server give their users less than they use: the access
-// server is asked over the same connection to end them (RFC 6733, Section 8.5),
-// by its own names for them.
-func TestAbortAtZero(t *testing.T) {
-	t.Parallel()
-	need(t, "escript")
-	ocs := startOCS(t, "100000", "50000")
-	dir := t.TempDir()
-	capture, _ := files(t, dir)
-	d := start(t, setup{
-		data: filepath.Join(dir, "state"), tcp: "127.0.0.1:0", server: "127.0.0.1:0", serving: ", accessServers: [bng.isp.example]",
-		extra: fmt.Sprintf("creditControl: {peers: [{address: %q, host: ocs.home.example}], destinationRealm: home.example, atZero: disconnect}\n", ocs.address),
-	})
-	nc, err := net.Dial("tcp", d.server())
+// TestAccessServerAtZero has a real access server tell of its sessions over
+// Diameter, and a real credit-control server give their users less than they
+// use: the access server is asked over the same connection, by its own names for
+// them, to end them (RFC 6733, Section 8.5) or to have them authorized anew
+// (Section 8.3), and tshark finds nothing wrong with what it is asked.
+func TestAccessServerAtZero(t *testing.T) {
+	for _, c := range []struct {
+		action, asked, done string
+		command             int
+	}{
+		{"disconnect", "asr bng.isp.example;1;[1-6]", "the NAS has ended a session whose credit is exhausted.*nas=bng.isp.example", avp.CommandAbortSession},
+		{"change", "rar bng.isp.example;1;[1-6] 0", "the NAS changes what a session whose credit is exhausted may do.*nas=bng.isp.example", avp.CommandReAuth},
+	} {
+		t.Run(c.action, func(t *testing.T) {
+			t.Parallel()
+			need(t, "escript")
+			ocs := startOCS(t, "100000", "50000")
+			dir := t.TempDir()
+			capture, _ := files(t, dir)
+			d := start(t, setup{
+				data: filepath.Join(dir, "state"), tcp: "127.0.0.1:0", server: "127.0.0.1:0", serving: ", accessServers: [bng.isp.example]",
+				extra: fmt.Sprintf("creditControl: {peers: [{address: %q, host: ocs.home.example}], destinationRealm: home.example, atZero: %s}\n", ocs.address, c.action),
+			})
+			_, port, err := net.SplitHostPort(d.server())
+			if err != nil {
+				t.Fatal(err)
+			}
+			stopCapture := captureTraffic(t, []string{port})
+			bng := startAccessServer(t, port)
+			bng.await(t, "aca 2001", 6)
+			if out, errOut, status := cli(t, "meter", "-r", capture, "--to", d.tcp()); status != 0 {
+				t.Fatalf("meter: %s%s", out, errOut)
+			}
+			bng.await(t, c.asked, 1)
+			d.waitLog(c.done)
+			audit(t, d.data)
+			d.stop()
+			if n := bng.count("refused|Error"); n > 0 {
+				t.Errorf("the access server takes %d requests for wrong:\n%s", n, bng.tail(20))
+			}
+			if stopCapture == nil {
+				unavailable(t, "tshark does not judge it, since capturing packets needs root")
+			}
+			file := stopCapture()
+			judge(t, file, []string{port})
+			out, err := exec.CommandContext(t.Context(), "tshark", "-r", file, "-d", "tcp.port=="+port+",diameter",
+				"-Y", fmt.Sprintf("diameter.cmd.code == %d && diameter.flags.request == 1 && diameter.answer_in", c.command),
+				"-T", "fields", "-e", "diameter.Session-Id", "-e", "diameter.Auth-Application-Id", "-2").Output()
+			if err != nil || !regexp.MustCompile(`^bng\.isp\.example;1;[1-6]\t1\n`).Match(out) {
+				t.Errorf("tshark finds %q (%v)", out, err)
+			}
+		})
+	}
+}
+
+// An accessServerPeer is an access server on Erlang/OTP's diameter, by what it prints.
+type accessServerPeer struct{ lines }
+
+// startAccessServer has an access server tell of the bindings of the bundled
+// users file, each as a session.
+func startAccessServer(t *testing.T, port string) *accessServerPeer {
+	t.Helper()
+	list, err := users.ParseFile(writeUsers(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	requests := residents(t)
-	bng := &servingBNG{answered: make(chan uint32, len(requests)), aborted: make(chan string, 100)}
-	bng.conn, err = peer.Connect(t.Context(), nc, peer.Config{
-		Node: peer.Node{OriginHost: "bng.isp.example", OriginRealm: "isp.example",
-			Accounting: []uint32{avp.ApplicationNASREQ}, Auth: []uint32{avp.ApplicationNASREQ}},
-		Handler: bng,
-	})
+	args := []string{"testdata/nas.escript", port, fmt.Sprint(sessionSeconds())}
+	for _, b := range list.Bindings {
+		data := b.Prefix.Addr().AsSlice()
+		if b.Prefix.Addr().Is6() {
+			data = append([]byte{0, byte(b.Prefix.Bits())}, data[:b.Prefix.Bits()/8]...)
+		}
+		args = append(args, fmt.Sprintf("%s=%x", b.User, data))
+	}
+	cmd := exec.Command("escript", args...)
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- bng.conn.Run(ctx) }()
-	defer func() { cancel(); <-done }()
-	if err := bng.conn.Send(slices.Concat(requests...)); err != nil {
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range requests {
-		if code := <-bng.answered; code != avp.ResultSuccess {
-			t.Fatalf("a session is answered %d", code)
-		}
+	p := new(accessServerPeer)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		p.read(out)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-read
+		_ = cmd.Wait()
+	})
+	return p
+}
+
+// await waits for so many lines that match.
+func (p *accessServerPeer) await(t *testing.T, line string, n int) {
+	t.Helper()
+	if !until(t, func() bool { return p.count("^"+line+"$") >= n }) {
+		t.Fatalf("the access server does not say %q %d times:\n%s", line, n, p.tail(20))
 	}
-	if out, errOut, status := cli(t, "meter", "-r", capture, "--to", d.tcp()); status != 0 {
-		t.Fatalf("meter: %s%s", out, errOut)
-	}
-	select {
-	case id := <-bng.aborted:
-		if !strings.HasPrefix(id, "bng.isp.example;1;") {
-			t.Errorf("asked to end %q", id)
-		}
-	case <-time.After(2 * patience):
-		t.Fatal("the access server is not asked to end a session")
-	}
-	d.waitLog("the NAS has ended a session whose credit is exhausted.*nas=bng.isp.example")
-	audit(t, d.data)
-	d.stop()
 }

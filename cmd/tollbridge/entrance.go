@@ -202,7 +202,7 @@ func (b *bridge) openServer() error {
 	}
 	if len(s.AccessServers) > 0 {
 		cfg.Applications = []uint32{avp.ApplicationAccounting, avp.ApplicationNASREQ} // RFC 7155, Section 1.6
-		cfg.Aborts = b.cfg.CreditControl.AtZero == "disconnect"
+		cfg.Controls = b.cfg.CreditControl.AtZero != "report"
 	}
 	if s.Plaintext {
 		cfg.Allow = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}

@@ -223,7 +223,7 @@ func captureTraffic(t *testing.T, ports []string) (stop func() string) {
 		return nil
 	}
 	file := filepath.Join(readable(t), "diameter.pcap")
-	cmd := exec.Command("tcpdump", "-i", "lo", "-n", "-U", "-B", "8192", "-Z", "root", "-w", file, "tcp port "+strings.Join(ports, " or tcp port "))
+	cmd := exec.Command("tcpdump", "-i", "lo", "-n", "-U", "--immediate-mode", "-B", "8192", "-Z", "root", "-w", file, "tcp port "+strings.Join(ports, " or tcp port "))
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -164,6 +164,8 @@ type detailView struct {
 	recordView
 	MultiSessionID string            `json:"multi_session_id,omitempty"`
 	Framed         netip.Prefix      `json:"framed,omitzero"`
+	Source         string            `json:"source,omitempty"` // of the user's binding
+	NAS            string            `json:"nas,omitempty"`    // that told it
 	Start          time.Time         `json:"interval_start"`
 	End            time.Time         `json:"interval_end"`
 	SessionTime    float64           `json:"session_time"` // seconds
@@ -190,7 +192,7 @@ type shareView struct {
 func detailOf(l spool.Listed) detailView {
 	r := &l.Record
 	v := detailView{
-		recordView: viewOf(l), MultiSessionID: r.MultiSessionID, Framed: r.Framed,
+		recordView: viewOf(l), MultiSessionID: r.MultiSessionID, Framed: r.Framed, Source: r.Source, NAS: r.NAS,
 		Start: r.Start, End: r.End, SessionTime: r.SessionTime.Seconds(), Estimated: r.Estimated,
 		Classes: r.Classes, Part: r.Part, Parts: r.Parts, Flow: r.Flow,
 		EndToEnd: l.EndToEnd, MaySent: l.MaySent, Attempts: l.Attempts, At: l.At,
@@ -217,6 +219,9 @@ func addRecord(t *table, l spool.Listed) {
 	t.add("realm", r.Realm)
 	if r.Framed.IsValid() {
 		t.add("framed", r.Framed)
+	}
+	if r.Source != "" {
+		t.add("told_by", strings.TrimSuffix(r.Source+", "+r.NAS, ", "))
 	}
 	t.add("interval", timeText(r.Start)+" to "+timeText(r.End))
 	t.add("event", timeText(r.Event))

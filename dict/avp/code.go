@@ -49,6 +49,7 @@ const (
 	RouteRecord                 = 282
 	DestinationRealm            = 283
 	ProxyInfo                   = 284
+	ReAuthRequestType           = 285
 	AccountingSubSessionID      = 287
 	RedirectHost                = 292
 	DestinationHost             = 293

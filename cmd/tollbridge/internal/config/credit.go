@@ -84,11 +84,11 @@ func (c *CreditControl) check(report func(key, format string, args ...any), iden
 		d.checkTLS(report, true)
 	}
 	controlled := slices.ContainsFunc(nas, func(n RADIUSClient) bool { return n.Disconnect.IsValid() })
-	if c.AtZero == "change" && !controlled {
-		report("creditControl.atZero", "is change, but none of users.radius.clients says where it takes CoA-Requests: give them the key disconnect")
+	if c.AtZero == "change" && len(access) == 0 && !controlled {
+		report("creditControl.atZero", "is change, but none of users.radius.clients says where it takes CoA-Requests, and there are no server.accessServers: give them the key disconnect")
 	}
-	if (c.AtZero == "change") != (c.FilterID != "") {
-		report("creditControl.filterId", "and atZero: change go together: name the filter that a user without credit gets")
+	if c.AtZero == "change" && controlled && c.FilterID == "" || c.AtZero != "change" && c.FilterID != "" {
+		report("creditControl.filterId", "and atZero: change go together: name the filter that a user of users.radius.clients without credit gets")
 	}
 	if len(c.FilterID) > 253 {
 		report("creditControl.filterId", "has %d octets: at most 253 are allowed", len(c.FilterID))
