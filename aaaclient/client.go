@@ -103,7 +103,8 @@ type Config struct {
 	RetryMin time.Duration // before a record is tried again, doubled each time; 0 means 1 s
 	RetryMax time.Duration // and at most this; 0 means 1 min
 	Poison   int           // disconnects in a row with a record in flight before it is sent alone; 0 means 3
-	Grace    time.Duration // for the answers that are due when Run is stopped; 0 means 5 s
+	Drain    time.Duration // at most this Run goes on delivering what there is when it is stopped; 0 sends nothing more
+	Grace    time.Duration // for the answers that are due then; 0 means 5 s
 
 	// Obey makes the Acct-Interim-Intervals that answers ask for durable, so
 	// that those who cut records obey them (RFC 6733, Section 9.8.2), before the
@@ -244,7 +245,7 @@ func (c Config) check() error {
 		value, least int64
 	}{
 		{"Window", int64(c.Window), 1}, {"Buffer", int64(c.Buffer), 1}, {"Poison", int64(c.Poison), 1},
-		{"Timeout", int64(c.Timeout), 1}, {"Connect", int64(c.Connect), 0}, {"Grace", int64(c.Grace), 0},
+		{"Timeout", int64(c.Timeout), 1}, {"Connect", int64(c.Connect), 0}, {"Grace", int64(c.Grace), 0}, {"Drain", int64(c.Drain), 0},
 		{"RetryMin", int64(c.RetryMin), 0}, {"RetryMax", int64(c.RetryMax), int64(c.RetryMin)},
 	} {
 		if limit.value < limit.least {

@@ -46,7 +46,8 @@ type delivery struct {
 	wakes   uint64     // how often the outbox said that it has new records
 	failing bool       // the outbox's last call failed
 
-	stopping bool
+	end      drain
+	stopping bool // nothing more is sent
 }
 
 // fetchMax and refillMax bound what is read from the outbox at once.
@@ -182,6 +183,9 @@ func (d *delivery) next() time.Time {
 	}
 	if len(d.obey) > 0 && d.obeyRetry.After(d.now) {
 		earlier(d.obeyRetry)
+	}
+	if due := d.endDue(); !due.IsZero() {
+		earlier(due)
 	}
 	return t
 }

@@ -6,9 +6,11 @@ import (
 	"time"
 )
 
-// Run delivers until ctx is done. It then sends nothing more, waits up to
-// Config.Grace for the answers that are due, settles them, takes leave of the
-// peers (Disconnect-Cause REBOOTING) and returns nil. It is called once.
+// Run delivers until ctx is done. For up to Config.Drain it then goes on as long
+// as peers take and answer what there is; when nothing is left, or nothing
+// moves, it sends nothing more, waits up to Config.Grace for the answers that
+// are due, settles them, takes leave of the peers (Disconnect-Cause REBOOTING)
+// and returns nil. It is called once.
 //
 //	Run ─┬─ delivery (this goroutine) ◄── events ── a link per peer: connects, reads answers
 //	     │      │  ▲
@@ -50,30 +52,24 @@ func (c *Client) Run(ctx context.Context) error {
 func (d *delivery) loop(ctx context.Context, jobs chan<- job, results <-chan done) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	stop, grace := ctx.Done(), time.Time{}
+	stop := ctx.Done()
 	for {
 		d.round(time.Now())
 		if j, ok := d.job(); ok {
 			jobs <- j // has room: the clerk was idle
 		}
-		if d.stopping {
-			late := !d.now.Before(grace)
-			if !d.busy && (len(d.settle) == 0 || late) && (d.flying() == 0 || late) {
-				return
-			}
-		}
-		next := d.next()
-		if d.stopping && (next.IsZero() || grace.Before(next)) {
-			next = grace
+		if d.ended() {
+			return
 		}
 		var due <-chan time.Time
-		if !next.IsZero() {
+		if next := d.next(); !next.IsZero() {
 			timer.Reset(next.Sub(d.now))
 			due = timer.C
 		}
 		select {
 		case <-stop:
-			stop, d.stopping, grace = nil, true, d.now.Add(d.cfg.Grace)
+			stop = nil
+			d.drain(time.Now())
 		case e := <-d.events:
 			d.now = time.Now()
 			d.happen(e)

@@ -36,7 +36,11 @@ func (b *bridge) deliver(ctx context.Context) error {
 	for _, e := range b.cdrFiles {
 		g.Go(func() error { return e.Run(ctx) })
 	}
-	return g.Wait()
+	err := g.Wait()
+	if n := b.spool.Outbox().Stats().Pending; n > 0 {
+		b.log.Info("accounting records wait for the next start", "pending", n)
+	}
+	return err
 }
 
 // online is the outbox without the records that partners take as files.

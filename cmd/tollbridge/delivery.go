@@ -45,6 +45,7 @@ func (b *bridge) openDelivery() error {
 		Dictionary:       dict.For(uint32(b.cfg.Delivery.VendorID)),
 		Window:           b.cfg.Delivery.Window,
 		Timeout:          b.cfg.Delivery.Timeout,
+		Drain:            b.cfg.Delivery.Drain,
 		Connect:          b.cfg.Delivery.Reconnect,
 		Watchdog:         b.cfg.Delivery.Watchdog,
 		Obey:             b.obey,

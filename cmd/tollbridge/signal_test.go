@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
@@ -41,5 +43,31 @@ func TestASecondSignalEndsTheDaemonAtOnce(t *testing.T) {
 	var exit *exec.ExitError
 	if !errors.As(d.err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 		t.Errorf("ended by %v, want SIGTERM", d.err)
+	}
+}
+
+// What the last checkpoint of a daemon cuts is delivered before it ends.
+func TestAStopDeliversItsLastRecords(t *testing.T) {
+	t.Parallel()
+	cfg := setup{data: filepath.Join(t.TempDir(), "data"), mode: "aaa-client", tcp: "127.0.0.1:0", server: "127.0.0.1:0"}
+	content, err := os.ReadFile(cfg.write(t))
+	cfg.file = cfg.data + ".yaml"
+	if err == nil {
+		err = os.WriteFile(cfg.file, bytes.Replace(content, []byte("checkpoint: 100ms"), []byte("checkpoint: 1h"), 1), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, cfg)
+	d.waitLog("peer is connected")
+	s := captureStream(t)
+	s.send(t, d.tcp(), len(s.messages))
+	d.waitMetric("pipeline_records_total", atLeast(float64(s.records)))
+	if b := audit(t, cfg.data); !b.Received.IsZero() {
+		t.Fatalf("there is a checkpoint already: %+v", b)
+	}
+	d.stop()
+	if b := audit(t, cfg.data); !b.Pending.IsZero() || b.Acknowledged.Records != uint64(s.records) {
+		t.Errorf("of %d records pending %+v, acknowledged %+v", s.records, b.Pending, b.Acknowledged)
 	}
 }

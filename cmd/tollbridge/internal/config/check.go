@@ -88,6 +88,9 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 		atLeast("forward.maxReconnect", c.Forward.MaxReconnect, c.Forward.Reconnect)
 	}
 	atLeast("delivery.watchdog", c.Delivery.Watchdog, 6*time.Second) // RFC 3539, Section 3.4.1
+	if d := c.Delivery.Drain; d < 0 || d > maxDrain {
+		report("delivery.drain", "%s is out of range: 0s to %s", d, maxDrain)
+	}
 	atLeast("spool.checkpoint", c.Spool.Checkpoint, 10*time.Millisecond)
 	if c.Spool.Lease != 0 {
 		atLeast("spool.lease", c.Spool.Lease, time.Second)

@@ -273,6 +273,7 @@ func Default() Config {
 			Timeout:          10 * time.Second,
 			Reconnect:        30 * time.Second,
 			Watchdog:         30 * time.Second,
+			Drain:            10 * time.Second,
 			VendorID:         32473,
 		},
 		CreditControl: CreditControl{DestinationRealm: "tollbridge.example", ServiceContext: "32251@3gpp.org", RatingGroup: 1, Threshold: 80, AtZero: "report"},

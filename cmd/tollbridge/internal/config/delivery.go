@@ -21,11 +21,16 @@ type Delivery struct {
 	Timeout          time.Duration `yaml:"timeout"`
 	Reconnect        time.Duration `yaml:"reconnect"`
 	Watchdog         time.Duration `yaml:"watchdog"`
+	Drain            time.Duration `yaml:"drain"`
 	VendorID         int           `yaml:"vendorId"`
 	OptionalAVPs     []int         `yaml:"optionalAvps"`
 	ResultCodes      []ResultCode  `yaml:"resultCodes"`
 	Files            []FilePartner `yaml:"files"`
 }
+
+// maxDrain leaves the server of the same daemon time to answer: it is stopped
+// 20 s after delivery was told to stop, at the latest.
+const maxDrain = 15 * time.Second
 
 // A FilePartner takes the records of its realm as CDR files.
 type FilePartner struct {
