@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"tollbridge/cmd/tollbridge/demodata"
 	"tollbridge/internal/certtest"
 	"tollbridge/internal/sctp"
+	"tollbridge/internal/wiretest"
 )
 
 // captureFile writes the bundled capture.
@@ -108,9 +110,8 @@ func TestAKilledCollectorResets(t *testing.T) {
 	}
 }
 
-// A meter exports over SCTP and its streams to the daemon, which is killed once
-// it has that in its books: all is received and billed, and nothing seems lost.
-func TestSCTP(t *testing.T) {
+func needSCTP(t *testing.T) {
+	t.Helper()
 	ln, err := sctp.Listen(netip.MustParseAddrPort("127.0.0.1:0"), sctp.Config{})
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("this kernel has no SCTP: run make test-sctp")
@@ -118,6 +119,12 @@ func TestSCTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	ln.Close()
+}
+
+// A meter exports over SCTP and its streams to the daemon, which is killed once
+// it has that in its books: all is received and billed, and nothing seems lost.
+func TestSCTP(t *testing.T) {
+	needSCTP(t)
 	capture := captureFile(t)
 	_, users := files(t, t.TempDir())
 	s := setup{
@@ -156,6 +163,59 @@ func TestSCTP(t *testing.T) {
 		t.Errorf("lost %+v", books.Total.Lost)
 	}
 	d.stop()
+}
+
+// With --lifetime a meter ends though its collector has stopped reading: it says
+// how many Messages SCTP has given up, and what came before counts, once.
+func TestSCTPLifetime(t *testing.T) {
+	needSCTP(t)
+	b, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var room int // for Messages at the receiver, who asks for 1 MiB and may get twice that
+	if _, err := fmt.Sscan(string(b), &room); err != nil {
+		t.Fatal(err)
+	}
+	room = 2 * min(room, 1<<20)
+	var capture wiretest.Pcap
+	flows := room / 50 // octets a record
+	for i := range flows {
+		capture.Add(uint16(i), nil)
+	}
+	name := filepath.Join(t.TempDir(), "flows.pcap")
+	if err := os.WriteFile(name, capture.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, users := files(t, t.TempDir())
+	d := start(t, setup{
+		data: filepath.Join(t.TempDir(), "bridge"), users: users, server: "127.0.0.1:0",
+		collect: ", sctpCollectors: ['127.0.0.1:0']",
+	})
+	to := d.address("collectingProcess.sctpCollectors")
+	d.cmd.Process.Signal(syscall.SIGSTOP) // the kernel takes what its buffers hold
+	out, err := runMeter(t, "-r", name, "--to", to, "--transport", "sctp", "--streams", "2", "--lifetime", "100ms")
+	d.cmd.Process.Signal(syscall.SIGCONT)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	said := regexp.MustCompile(`in (\d+) flow records, (\d+) messages sent\n(\d+) messages given up by sctp\n`).FindStringSubmatch(out)
+	if said == nil {
+		t.Fatalf("the meter said %q", out)
+	}
+	var records, sent, givenUp uint64
+	for i, n := range []*uint64{&records, &sent, &givenUp} {
+		fmt.Sscan(said[i+1], n)
+	}
+	if records != uint64(flows) || givenUp == 0 || givenUp >= sent {
+		t.Errorf("%d records in %d messages, %d given up", records, sent, givenUp)
+	}
+	d.waitMetric(`collector_sessions_closed_total{exporter="127.0.0.1"}`, atLeast(1))
+	d.stop()
+	got := audit(t, d.data).Received
+	if got.Records == 0 || got.Records >= records || got.Octets != 28*got.Records {
+		t.Errorf("received %+v of %d records of 28 octets", got, records)
+	}
 }
 
 // A daemon takes new certificates without a restart: a broken one changes
