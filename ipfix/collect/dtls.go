@@ -147,18 +147,16 @@ func (s *dtlsServer) serve(ctx context.Context, a *association) error {
 		conn.Close()
 	})
 	c := dtlsSession{
-		Process:      s.Process,
-		exporter:     e,
-		session:      Session{Transport: ipfix.DTLS, Exporter: e.name, Remote: a.peer, Local: s.local},
+		transportSession: transportSession{
+			Process:  s.Process,
+			exporter: e,
+			session:  Session{Transport: ipfix.DTLS, Exporter: e.name, Remote: a.peer, Local: s.local},
+		},
 		conn:         conn,
 		associations: &s.associations,
 		association:  a,
 	}
-	err = c.collect(ctx)
-	if c.opened {
-		return errors.Join(err, s.close(s.cfg.Now(), e, c.number))
-	}
-	return err
+	return c.end(c.collect(ctx))
 }
 
 // handshake returns the names of the certificate that the exporter showed.
@@ -196,17 +194,12 @@ func (s *dtlsServer) handshake(ctx context.Context, a *association) (*dtls.Conn,
 	return conn, names, nil
 }
 
-// A dtlsSession is a Transport Session over DTLS. It opens with its first
-// well-formed Message.
+// A dtlsSession is a Transport Session over DTLS.
 type dtlsSession struct {
-	*Process
-	exporter     *exporter
-	session      Session
+	transportSession
 	conn         *dtls.Conn
 	associations *associations
 	association  *association
-	opened       bool
-	number       uint64
 }
 
 // collect reads until the exporter ends the association, it is idle for too
@@ -239,15 +232,9 @@ func (c *dtlsSession) collect(ctx context.Context) error {
 			c.malformed(c.exporter, c.session.Remote, err)
 			continue
 		}
-		if !c.opened {
-			if c.number, err = c.open(at, c.exporter, c.session); err != nil {
-				return err
-			}
-			c.opened = true
-		}
 		c.associations.touch(c.association)
 		idle = time.Now().Add(c.cfg.IdleTimeout)
-		if _, err := c.message(at, c.exporter, c.number, b[:n]); err != nil {
+		if err := c.take(at, 0, b[:n]); err != nil {
 			return err
 		}
 	}

@@ -39,32 +39,21 @@ func (p *Process) serveSCTP(conn net.Conn) error {
 	}
 	defer p.exporters.disconnect(e)
 	c := sctpSession{
-		Process:  p,
-		conn:     conn.(*sctp.Conn),
-		exporter: e,
-		session:  Session{Transport: ipfix.SCTP, Exporter: e.name, Remote: remote, Local: unmap(conn.LocalAddr())},
+		transportSession: transportSession{
+			Process:  p,
+			exporter: e,
+			session:  Session{Transport: ipfix.SCTP, Exporter: e.name, Remote: remote, Local: unmap(conn.LocalAddr())},
+			answers:  p.answer(conn, e, remote),
+		},
+		conn: conn.(*sctp.Conn),
 	}
-	c.answers = p.answer(conn, e, remote)
-	err := c.collect()
-	if c.answers != nil {
-		c.answers.finish()
-	}
-	if c.opened {
-		return errors.Join(err, p.close(p.cfg.Now(), e, c.number))
-	}
-	return err
+	return c.end(c.collect())
 }
 
-// An sctpSession is a Transport Session over SCTP. It opens with its first
-// well-formed Message.
+// An sctpSession is a Transport Session over SCTP.
 type sctpSession struct {
-	*Process
-	conn     *sctp.Conn
-	exporter *exporter
-	session  Session
-	answers  *answerer // nil where nobody is answered
-	opened   bool
-	number   uint64
+	transportSession
+	conn *sctp.Conn
 }
 
 // collect reads until the association ends. A malformed Message is discarded
@@ -86,22 +75,8 @@ func (c *sctpSession) collect() error {
 			c.malformed(c.exporter, c.session.Remote, err)
 			continue
 		}
-		if !c.opened {
-			if c.number, err = c.open(at, c.exporter, c.session); err != nil {
-				return err
-			}
-			c.opened = true
-		}
-		if c.answers != nil {
-			c.answers.blocked.Store(at.UnixNano())
-		}
-		position, err := c.streamMessage(at, c.exporter, c.number, m.Stream, b[:n])
-		if err != nil {
+		if err := c.take(at, m.Stream, b[:n]); err != nil {
 			return err
-		}
-		if c.answers != nil {
-			c.answers.blocked.Store(0)
-			c.answers.message(b[:n], position)
 		}
 	}
 }

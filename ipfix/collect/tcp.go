@@ -119,23 +119,18 @@ func (p *Process) serveTCP(conn net.Conn) error {
 func (p *Process) serveExporter(t ipfix.Transport, conn net.Conn, r io.Reader, e *exporter) error {
 	defer p.exporters.disconnect(e)
 	c := tcpSession{
-		Process:  p,
-		exporter: e,
-		session:  Session{Transport: t, Exporter: e.name, Remote: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())},
-		stream:   newStream(r, p.cfg.Now),
+		transportSession: transportSession{
+			Process:  p,
+			exporter: e,
+			session:  Session{Transport: t, Exporter: e.name, Remote: unmap(conn.RemoteAddr()), Local: unmap(conn.LocalAddr())},
+		},
+		stream: newStream(r, p.cfg.Now),
 	}
 	c.answers = p.answer(conn, e, c.session.Remote)
 	// Should this process be killed, the kernel must not tell the exporter
 	// that all was well.
 	linger(conn, 0)
-	err := c.collect()
-	if c.answers != nil {
-		c.answers.finish()
-	}
-	if c.opened {
-		err = errors.Join(err, p.close(p.cfg.Now(), e, c.number))
-	}
-	if err != nil {
+	if err := c.end(c.collect()); err != nil {
 		reset(conn)
 		return err
 	}
@@ -180,16 +175,10 @@ func (p *Process) halfClose(conn net.Conn) bool {
 	return ok && half.CloseWrite() == nil && conn.SetReadDeadline(time.Now().Add(p.cfg.StopTimeout)) == nil
 }
 
-// A tcpSession is a Transport Session over TCP, or TLS over it. It opens with its first
-// well-formed Message, so that a mere port scan leaves no trace in the Journal.
+// A tcpSession is a Transport Session over TCP, or TLS over it.
 type tcpSession struct {
-	*Process
-	exporter *exporter
-	session  Session
-	stream   *stream
-	answers  *answerer // nil where nobody is answered
-	opened   bool
-	number   uint64
+	transportSession
+	stream *stream
 }
 
 func (c *tcpSession) collect() error {
@@ -202,25 +191,9 @@ func (c *tcpSession) collect() error {
 			c.ended(err)
 			return nil
 		}
-		if !c.opened {
-			if c.number, err = c.open(c.stream.at, c.exporter, c.session); err != nil {
-				return err
-			}
-			c.opened = true
-		}
-		if c.answers == nil {
-			if _, err := c.message(c.stream.at, c.exporter, c.number, msg); err != nil {
-				return err
-			}
-			continue
-		}
-		c.answers.blocked.Store(c.stream.at.UnixNano())
-		position, err := c.message(c.stream.at, c.exporter, c.number, msg)
-		if err != nil {
+		if err := c.take(c.stream.at, 0, msg); err != nil {
 			return err
 		}
-		c.answers.blocked.Store(0)
-		c.answers.message(msg, position)
 	}
 }
 
