@@ -1,14 +1,20 @@
 package aaaclient
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/aaaserver"
@@ -208,5 +214,103 @@ func TestElectionLost(t *testing.T) {
 	outbox.check(t, acct.Acknowledged)
 	if !strings.Contains(log.String(), "4003 ELECTION_LOST (the nodes have connected to one another at once") {
 		t.Errorf("logged %s", log.String())
+	}
+}
+
+// Erlang/OTP's diameter as a partner of one node: it connects to us and we to it,
+// and one connection carries what both ask, also after it was cut off.
+func TestOneNodeErlang(t *testing.T) {
+	if _, err := exec.LookPath("escript"); err != nil {
+		if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
+			t.Fatal("escript is not installed")
+		}
+		t.Skip("skipped: escript is not installed")
+	}
+	for name, host := range map[string]string{"we win elections": "aaa.partner.example", "it does": "node.partner.example"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			table, store, requests := peer.NewTable(0), &storeModel{}, 100
+			server, err := aaaserver.New(aaaserver.Config{
+				OriginHost: "bridge.visited.example", OriginRealm: "visited.example", Store: store, Table: table,
+				Peers: []aaaserver.Peer{{Host: host}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			free, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			theirs := free.Addr().(*net.TCPAddr)
+			free.Close()
+			cmd := exec.CommandContext(t.Context(), "escript", "testdata/partner.escript", host,
+				strconv.Itoa(theirs.Port), strconv.Itoa(ln.Addr().(*net.TCPAddr).Port), strconv.Itoa(requests))
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.Stderr = os.Stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { in.Close(); cmd.Wait() }) //nolint:errcheck // it ends with its input
+			done, records := make(chan struct{}), records(20, 10)
+			taken := map[string]bool{}
+			go func() {
+				defer close(done)
+				connections, cuts, asked := 0, 0, false
+				for lines := bufio.NewScanner(out); (!asked || len(taken) < len(records)) && lines.Scan(); {
+					switch line := lines.Text(); {
+					case line == "up":
+						if connections++; connections > 1 {
+							t.Error("it has a second connection")
+						}
+					case line == "down":
+						connections--
+					case line == "done":
+						asked = true
+					case strings.HasPrefix(line, "acr "):
+						if taken[line] = true; len(taken) > 30*(cuts+1) && cuts < 4 {
+							cuts++
+							io.WriteString(in, "cut\n") //nolint:errcheck // it would be seen by what does not come
+						}
+					default:
+						t.Errorf("it says %q", line)
+					}
+				}
+			}()
+			outbox := newOutbox()
+			outbox.add(records...)
+			cfg := client(outbox, theirs.String())
+			cfg.Peers[0].Host, cfg.DestinationRealm, cfg.Table, cfg.Window = host, "partner.example", table, 8
+			c, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			background(t, func(ctx context.Context) error { return server.Serve(ctx, ln) })
+			background(t, c.Run)
+			settled(t, outbox, c)
+			outbox.check(t, acct.Acknowledged)
+			select {
+			case <-done:
+			case <-time.After(30 * time.Second):
+				t.Fatalf("its requests are not answered: %+v", server.Stats())
+			}
+			if len(taken) != len(records) {
+				t.Errorf("it has taken %d records of %d", len(taken), len(records))
+			}
+			if got := server.Stats(); got.Stored != uint64(requests) {
+				t.Errorf("of its %d requests: %+v", requests, got)
+			}
+			t.Logf("it has made %d connections, we %d of all", server.Stats().Connections, c.Stats().Peers[0].Connects)
+		})
 	}
 }
