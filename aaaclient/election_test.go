@@ -220,12 +220,7 @@ func TestElectionLost(t *testing.T) {
 // Erlang/OTP's diameter as a partner of one node: it connects to us and we to it,
 // and one connection carries what both ask, also after it was cut off.
 func TestOneNodeErlang(t *testing.T) {
-	if _, err := exec.LookPath("escript"); err != nil {
-		if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
-			t.Fatal("escript is not installed")
-		}
-		t.Skip("skipped: escript is not installed")
-	}
+	need(t, "escript")
 	for name, host := range map[string]string{"we win elections": "aaa.partner.example", "it does": "node.partner.example"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -241,14 +236,9 @@ func TestOneNodeErlang(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			free, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			theirs := free.Addr().(*net.TCPAddr)
-			free.Close()
+			theirs := freePorts(t, 1)[0]
 			cmd := exec.CommandContext(t.Context(), "escript", "testdata/partner.escript", host,
-				strconv.Itoa(theirs.Port), strconv.Itoa(ln.Addr().(*net.TCPAddr).Port), strconv.Itoa(requests))
+				theirs, strconv.Itoa(ln.Addr().(*net.TCPAddr).Port), strconv.Itoa(requests))
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -289,7 +279,7 @@ func TestOneNodeErlang(t *testing.T) {
 			}()
 			outbox := newOutbox()
 			outbox.add(records...)
-			cfg := client(outbox, theirs.String())
+			cfg := client(outbox, "127.0.0.1:"+theirs)
 			cfg.Peers[0].Host, cfg.DestinationRealm, cfg.Table, cfg.Window = host, "partner.example", table, 8
 			c, err := New(cfg)
 			if err != nil {

@@ -28,26 +28,34 @@ import (
 // requires them.
 func peerScripts(t *testing.T, programs ...string) string {
 	t.Helper()
-	missing := ""
+	need(t, programs...)
 	dir, err := filepath.Abs("../../shared/peers")
 	if err == nil {
 		_, err = os.Stat(dir)
 	}
 	if err != nil {
-		missing = "../shared/peers"
-	}
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			missing = p
-		}
-	}
-	if missing != "" {
-		if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
-			t.Fatalf("%s is missing, and TOLLBRIDGE_REQUIRE_PEERS=1", missing)
-		}
-		t.Skipf("skipped: %s is missing", missing)
+		unavailable(t, "../shared/peers")
 	}
 	return dir
+}
+
+// need skips a test in one line where a program is absent, or fails it where
+// the environment requires all of them.
+func need(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			unavailable(t, p)
+		}
+	}
+}
+
+func unavailable(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
+		t.Fatalf("%s is missing, and TOLLBRIDGE_REQUIRE_PEERS=1", what)
+	}
+	t.Skipf("skipped: %s is missing", what)
 }
 
 // script runs one of the scripts, which leaves a process behind and prints its
