@@ -170,7 +170,7 @@ func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
 	}
 	// Sessions remember their binding's end themselves, so only flows need
 	// the bindings that are over.
-	m.state.users = append(m.state.users, m.users.Trim(m.forget())...)
+	m.state.users = append(m.state.users, m.users.Trim(m.over())...)
 	return m.retry(ctx)
 }
 
@@ -226,19 +226,14 @@ func (m *Module) contradict(s *session, c *users.Claim) {
 // sweep drops the user sessions that are over, every now and then.
 func (m *Module) sweep() {
 	if m.now/sweepEvery != m.swept/sweepEvery {
-		m.users.TrimSessions(m.forget())
+		m.users.TrimSessions(m.over())
 		m.swept = m.now
 	}
 }
 
-// forget returns the moment until which bindings that are over are to be
-// dropped, Unix milliseconds, and notes that they are: that never falls, though
-// the clock is set back.
-func (m *Module) forget() int64 {
-	before := m.millis() - m.settings.Late.Milliseconds()
-	m.forgotten = max(m.forgotten, before)
-	return before
-}
+// over returns the moment until which bindings must have ended to be dropped,
+// Unix milliseconds: no flow of then is waited for.
+func (m *Module) over() int64 { return m.millis() - m.settings.Late.Milliseconds() }
 
 // rebind tells the session of h, if it has one, that its binding has changed.
 func (m *Module) rebind(h *users.Holder) {

@@ -240,11 +240,10 @@ func (m *Module) correctable(moment int64) bool {
 }
 
 // horizon returns the moment after which charges must end to be corrected, Unix
-// milliseconds. Of what ended until then somebody may be forgotten who held the
-// address, or was charged for it.
-func (m *Module) horizon() int64 {
-	return max(m.forgotten+m.settings.UserTolerance.Milliseconds(), m.millis()-m.settings.Late.Milliseconds())
-}
+// milliseconds: of what ended until then somebody may be forgotten who held the
+// address, or was charged for it. It does not fall, so no charge is asked about
+// once more without news.
+func (m *Module) horizon() int64 { return m.forgotten + m.settings.UserTolerance.Milliseconds() }
 
 func (g *segment) addCharge(c *charge) {
 	class := g.name(c.class) << 2

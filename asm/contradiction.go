@@ -90,6 +90,7 @@ func (m *Module) correct() error {
 		return nil
 	}
 	x.forget(m.millis())
+	m.forgotten = max(m.forgotten, m.over())
 	moves, all, err := m.contradicted(newDoubtIndex(x.doubts))
 	if err != nil {
 		return fmt.Errorf("asm: look through what was charged: %w", err)

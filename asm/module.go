@@ -82,7 +82,7 @@ type Module struct {
 	users      users.Table
 	spans      []users.Span // scratch
 	swept      int64        // when user sessions that are over were last dropped, Unix nanoseconds
-	forgotten  int64        // bindings that ended until then may have been dropped since what is remembered as charged was, Unix milliseconds
+	forgotten  int64        // bindings that ended until then may be dropped, Unix milliseconds: it does not fall with the clock
 
 	transports transports
 	sources    sources  // exporters whose records come in requests
@@ -262,6 +262,7 @@ func (m *Module) advance(ctx context.Context, to int64) error {
 	m.now = to
 	m.interval = m.intervalOf(to)
 	m.windows.Advance(m.millis())
+	m.forgotten = max(m.forgotten, m.over())
 	return nil
 }
 

@@ -26,7 +26,7 @@ func (m *Module) setBack(to int64) {
 		// Whose it was before can't be told any more, and would keep what is
 		// charged from now on from being corrected.
 		m.charges.forgetAll()
-		m.forgotten = 0
+		m.forgotten = m.over()
 	}
 	for _, s := range m.sessions.byKey {
 		if max(s.started, s.cut, s.last, s.stopped) > now {

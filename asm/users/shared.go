@@ -26,7 +26,8 @@ type Mapping struct {
 }
 
 // A share is some ports of an IPv4 address that several users have: those of a
-// Holder, or those of a Mapping from one moment until another.
+// Holder, or those of a Mapping from one moment until another. One that ends as
+// it begins notes that the Mapping ended then, should its beginning come later.
 type share struct {
 	holder      *Holder // nil for a Mapping
 	from, until int64   // of a Mapping, Unix milliseconds; until 0 is for ever
@@ -167,8 +168,8 @@ func (t *Table) LookupPort(vrf string, a netip.Addr, port uint16, protocol uint8
 }
 
 // Map applies that m began at a moment, Unix milliseconds. It ends what other
-// private addresses had of exactly these ports. A Mapping that goes on, or that
-// was applied before, changes nothing.
+// private addresses had of exactly these ports. What was applied before changes
+// nothing, nor does what comes before a later event.
 func (t *Table) Map(m Mapping, at int64) (changed bool) {
 	m.Public, m.Private = m.Public.Unmap(), m.Private.Unmap()
 	at = min(max(at, 0), maxTime)
@@ -176,30 +177,50 @@ func (t *Table) Map(m Mapping, at int64) (changed bool) {
 		return false
 	}
 	p := t.open(m.PublicVRF).pool(m.Public)
-	fresh := &share{from: at, Mapping: m}
+	fresh, goesOn := &share{from: at, Mapping: m}, false
+	var cut *share // that ended of itself later on
+	var end int64
 	for _, s := range p[pageOf(m.First)] {
 		switch {
 		case !s.sameShare(&m):
-		case s.Mapping == m && s.from <= at && (s.until == 0 || at < s.until), s.Mapping == m && s.from == at:
+		case s.from == at && s.Mapping == m:
 			return false
-		case s.from > at:
+		case s.from > at && (s.Mapping == m || s.from != s.until):
 			if fresh.until == 0 || s.from < fresh.until {
 				fresh.until = s.from
 			}
-		case s.until == 0 || s.until > at:
-			t.doubt(m.PublicVRF, hostPrefix(m.Public), at, s.until)
+		case s.from < at && (s.until == 0 || s.until > at):
+			if goesOn = s.Mapping == m; goesOn {
+				fresh.until = s.until
+			} else {
+				t.doubt(m.PublicVRF, hostPrefix(m.Public), at, s.until)
+				cut, end = s, s.until
+			}
 			s.until = at
 		}
 	}
+	if !t.addMapping(p, fresh) {
+		return false
+	}
+	if end != 0 {
+		t.addMapping(p, &share{from: end, until: end, Mapping: cut.Mapping})
+	}
+	if !goesOn {
+		t.doubt(m.PublicVRF, hostPrefix(m.Public), at, fresh.until)
+	}
+	return !goesOn
+}
+
+// addMapping puts s, of a Mapping, into p, unless there are too many.
+func (t *Table) addMapping(p *pool, s *share) bool {
 	if t.mappings >= MaxMappings {
 		t.refused++
 		return false
 	}
-	p.add(fresh)
-	t.doubt(m.PublicVRF, hostPrefix(m.Public), at, fresh.until)
+	p.add(s)
 	t.mappings++
 	t.shared++
-	t.touchPorts(m)
+	t.touchPorts(s.Mapping)
 	return true
 }
 
@@ -209,22 +230,39 @@ func (s *share) sameShare(m *Mapping) bool {
 }
 
 // Unmap applies that m ended at a moment, Unix milliseconds. A NAT need not say
-// which private address had the ports.
+// which private address had the ports. If it does, that it began may come later:
+// Messages overtake each other, or wait for their Template.
 func (t *Table) Unmap(m Mapping, at int64) (changed bool) {
 	m.Public, m.Private = m.Public.Unmap(), m.Private.Unmap()
 	at = min(max(at, 0), maxTime)
-	space := t.in(m.PublicVRF)
-	if space == nil || space.pools[m.Public] == nil {
+	if !m.Public.Is4() || m.First > m.Last {
 		return false
 	}
-	for _, s := range space.pools[m.Public][pageOf(m.First)] {
-		if s.sameShare(&m) && (!m.Private.IsValid() || s.Mapping == m) && s.from <= at && (s.until == 0 || s.until > at) {
+	p, known := t.open(m.PublicVRF).pool(m.Public), !m.Private.IsValid()
+	var ends []share // that are known no more
+	for _, s := range p[pageOf(m.First)] {
+		switch {
+		case !s.sameShare(&m) || m.Private.IsValid() && s.Mapping != m:
+		case s.until == at:
+			known = true
+		case s.from <= at && (s.until == 0 || s.until > at):
 			t.doubt(m.PublicVRF, hostPrefix(m.Public), at, s.until)
+			if s.until != 0 {
+				ends = append(ends, share{from: s.until, until: s.until, Mapping: s.Mapping})
+			}
 			s.until, changed = at, true
 		}
 	}
 	if changed {
 		t.touchPorts(m)
+	} else if !known {
+		ends = append(ends, share{from: at, until: at, Mapping: m})
+	}
+	for i := range ends {
+		t.addMapping(p, &ends[i])
+	}
+	if p.empty() {
+		delete(t.open(m.PublicVRF).pools, m.Public)
 	}
 	return changed
 }

@@ -27,10 +27,10 @@ func (b bill) compare(o bill) int {
 func (t *truth) charge(f *flow, x *amounts, position uint64) (sides int) {
 	var from, to *holder
 	if f.half != toEnd {
-		from = t.held(f.from, f.end)
+		from = t.held(f.source(), f.end)
 	}
 	if f.half != fromEnd {
-		to = t.held(f.to, f.end)
+		to = t.held(f.destination(), f.end)
 	}
 	if f.half == bothEnds && f.user != "" {
 		// The named user has the address that is bound to that name, or else
@@ -45,12 +45,12 @@ func (t *truth) charge(f *flow, x *amounts, position uint64) (sides int) {
 	internal := from != nil && to != nil || f.half != bothEnds
 	if from != nil {
 		t.w.log("truth: flow %d from %q: %+v %+v", f.id, from.User, f.forward, f.backward)
-		t.chargeSide(f, from, side{f.from, f.to, f.toPort, internal}, f.forward, f.backward)
+		t.chargeSide(f, from, side{f.source(), f.destination(), internal}, f.forward, f.backward)
 		sides++
 	}
 	if to != nil {
 		t.w.log("truth: flow %d to %q: %+v %+v", f.id, to.User, f.forward, f.backward)
-		t.chargeSide(f, to, side{f.to, f.from, f.fromPort, internal}, f.backward, f.forward)
+		t.chargeSide(f, to, side{f.destination(), f.source(), internal}, f.backward, f.forward)
 		sides++
 	}
 	if sides == 1 && f.half == bothEnds {
@@ -71,27 +71,30 @@ func (t *truth) charge(f *flow, x *amounts, position uint64) (sides int) {
 
 // A side is what a flow is to one of its two users.
 type side struct {
-	address, far netip.Addr
-	farPort      uint16
-	internal     bool // the other is a user too
+	near, far end
+	internal  bool // the other is a user too
 }
 
 // chargeSide bills what of a flow went out from an address and came in to h, who
 // held it when the flow ended: by time, if it is to be divided, to all who held
 // it since the flow began. Time in which nobody did is the next one's.
 func (t *truth) chargeSide(f *flow, h *holder, s side, out, in volume) {
-	start, a := f.began(), s.address
-	if t.settings.Split == asm.SplitProportional && h.Prefix.Contains(a) {
+	start := f.began()
+	if t.settings.Split == asm.SplitProportional && h.Ports == "" && h.Prefix.Contains(s.near.address) {
 		moments := []int64{start, f.end}
-		for _, o := range t.holdersOf(a) {
+		all := t.holdersOf(s.near.space, s.near.address)
+		for _, o := range all {
 			moments = append(moments, unix(o.From), unix(o.Until))
 		}
 		slices.Sort(moments)
 		moments = slices.DeleteFunc(slices.Compact(moments), func(at int64) bool { return at < start || at > f.end })
 		left := [2]volume{out, in}
 		for i := 1; i < len(moments); i++ {
-			o := t.exactly(a, moments[i-1])
-			if o == nil {
+			o, next := exactly(all, moments[i-1]), h
+			if i < len(moments)-1 {
+				next = exactly(all, moments[i])
+			}
+			if o == nil || next != nil && next.key() == o.key() {
 				continue
 			}
 			var part [2]volume
@@ -100,16 +103,16 @@ func (t *truth) chargeSide(f *flow, h *holder, s side, out, in volume) {
 				part[n] = volume{left[n].octets - rest.octets, left[n].packets - rest.packets}
 				left[n] = rest
 			}
-			t.use(f, &o.Binding, s, part[0], part[1])
+			t.use(f, o, s, moments[i]-1, part[0], part[1])
 		}
 		out, in = left[0], left[1]
 	}
-	t.use(f, &h.Binding, s, out, in)
+	t.use(f, h, s, f.end, out, in)
 }
 
-// use bills what of a flow went out from a user and came in to him, which may
-// be of two classes.
-func (t *truth) use(f *flow, b *users.Binding, s side, out, in volume) {
+// use bills what of a flow, until a moment, went out from a user and came in to
+// him, which may be of two classes.
+func (t *truth) use(f *flow, h *holder, s side, at int64, out, in volume) {
 	for _, u := range []struct {
 		direction string
 		acct.Usage
@@ -117,13 +120,19 @@ func (t *truth) use(f *flow, b *users.Binding, s side, out, in volume) {
 		{asm.DirectionInput, acct.Usage{InputOctets: out.octets, InputPackets: out.packets}},
 		{asm.DirectionOutput, acct.Usage{OutputOctets: in.octets, OutputPackets: in.packets}},
 	} {
-		key := bill{user: b.User, class: t.class(f, s, u.direction, b.Class)}
+		class, ruled := t.class(f, s, u.direction)
+		if !ruled {
+			class = t.classOr(h.Class)
+		}
+		key := bill{user: h.User, class: class}
 		t.billed[key] = t.billed[key].Plus(u.Usage)
+		t.remember(f, h, charge{at: at, near: s.near, class: class, own: !ruled && h.Class != "", usage: u.Usage})
 	}
 }
 
-// class names the first class whose rule matches what went in a direction.
-func (t *truth) class(f *flow, s side, direction, own string) string {
+// class names the first class whose rule matches what went in a direction, if
+// there is one.
+func (t *truth) class(f *flow, s side, direction string) (name string, ruled bool) {
 	for _, c := range t.settings.Classes {
 		if c.Direction != "" && c.Direction != direction || c.Internal && !s.internal {
 			continue
@@ -131,16 +140,19 @@ func (t *truth) class(f *flow, s side, direction, own string) string {
 		if len(c.DSCP) > 0 && !slices.Contains(c.DSCP, f.dscp) || len(c.Protocols) > 0 && !slices.Contains(c.Protocols, f.protocol) {
 			continue
 		}
-		if len(c.Ports) > 0 && !slices.ContainsFunc(c.Ports, func(r asm.PortRange) bool { return r.First <= s.farPort && s.farPort <= r.Last }) {
+		if len(c.Ports) > 0 && !slices.ContainsFunc(c.Ports, func(r asm.PortRange) bool { return r.First <= s.far.port && s.far.port <= r.Last }) {
 			continue
 		}
-		if len(c.Prefixes) > 0 && !slices.ContainsFunc(c.Prefixes, func(p netip.Prefix) bool { return p.Contains(s.far) }) {
+		if len(c.Prefixes) > 0 && !slices.ContainsFunc(c.Prefixes, func(p netip.Prefix) bool { return p.Contains(s.far.address) }) {
 			continue
 		}
-		return c.Name
+		return c.Name, true
 	}
-	return cmp.Or(own, t.settings.ClassDefault)
+	return "", false
 }
+
+// classOr returns the class of a binding, or of what nothing is said of.
+func (t *truth) classOr(own string) string { return cmp.Or(own, t.settings.ClassDefault) }
 
 // remaining returns what of v is left after a time: what came so far is rounded
 // down. What flows have here times their time is far below 2^63.

@@ -13,11 +13,13 @@ const (
 	AckBeforeSync      // exporters are told that their Messages are durable before they are
 	ReadBeforeSync     // the pipeline reads entries that are not durable
 	StaleSessions      // a checkpoint lacks the sessions that changed
+	NoDoubts           // a checkpoint lacks what bindings contradict
+	OneSpace           // address spaces are not told apart
 )
 
 var bugNames = [...]string{
 	"none", "no identities", "no position", "lost mark", "early trim", "untimely trim",
-	"acknowledgement before sync", "read before sync", "stale sessions",
+	"acknowledgement before sync", "read before sync", "stale sessions", "no doubts", "one space",
 }
 
 func (b Bug) String() string { return bugNames[b] }

@@ -150,6 +150,12 @@ func (w *world) checkBooks(books *sums) {
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(all), compareKeys) {
 		got, want := books.rows[key], *w.truth.row(key)
+		if w.mood.correct && (key.Exporter == acct.CreditBook || key.Exporter == acct.DebitBook) {
+			// How many records a correction takes is the bridge's affair.
+			for _, n := range []*acct.Count{&got.received, &got.accounted, &want.received, &want.accounted} {
+				n.Records = 0
+			}
+		}
 		if got.received != want.received || got.mirrored != want.mirrored || got.accounted != want.accounted || got.rejected != want.rejected {
 			w.fail("%+v: the books have received %+v, mirrored %+v, accounted %+v, rejected %+v; in truth %+v, %+v, %+v, %+v",
 				key, got.received, got.mirrored, got.accounted, got.rejected, want.received, want.mirrored, want.accounted, want.rejected)

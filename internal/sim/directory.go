@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -73,16 +74,38 @@ func (d *directory) add(w *world) {
 	if w.chance(0.1) {
 		b.MultiSession = "line " + b.User
 	}
+	if w.mood.shared && p.Addr().Is4() {
+		d.share(w, &b)
+	}
 	list := d.lists[source]
 	if w.chance(0.5) && !b.From.IsZero() {
 		for i := range list {
-			if o := &list[i]; o.Prefix == p && o.Until.IsZero() && o.From.Before(b.From) {
+			if o := &list[i]; o.Prefix == b.Prefix && o.VRF == b.VRF && o.Ports == b.Ports && o.Until.IsZero() && o.From.Before(b.From) {
 				o.Until = b.From
 			}
 		}
 	}
 	d.lists[source] = append(list, b)
-	w.log("%s: %v is %s from %v until %v, class %q", source, b.Prefix, b.User, b.From, b.Until, b.Class)
+	w.log("%s: %v %q %q is %s from %v until %v, class %q", source, b.Prefix, b.VRF, b.Ports, b.User, b.From, b.Until, b.Class)
+}
+
+// share makes b one of ports, or of another address space, or of a whole address
+// that others have ports of.
+func (d *directory) share(w *world, b *users.Binding) {
+	block := func() string { x := one(&w.scheduler, portBlocks); return fmt.Sprintf("%d-%d", x[0], x[1]) }
+	host := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, 32) }
+	switch w.rng.IntN(8) {
+	case 0, 1:
+		ports, err := users.ParsePorts(block() + " " + block())
+		if err != nil {
+			w.fail("ports: %v", err)
+		}
+		b.Prefix, b.Ports = host(one(&w.scheduler, []netip.Addr{divided, divided, translated})), ports
+	case 2:
+		b.Prefix = host(one(&w.scheduler, []netip.Addr{divided, translated}))
+	case 3, 4:
+		b.VRF = one(&w.scheduler, []string{"red", "6"})
+	}
 }
 
 // remove takes a binding out of a file, or ends it.
@@ -126,9 +149,16 @@ func (d *directory) end(w *world) {
 }
 
 // encode returns the content of a journal entry.
-func (d *directory) encode(source string) []byte {
+func (d *directory) encode(w *world, source string) []byte {
 	list := slices.Clone(d.lists[source])
-	data := users.AppendList(nil, source, list)
+	told := list
+	if w.bug == OneSpace {
+		told = slices.Clone(list)
+		for i := range told {
+			told[i].VRF = ""
+		}
+	}
+	data := users.AppendList(nil, source, told)
 	d.encoded[string(data)] = listing{source, list}
 	return data
 }

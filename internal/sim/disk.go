@@ -98,6 +98,8 @@ func (d *device) Commit(ctx context.Context, b acct.Batch) error {
 		b.Identities = nil
 	case NoPosition:
 		b.State = slices.DeleteFunc(b.State, func(s acct.State) bool { return s.Kind == "pipeline" && b.Position > 10 })
+	case NoDoubts:
+		b.State = slices.DeleteFunc(b.State, func(s acct.State) bool { return s.Kind == "charge" && s.Key == "doubts" })
 	case StaleSessions:
 		if len(b.Sessions) > 1 {
 			b.Sessions = b.Sessions[1:]

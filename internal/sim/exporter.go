@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -40,7 +41,7 @@ type dialect struct {
 	told    bool
 	nextID  uint16
 	ids     map[int]uint16 // over UDP, the ID of each form: it stays
-	rates   set            // the Options Template; its ID is 0 before it was told
+	other   map[int]uint16 // the ID of each form that is no flow's, once it was told
 }
 
 // A stream is a TCP connection to the collector.
@@ -79,7 +80,7 @@ func (e *exporter) renew() {
 	e.remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, e.name[0]}), e.port)
 	e.dialects = map[uint32]*dialect{}
 	for _, d := range e.domains {
-		e.dialects[d] = &dialect{encoder: ipfix.NewEncoder(d, 0), nextID: 256, ids: map[int]uint16{}}
+		e.dialects[d] = &dialect{encoder: ipfix.NewEncoder(d, 0), nextID: 256, ids: map[int]uint16{}, other: map[int]uint16{}}
 	}
 }
 
@@ -98,7 +99,7 @@ func (e *exporter) export() {
 	d := e.dialects[domain]
 	formAt := d.current.form
 	if !d.told || w.chance(0.1) {
-		formAt = w.rng.IntN(optionsForm)
+		formAt = w.flowForm()
 	}
 	var flows []*flow
 	for range 1 + w.rng.IntN(5) {
@@ -110,6 +111,8 @@ func (e *exporter) export() {
 		e.renew()
 	case w.chance(0.05):
 		e.sample(domain)
+	case w.nat != nil && e == w.exporters[0] && w.chance(0.3):
+		e.translate(domain)
 	case w.chance(0.1) && len(e.recent) > 0:
 		w.log("exporter %s repeats itself", e.name)
 		e.repeat(1 + w.rng.IntN(len(e.recent)))
@@ -204,35 +207,52 @@ func (e *exporter) finish(d *dialect, m *message) {
 
 // sample changes the sampling rate of a domain and tells it.
 func (e *exporter) sample(domain uint32) {
+	e.send(e.tell(domain, set{form: optionsForm, what: sampling, rate: uint64(1 + e.w.rng.IntN(20))}))
+}
+
+// tell puts what is no flow into a Message, with its Template where need be.
+func (e *exporter) tell(domain uint32, data set) *message {
+	if data.id = fixedID(data.form); e.spools {
+		return e.spool(domain, data)
+	}
 	w, d := e.w, e.dialects[domain]
-	if e.spools {
-		e.send(e.spool(domain, set{id: fixedID(optionsForm), form: optionsForm, what: sampling, rate: uint64(1 + w.rng.IntN(20))}))
-		return
-	}
 	m := &message{domain: domain}
-	tell := e.udp && w.chance(0.5)
-	if d.rates.id == 0 {
-		d.rates = set{id: d.nextID, form: optionsForm}
+	describe := e.udp && w.chance(0.5)
+	if d.other[data.form] == 0 {
+		d.other[data.form] = d.nextID
 		d.nextID++
-		tell = true
+		describe = true
 	}
-	t := w.template(optionsForm, d.rates.id)
+	data.id = d.other[data.form]
+	t := w.template(data.form, data.id)
 	var err error
-	if tell {
+	if describe {
 		err = d.encoder.AddTemplate(t)
-		m.sets = append(m.sets, d.rates)
+		m.sets = append(m.sets, set{id: data.id, form: data.form})
 	}
-	data := d.rates
-	data.what, data.rate = sampling, uint64(1+w.rng.IntN(20))
 	if err == nil {
-		err = d.encoder.AddRecord(t, domain, data.rate)
+		err = data.encode(d.encoder, t, domain)
 	}
 	if err != nil {
 		w.fail("encode: %v", err)
 	}
 	m.sets = append(m.sets, data)
 	e.finish(d, m)
-	e.send(m)
+	return m
+}
+
+// encode adds what s has to a Message, as records of t.
+func (s *set) encode(e *ipfix.Encoder, t *ipfix.Template, domain uint32) (err error) {
+	for _, f := range s.flows {
+		err = cmp.Or(err, e.AppendRecord(t, f.octets))
+	}
+	if s.what == sampling {
+		err = e.AddRecord(t, domain, s.rate)
+	}
+	for _, x := range s.translations {
+		err = cmp.Or(err, e.AddRecord(t, x.values()...))
+	}
+	return err
 }
 
 // send gives m to the network.

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,22 +12,24 @@ import (
 
 // A flow is what an exporter has measured, as its Template tells it.
 type flow struct {
-	id                uint64 // in the record, so that no two flows are equal
-	exporter          string
-	domain            uint32
-	form              int // index of forms
-	from, to          netip.Addr
-	fromPort, toPort  uint16
-	protocol, dscp    uint8
-	start, end        int64 // Unix milliseconds
-	forward, backward volume
-	user              string      // that the record names
-	rate              uint64      // each packet counted stands for so many, as the record says; 0 if it doesn't
-	long              *connection // whose counters are totals; nil for a flow of its own
-	octets            []byte      // the Data Record
-	stated            bool        // it came in a request that says what it amounts to
-	half              half        // what still waits for a user
-	journaled         bool
+	id                 uint64 // in the record, so that no two flows are equal
+	exporter           string
+	domain             uint32
+	form               int // index of forms
+	from, to           netip.Addr
+	fromPort, toPort   uint16
+	fromVRF, toVRF     uint32
+	fromSpace, toSpace string // of the addresses, as the bridge calls them
+	protocol, dscp     uint8
+	start, end         int64 // Unix milliseconds
+	forward, backward  volume
+	user               string      // that the record names
+	rate               uint64      // each packet counted stands for so many, as the record says; 0 if it doesn't
+	long               *connection // whose counters are totals; nil for a flow of its own
+	octets             []byte      // the Data Record
+	stated             bool        // it came in a request that says what it amounts to
+	half               half        // what still waits for a user
+	journaled          bool
 }
 
 // A half is the end of a flow that waits for a user, where the other's is known.
@@ -39,6 +42,9 @@ const (
 )
 
 type volume struct{ octets, packets uint64 }
+
+func (f *flow) source() end      { return end{f.fromSpace, f.from, f.fromPort} }
+func (f *flow) destination() end { return end{f.toSpace, f.to, f.toPort} }
 
 // began returns when f began as far as its record says, Unix milliseconds.
 func (f *flow) began() int64 {
@@ -65,6 +71,7 @@ type form struct {
 	totals   bool // the counters are totals
 	named    bool // the record names its user
 	sampled  bool // the record gives its sampling rate
+	spaced   bool // the record names the VRFs of its addresses
 	options  bool // the record tells the sampling rate of its Observation Domain
 	values   func(*flow) []any
 }
@@ -137,10 +144,39 @@ var forms = []form{
 		},
 	},
 	{fields: fields(ipfix.ObservationDomainId, 4, ipfix.SamplingInterval, 4), options: true},
+	{
+		fields: fields(ipfix.FlowEndMilliseconds, 8, ipfix.SourceIPv4Address, 4, ipfix.DestinationIPv4Address, 4,
+			ipfix.IngressVRFID, 4, ipfix.EgressVRFID, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
+			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
+			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.ConnectionTransactionId, 8),
+		spaced: true,
+		values: func(f *flow) []any {
+			return []any{milli(f.end), f.from, f.to, f.fromVRF, f.toVRF, f.protocol, f.dscp, f.fromPort, f.toPort,
+				f.forward.octets, f.forward.packets, f.id}
+		},
+	},
+	{
+		fields: fields(ipfix.ObservationTimeMilliseconds, 8, ipfix.NatEvent, 1, ipfix.SourceIPv4Address, 4,
+			ipfix.PostNATSourceIPv4Address, 4, ipfix.PortRangeStart, 2, ipfix.PortRangeEnd, 2, ipfix.IngressVRFID, 4),
+	},
 }
 
-// optionsForm is the last, the one that is no flow's.
-var optionsForm = len(forms) - 1
+// Forms up to optionsForm are of flows, and so is spacedForm, where addresses
+// are of several spaces.
+const (
+	optionsForm = 6 + iota
+	spacedForm
+	natForm
+)
+
+// flowForm returns the form of some flows.
+func (w *world) flowForm() int {
+	form := w.rng.IntN(optionsForm)
+	if w.mood.shared && w.chance(0.3) {
+		return spacedForm
+	}
+	return form
+}
 
 func fields(list ...uint16) (out []ipfix.FieldSpecifier) {
 	for i := 0; i < len(list); i += 2 {
@@ -180,11 +216,12 @@ type message struct {
 
 // A set is a Template, its withdrawal, or Data Records of it.
 type set struct {
-	id    uint16
-	form  int
-	what  content
-	flows []*flow
-	rate  uint64 // of the Observation Domain
+	id           uint16
+	form         int
+	what         content
+	flows        []*flow
+	rate         uint64 // of the Observation Domain
+	translations []*translation
 }
 
 type content uint8
@@ -194,6 +231,7 @@ const (
 	withdrawal
 	records
 	sampling
+	translations
 )
 
 func (m *message) String() string {
@@ -208,6 +246,10 @@ func (m *message) String() string {
 			fmt.Fprintf(&b, ", withdrawal of %d", s.id)
 		case s.what == sampling:
 			fmt.Fprintf(&b, ", sampling rate %d", s.rate)
+		case s.what == translations:
+			for _, x := range s.translations {
+				fmt.Fprintf(&b, ", %v", x)
+			}
 		case s.what == definition:
 			fmt.Fprintf(&b, ", template %d of form %d", s.id, s.form)
 		default:
@@ -267,6 +309,9 @@ func (e *exporter) measure(domain uint32, formAt int) *flow {
 	case 6:
 		f.from = one(&w.scheduler, out) // nobody's
 	}
+	if w.mood.shared {
+		f.share(w)
+	}
 	if fo.backward {
 		f.backward = volume{uint64(w.rng.IntN(1 << 24)), uint64(w.rng.IntN(1 << 14))}
 	}
@@ -299,6 +344,22 @@ func (e *exporter) measure(domain uint32, formAt int) *flow {
 	f.octets = octets
 	return f
 }
+
+// share lets f be of shared addresses, and of other address spaces.
+func (f *flow) share(w *world) {
+	if a := one(&w.scheduler, []netip.Addr{translated, translated, divided}); w.chance(0.5) && f.from.Is4() {
+		port := uint16(1000 + w.rng.IntN(1600))
+		switch {
+		case slices.Contains(insiders, f.from):
+			f.from, f.fromPort = a, port
+		case slices.Contains(insiders, f.to):
+			f.to, f.toPort = a, port
+		}
+	}
+	f.fromVRF, f.toVRF = one(&w.scheduler, vrfs), one(&w.scheduler, vrfs)
+}
+
+var vrfs = []uint32{0, 5, 5, 6}
 
 // named are users that records name; some of them hold addresses too.
 var named = []string{"ann", "bob", "yve", "zoe"}

@@ -17,33 +17,66 @@ type holder struct {
 	removed bool
 }
 
-// held returns who held an address at a moment in Unix milliseconds, or nearly
-// then.
-func (t *truth) held(a netip.Addr, at int64) *holder {
-	if h := t.exactly(a, at); h != nil {
-		return h
-	}
-	return t.nearest(t.holdersOf(a), at)
+// A holderKey tells apart what sources say of who holds what.
+type holderKey struct {
+	source, id, user string
+	prefix           netip.Prefix
+	vrf              string
+	ports            users.Ports
+	from             int64
 }
 
-// exactly returns who held an address at a moment: by the longest prefix, and
-// then since the latest moment.
-func (t *truth) exactly(a netip.Addr, at int64) (best *holder) {
-	for _, h := range t.holdersOf(a) {
-		switch {
-		case at < unix(h.From) || !h.Until.IsZero() && at >= unix(h.Until):
-		case best == nil || h.before(best):
+func (h *holder) key() holderKey {
+	return holderKey{h.source, h.id, h.User, h.Prefix, h.VRF, h.Ports, unix(h.From)}
+}
+
+// has reports whether h holds its prefix at a moment in Unix milliseconds.
+func (h *holder) has(at int64) bool {
+	return at >= unix(h.From) && (h.Until.IsZero() || at < unix(h.Until))
+}
+
+// An end is where a flow comes from, or goes to.
+type end struct {
+	space   string // of the address; "" is the global one
+	address netip.Addr
+	port    uint16
+}
+
+// held returns who held an end at a moment in Unix milliseconds, or nearly then.
+func (t *truth) held(e end, at int64) *holder {
+	if h := t.sharer(e, at); h != nil {
+		return h
+	}
+	return t.alone(e.space, e.address, at)
+}
+
+// alone returns who held all ports of an address at a moment, or nearly then.
+func (t *truth) alone(space string, a netip.Addr, at int64) *holder {
+	all := t.holdersOf(space, a)
+	if h := exactly(all, at); h != nil {
+		return h
+	}
+	return t.nearest(all, at)
+}
+
+// exactly returns who of those that hold or held an address did at a moment: by
+// the longest prefix, and then since the latest moment.
+func exactly(all []*holder, at int64) (best *holder) {
+	for _, h := range all {
+		if h.has(at) && (best == nil || h.before(best)) {
 			best = h
 		}
 	}
 	return best
 }
 
-// holdersOf returns who holds or held an address.
-func (t *truth) holdersOf(a netip.Addr) []*holder {
-	all := t.claimed(a)
+// holdersOf returns who holds or held all ports of an address.
+func (t *truth) holdersOf(space string, a netip.Addr) (all []*holder) {
+	if space == "" {
+		all = t.claimed(a)
+	}
 	for _, h := range t.holders {
-		if h.Prefix.Contains(a) {
+		if h.Prefix.Contains(a) && h.VRF == space && h.Ports == "" {
 			all = append(all, h)
 		}
 	}
@@ -82,7 +115,7 @@ func unix(at time.Time) int64 {
 func (t *truth) replace(l listing) {
 	now := t.now / int64(time.Millisecond)
 	same := func(h *holder, b *users.Binding) bool {
-		return h.source == l.source && h.Prefix == b.Prefix && h.User == b.User && unix(h.From) == unix(b.From)
+		return h.source == l.source && h.Prefix == b.Prefix && h.VRF == b.VRF && h.Ports == b.Ports && h.User == b.User && unix(h.From) == unix(b.From)
 	}
 	listed := map[*holder]bool{}
 	for i := range l.bindings {
@@ -95,6 +128,7 @@ func (t *truth) replace(l listing) {
 		h := t.holders[at]
 		if !listed[h] {
 			h.Binding, h.removed, listed[h] = *b, false, true
+			t.realms[h.key()] = b.Realm
 		}
 	}
 	before := now - t.settings.Late.Milliseconds()

@@ -28,6 +28,13 @@ type mood struct {
 	refuse       bool          // records may be refused for good
 	outages      int           // of AAA peers
 
+	events  int           // of user sessions, at most
+	late    float64       // of them come so
+	latest  time.Duration // by at most that
+	correct bool          // what they contradict is corrected
+
+	shared bool // addresses are, by ports, and there are several address spaces
+
 	weak bool // identities of 12 bits, so that different records collide
 
 	settings asm.Settings
@@ -63,6 +70,9 @@ func newMood(rng *rand.Rand) mood {
 		answers:   some(0.5),
 		refuse:    rng.IntN(4) == 0,
 		outages:   rng.IntN(4),
+		events:    16,
+		late:      0.3,
+		latest:    2 * time.Minute,
 	}
 	if rng.IntN(10) == 0 { // hardly gets up
 		m.crashes, m.crash = 60, 0.1
@@ -116,6 +126,7 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 	if rng.IntN(2) == 0 {
 		s.Networks = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/23"), netip.MustParsePrefix("2001:db8::/47")}
 	}
+	tolerance, fallback := s.UserTolerance, s.Fallback
 	s.UserTolerance = 0
 	if rng.IntN(3) == 0 {
 		s.UserTolerance = time.Duration(rng.IntN(5000)) * time.Millisecond
@@ -127,6 +138,12 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 	s.Fallback, s.Wait = "", time.Minute
 	if rng.IntN(2) == 0 {
 		s.Fallback = fallbackUser
+	}
+	if m.correct && !first {
+		s.UserTolerance, s.Fallback = tolerance, fallback // whom they give what is no news of a binding
+		if rng.IntN(6) == 0 {
+			s.Correct = s.Late - s.Correct // to nothing and back
+		}
 	}
 	s.Classes, s.ClassDefault = nil, ""
 	if rng.IntN(2) == 0 {
@@ -153,6 +170,9 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 	if rng.IntN(3) == 0 {
 		s.Exporters = []asm.ExporterSettings{{Name: "east", Sampling: uint32(1 + rng.IntN(8))}}
 	}
+	if m.shared && rng.IntN(4) > 0 {
+		s.Exporters = m.spaces(s.Exporters)
+	}
 	if !first && rng.IntN(3) == 0 {
 		if s.MaxTotals == 0 {
 			s.DedupWindow = time.Duration(5+5*rng.IntN(4)) * time.Minute
@@ -162,6 +182,22 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 	if !first && rng.IntN(3) == 0 {
 		s.Interval = time.Duration(30+30*rng.IntN(3)) * time.Second
 	}
+	return m
+}
+
+// corrects returns m with late bindings corrected, for as long as they are
+// remembered or less.
+func (m mood) corrects(rng *rand.Rand) mood {
+	s := &m.settings
+	m.correct, m.events, m.late, m.latest = true, 40, 0.6, 10*time.Minute
+	if rng.IntN(2) == 0 {
+		s.Late = time.Duration(1+rng.IntN(24)) * time.Hour
+	}
+	s.Correct = s.Late
+	if rng.IntN(2) == 0 {
+		s.Correct = s.Late / time.Duration(1+rng.IntN(8))
+	}
+	s.CorrectOctets = 64 << 20
 	return m
 }
 

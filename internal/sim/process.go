@@ -104,7 +104,7 @@ func (p *process) configure() {
 // bindings puts the users into the journal.
 func (p *process) bindings() {
 	for _, s := range p.w.users.sources {
-		p.append(acct.EntryUsers, 0, p.w.users.encode(s))
+		p.append(acct.EntryUsers, 0, p.w.users.encode(p.w, s))
 	}
 }
 

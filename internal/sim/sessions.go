@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 )
@@ -37,7 +38,7 @@ func (n *nases) changes(w *world) {
 		return
 	}
 	n.encoded = map[string]users.Event{}
-	for range 2 + w.rng.IntN(16) {
+	for range 2 + w.rng.IntN(w.mood.events) {
 		w.after(w.between(0, w.mood.traffic), func() {
 			switch {
 			case len(n.logins) == 0 || w.chance(0.45):
@@ -121,8 +122,8 @@ func (n *nases) send(w *world, e users.Event) {
 	}
 	for range times {
 		delay := time.Duration(0)
-		if w.chance(0.3) {
-			delay = w.between(0, 2*time.Minute)
+		if w.chance(w.mood.late) {
+			delay = w.between(0, w.mood.latest)
 		}
 		w.after(delay, func() {
 			if w.proc != nil && !w.quiet {
@@ -201,11 +202,8 @@ func (t *truth) begun(p netip.Prefix, at int64) (best *claim, last interval) {
 
 // event takes in an event of user sessions. Sessions never share an ID.
 func (t *truth) event(e users.Event) {
-	now, at := t.now/int64(time.Millisecond), unix(e.At)
-	if every := int64(10 * time.Minute); t.now/every != t.swept/every {
-		t.swept = t.now
-		t.sweep(now - t.settings.Late.Milliseconds())
-	}
+	at := unix(e.At)
+	t.sweepAtTimes()
 	changed := false
 	if e.Kind == users.EndAll {
 		for _, c := range t.claims {
@@ -217,8 +215,24 @@ func (t *truth) event(e users.Event) {
 	} else {
 		changed = t.tell(e, at)
 	}
-	if changed && t.remap == 0 && len(t.waiting) > 0 && t.settings.Mode == "asm" {
+	t.mapSoon(changed)
+}
+
+// mapSoon maps what waits for a user again in a while, if who holds what has
+// changed.
+func (t *truth) mapSoon(changed bool) {
+	if changed && t.remap == 0 && len(t.waiting) > 0 && t.settings.Mode == asm.ModeASM {
 		t.remap = t.now + int64(time.Second) + int64(len(t.waiting))*int64(50*time.Microsecond)
+	}
+}
+
+// sweepAtTimes forgets what is over, now and then.
+func (t *truth) sweepAtTimes() {
+	if every := int64(10 * time.Minute); t.now/every != t.swept/every {
+		t.swept = t.now
+		before := t.now/int64(time.Millisecond) - t.settings.Late.Milliseconds()
+		t.sweep(before)
+		t.forgetTranslations(before)
 	}
 }
 

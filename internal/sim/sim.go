@@ -50,6 +50,7 @@ type Report struct {
 	Duplicates uint64
 	Suspended  uint64
 	Records    int // accounting records
+	Moved      int // usage that a binding which came late gave to another
 	Requests   int // Accounting-Requests that left
 	Resent     int // of those, with the T flag
 }
@@ -111,6 +112,7 @@ type world struct {
 	nases     nases
 	operator  operator
 	client    client
+	nat       *nat // nil for none
 	exporters []*exporter
 	known     map[string]*message // what was sent, by its octets
 	nextFlow  uint64
@@ -127,6 +129,12 @@ func newWorld(cfg Config) *world {
 	w.mood = newMood(w.rng)
 	if cfg.Seed%2 == 0 {
 		w.intervals = rand.New(rand.NewPCG(cfg.Seed, 0x85))
+	} else if rng := rand.New(rand.NewPCG(cfg.Seed, 0x86)); rng.IntN(5) > 0 {
+		// What waits for a record of its own interval would be corrected later.
+		w.mood = w.mood.corrects(rng)
+	}
+	if cfg.Seed%3 == 0 {
+		w.share()
 	}
 	w.disk = newDevice(w)
 	w.truth = newTruth(w)

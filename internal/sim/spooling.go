@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"cmp"
+
 	"tollbridge/ipfix"
 	protocol "tollbridge/ipfix/ack"
 )
@@ -25,15 +27,7 @@ func (e *exporter) encodeSpooled(m *message) *message {
 	id := protocol.Identity{Position: m.position, Version: protocol.Version, Wants: protocol.Acknowledgements}
 	copy(id.Instance[:], e.name)
 	err := d.encoder.AppendRecord(identity, id.Append(nil))
-	t := e.w.template(s.form, s.id)
-	for _, f := range s.flows {
-		if err == nil {
-			err = d.encoder.AppendRecord(t, f.octets)
-		}
-	}
-	if err == nil && s.what == sampling {
-		err = d.encoder.AddRecord(t, m.domain, s.rate)
-	}
+	err = cmp.Or(err, s.encode(d.encoder, e.w.template(s.form, s.id), m.domain))
 	if err != nil {
 		e.w.fail("encode: %v", err)
 	}

@@ -29,18 +29,22 @@ type truth struct {
 	settings asm.Settings
 	set      bool // settings have come
 
-	sessions map[uint64]*transport
-	seen     map[uint64]bool           // flows that were accounted or wait for a user
-	windows  map[string]*window        // by exporter
-	totals   map[string]*totals        // by exporter
-	rates    map[exporterDomain]uint64 // sampling rates that exporters told
-	waiting  []*waiting
-	suspects []*suspect
-	released map[uint64]bool // flows that an operator released
-	holders  []*holder
-	claims   []*claim // of user sessions
-	swept    int64    // when those that are over were last forgotten, Unix nanoseconds
-	remap    int64    // when waiting flows are mapped again, Unix nanoseconds; 0 for not
+	sessions     map[uint64]*transport
+	seen         map[uint64]bool           // flows that were accounted or wait for a user
+	windows      map[string]*window        // by exporter
+	totals       map[string]*totals        // by exporter
+	rates        map[exporterDomain]uint64 // sampling rates that exporters told
+	waiting      []*waiting
+	suspects     []*suspect
+	released     map[uint64]bool // flows that an operator released
+	holders      []*holder
+	claims       []*claim // of user sessions
+	translations []*translation
+	realms       map[holderKey]string
+	swept        int64     // when those that are over were last forgotten, Unix nanoseconds
+	forgotten    int64     // who held what that ended until then may be forgotten, Unix milliseconds
+	charges      []*charge // that may be contradicted
+	remap        int64     // when waiting flows are mapped again, Unix nanoseconds; 0 for not
 
 	spooled map[spooled]bool // Messages of acknowledged export that came
 
@@ -93,9 +97,9 @@ func newTruth(w *world) *truth {
 	return &truth{
 		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{}, windows: map[string]*window{},
 		totals: map[string]*totals{}, rates: map[exporterDomain]uint64{},
-		spooled: map[spooled]bool{}, released: map[uint64]bool{},
+		spooled: map[spooled]bool{}, released: map[uint64]bool{}, realms: map[holderKey]string{},
 		billed: map[bill]acct.Usage{}, events: map[uint64]int{}, rows: map[acct.LedgerKey]*amounts{},
-		settings: asm.Settings{Interval: 5 * time.Minute},
+		settings: asm.Settings{Interval: 5 * time.Minute, Late: 24 * time.Hour},
 	}
 }
 
@@ -160,6 +164,9 @@ func (t *truth) entry(e acct.Entry) {
 		before, after := mustEncode(t.settings), mustEncode(s)
 		if t.set && before == after {
 			return
+		}
+		if s.Mode != t.settings.Mode || s.Correct == 0 {
+			t.charges = nil
 		}
 		t.settings, t.set = s, true
 		for _, w := range t.windows {
@@ -228,28 +235,34 @@ func (t *truth) advance(to int64) {
 			}
 			s.early = slices.DeleteFunc(s.early, func(e early) bool { return e.time <= t.boundary-int64(t.settings.EarlyWait) })
 		}
-		if t.settings.Fallback == "" || t.settings.Mode != asm.ModeASM {
-			continue
+		if t.settings.Fallback != "" && t.settings.Mode == asm.ModeASM {
+			t.fallBack()
 		}
-		t.waiting = slices.DeleteFunc(t.waiting, func(x *waiting) bool {
-			since := x.since
-			if x.back != 0 {
-				since = min(since, x.back)
-			}
-			if since > t.boundary-int64(t.settings.Wait) {
-				return false
-			}
-			f := x.flow
-			if nobody := (&users.Binding{User: t.settings.Fallback}); f.half == toEnd {
-				t.use(f, nobody, side{far: f.from, farPort: f.fromPort}, f.backward, f.forward)
-			} else {
-				t.use(f, nobody, side{far: f.to, farPort: f.toPort}, f.forward, f.backward)
-			}
-			x.leave(1)
-			return true
-		})
+		t.correct()
 	}
 	t.now = to
+	t.forget(to)
+}
+
+// fallBack bills the fallback user what has waited for long enough.
+func (t *truth) fallBack() {
+	t.waiting = slices.DeleteFunc(t.waiting, func(x *waiting) bool {
+		since := x.since
+		if x.back != 0 {
+			since = min(since, x.back)
+		}
+		if since > t.boundary-int64(t.settings.Wait) {
+			return false
+		}
+		f := x.flow
+		if nobody := (&holder{Binding: users.Binding{User: t.settings.Fallback}}); f.half == toEnd {
+			t.use(f, nobody, side{far: f.source()}, f.end, f.backward, f.forward)
+		} else {
+			t.use(f, nobody, side{far: f.destination()}, f.end, f.forward, f.backward)
+		}
+		x.leave(1)
+		return true
+	})
 }
 
 // setBack sets the clock to an earlier time.
@@ -258,6 +271,10 @@ func (t *truth) setBack(to int64) {
 		return
 	}
 	t.now = to
+	if t.forgotten > to/int64(time.Millisecond) {
+		t.charges, t.forgotten = nil, 0
+		t.forget(to)
+	}
 	t.boundary = down(to, t.settings.Interval) + int64(t.settings.Interval)
 	for _, s := range t.sessions {
 		s.since = min(s.since, to)
@@ -342,6 +359,10 @@ func (t *truth) records(s *transport, domain uint32, x set, interval int64, agai
 		t.rates[exporterDomain{s.info.Exporter, domain}] = x.rate
 		return
 	}
+	if x.what == translations {
+		t.translate(s.info.Exporter, x.translations)
+		return
+	}
 	for _, f := range x.flows {
 		f.journaled = true
 		t.flow(f, t.row(acct.LedgerKey{Exporter: s.info.Exporter, Domain: domain, Interval: interval}), again)
@@ -388,8 +409,12 @@ func (t *truth) flow(sent *flow, x *amounts, resent bool) {
 	if len(t.settings.InBand) == 0 {
 		f.user = ""
 	}
+	if forms[f.form].spaced {
+		f.fromSpace, f.toSpace = t.space(f.exporter, f.fromVRF), t.space(f.exporter, f.toVRF)
+	}
 	f.scale(t.rate(f))
 	n := f.count()
+	t.w.log("DEBUG %v %v", f.source(), f.destination())
 	t.w.log("truth: flow %d of form %d, ends %v, rate %d, outside %v, again %v: %+v", f.id, f.form, milli(f.end).Format("15:04:05.000"), t.rate(f), outside, again, n)
 	x.received = x.received.Plus(n)
 	suspect := &suspect{position: t.at, flow: f, row: x, proven: doubt && !outside, ahead: t.ahead(f), events: t.settings.Mode == asm.ModeAAAClient}

@@ -1,0 +1,220 @@
+package sim
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"tollbridge/asm"
+)
+
+// Addresses that several users share by ports: one behind a NAT that tells what
+// it does, the other in blocks that the operator's files list.
+var (
+	translated = netip.MustParseAddr("198.18.0.1")
+	divided    = netip.MustParseAddr("198.18.0.2")
+)
+
+// portBlocks are what is shared out of an address: blocks, and parts of two.
+var portBlocks = [][2]uint16{
+	{1024, 1279}, {1280, 1535}, {1536, 1791}, {1792, 2047}, {2048, 2559}, {1024, 1087}, {2048, 2303},
+}
+
+// A nat is a carrier-grade NAT, which the first exporter tells of (RFC 8158):
+// it lets private addresses have blocks of ports of the translated one.
+type nat struct {
+	had [7]*translation // by block, the latest
+}
+
+// A translation is an event of a NAT: that a private address gets a block of
+// ports, or gives it back.
+type translation struct {
+	at      int64 // Unix milliseconds
+	block   int
+	private netip.Addr
+	vrf     uint32 // number of the private address's space
+	space   string // name of that
+	gets    bool
+}
+
+// share puts world w into a state in which addresses are shared, and mean
+// something else in other address spaces.
+func (w *world) share() {
+	w.mood.shared, w.nat = true, &nat{}
+	w.mood.settings.Exporters = w.mood.spaces(w.mood.settings.Exporters)
+}
+
+// spaces returns settings of exporters with address spaces.
+func (m *mood) spaces(list []asm.ExporterSettings) []asm.ExporterSettings {
+	for _, name := range []string{"east", "north"} {
+		i := slices.IndexFunc(list, func(e asm.ExporterSettings) bool { return e.Name == name })
+		if i < 0 {
+			i = len(list)
+			list = append(list, asm.ExporterSettings{Name: name})
+		}
+		list[i].VRF = &asm.VRFSettings{Element: "ingressVRFID", Names: map[string]string{"5": "red"}}
+	}
+	return list
+}
+
+// translate lets the NAT of e do something, and e tell of it.
+func (e *exporter) translate(domain uint32) {
+	w := e.w
+	data := set{form: natForm, what: translations}
+	for range 1 + w.rng.IntN(3) {
+		n := w.rng.IntN(len(portBlocks))
+		x := &translation{
+			at: (w.now + e.offset) / 1e6, block: n, private: one(&w.scheduler, insiders), gets: true,
+			vrf: one(&w.scheduler, []uint32{0, 0, 0, 5}),
+		}
+		if before := w.nat.had[n]; before != nil {
+			x.at = max(x.at, before.at+1)
+			if before.gets && w.chance(0.7) { // else its end is lost
+				x.private, x.vrf, x.gets = before.private, before.vrf, false
+			}
+		}
+		w.nat.had[n] = x
+		data.translations = append(data.translations, x)
+	}
+	e.send(e.tell(domain, data))
+}
+
+func (x *translation) String() string {
+	what := "gives back"
+	if x.gets {
+		what = "gets"
+	}
+	return fmt.Sprintf("at %v %v of vrf %d %s %v", milli(x.at).Format("15:04:05.000"), x.private, x.vrf, what, portBlocks[x.block])
+}
+
+// values returns the record of x.
+func (x *translation) values() []any {
+	event := 17
+	if x.gets {
+		event = 16
+	}
+	return []any{milli(x.at), event, x.private, translated, portBlocks[x.block][0], portBlocks[x.block][1], x.vrf}
+}
+
+// space returns how the address space of a VRF is called, for records of an
+// exporter.
+func (t *truth) space(exporter string, vrf uint32) string {
+	for _, e := range t.settings.Exporters {
+		if e.Name == exporter && e.VRF != nil {
+			number := strconv.FormatUint(uint64(vrf), 10)
+			if name, ok := e.VRF.Names[number]; ok {
+				return name
+			}
+			return number
+		}
+	}
+	return ""
+}
+
+// translate takes in what a NAT did, as an exporter tells it.
+func (t *truth) translate(exporter string, list []*translation) {
+	t.sweepAtTimes()
+	changed := false
+	for _, told := range list {
+		x := *told
+		x.space = t.space(exporter, x.vrf)
+		news := !slices.ContainsFunc(t.translations, func(y *translation) bool {
+			return y.gets && y.same(&x) && (y.at == x.at || y.at < x.at && t.has(y, x.at))
+		})
+		if !x.gets {
+			news = slices.ContainsFunc(t.translations, func(y *translation) bool {
+				return y.gets && y.same(&x) && y.at <= x.at && t.has(y, x.at)
+			})
+		}
+		changed = changed || news
+		if !slices.ContainsFunc(t.translations, func(y *translation) bool { return *y == x }) {
+			t.translations = append(t.translations, &x)
+		}
+	}
+	t.mapSoon(changed)
+}
+
+// same reports whether x and y are of the same block and private address.
+func (x *translation) same(y *translation) bool {
+	return x.block == y.block && x.private == y.private && x.space == y.space
+}
+
+// ends returns when who got a block with x had it no more: until he gave it back,
+// or another got it; 0 for not yet.
+func (t *truth) ends(x *translation) (until int64) {
+	for _, y := range t.translations {
+		later := y.at > x.at && y.gets && y.block == x.block && !y.same(x) || y.at >= x.at && !y.gets && y.same(x)
+		if later && (until == 0 || y.at < until) {
+			until = y.at
+		}
+	}
+	return until
+}
+
+// has reports whether who got a block with x had it at a later moment.
+func (t *truth) has(x *translation, at int64) bool {
+	until := t.ends(x)
+	return until == 0 || at < until
+}
+
+// forgetTranslations forgets what ended at a moment or before.
+func (t *truth) forgetTranslations(before int64) {
+	var left []*translation
+	for _, x := range t.translations {
+		until := x.at
+		if x.gets {
+			until = t.ends(x)
+		}
+		if until == 0 || until > before {
+			left = append(left, x)
+		}
+	}
+	t.translations = left
+}
+
+// sharer returns who had the port of an end at a moment, if its address is
+// shared: of several blocks the narrowest counts, then the one had since the
+// latest moment, then what a file lists.
+func (t *truth) sharer(e end, at int64) (best *holder) {
+	var width, since int64
+	consider := func(first, last uint16, from int64, h func() *holder) {
+		if e.port < first || e.port > last {
+			return
+		}
+		if w := int64(last) - int64(first) + 1; width == 0 || w < width || w == width && from > since {
+			width, since, best = w, from, h()
+		}
+	}
+	var listed []*holder
+	for _, h := range t.holders {
+		if h.Ports != "" && h.VRF == e.space && h.Prefix.Addr() == e.address && h.has(at) {
+			listed = append(listed, h)
+		}
+	}
+	slices.SortFunc(listed, func(a, b *holder) int {
+		if a.before(b) {
+			return -1
+		}
+		return 1
+	})
+	for _, h := range listed {
+		for _, r := range h.Ports.Ranges() {
+			consider(r.First, r.Last, unix(h.From), func() *holder { return h })
+		}
+	}
+	if e.space != "" || e.address != translated {
+		return best
+	}
+	for _, x := range t.translations {
+		if x.gets && x.at <= at && t.has(x, at) {
+			consider(portBlocks[x.block][0], portBlocks[x.block][1], x.at, func() *holder { return t.alone(x.space, x.private, at) })
+		}
+	}
+	return best
+}
+
+// shares reports whether any address is shared.
+func (t *truth) shares() bool {
+	return len(t.translations) > 0 || slices.ContainsFunc(t.holders, func(h *holder) bool { return h.Ports != "" })
+}
