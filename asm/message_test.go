@@ -277,8 +277,15 @@ func TestEarlyBounds(t *testing.T) {
 		f.fromPort = i
 		b.add(acct.EntryMessage, s, b.message(false, f))
 	}
+	// The bound is that of an exporter: another has its own.
+	other := b.open(ipfix.UDP, "other", "198.51.100.2:999")
+	early := b.flow("192.0.2.1", outside)
+	early.fromPort = 99
+	b.add(acct.EntryMessage, other, b.message(false, early))
+	b.send(other, b.flow("192.0.2.1", outside))
+
 	b.send(s, b.flow("192.0.2.1", outside))
-	if sum := b.checkpoint(); sum.UndecodedMessages != 2 || sum.Accounted.Records != 4 || b.m.Stats().EarlyDropped != 2 {
+	if sum := b.checkpoint(); sum.UndecodedMessages != 2 || sum.Accounted.Records != 6 || b.m.Stats().EarlyDropped != 2 {
 		t.Errorf("%+v, %+v", sum, b.m.Stats())
 	}
 

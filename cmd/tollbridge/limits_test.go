@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
 	"slices"
@@ -190,6 +191,18 @@ func TestLimitsOfAnExporter(t *testing.T) {
 	// Messages beyond a limit are undecoded too.
 	if undecoded["127.0.0.1"] != 0 || undecoded[attackerName] < 1000*(10_000-4) {
 		t.Errorf("undecoded octets are %v", undecoded)
+	}
+	for name, want := range map[string]struct{ evicted, refused, malformed float64 }{
+		attackerName: {1000 - 256, 100 - 16, 5000},
+		"127.0.0.1":  {},
+	} {
+		got := want
+		got.evicted = d.metric(fmt.Sprintf("collector_sessions_evicted_total{exporter=%q}", name))
+		got.refused = d.metric(fmt.Sprintf("collector_exporter_refused_total{exporter=%q}", name))
+		got.malformed = d.metric(fmt.Sprintf("collector_malformed_total{cause=\"version\",exporter=%q}", name))
+		if got.evicted < want.evicted || want.evicted == 0 && got.evicted > 0 || got.refused != want.refused || got.malformed != want.malformed {
+			t.Errorf("of %s are counted %+v, want %+v", name, got, want)
+		}
 	}
 	if n := d.metric("pipeline_failures_total"); n != 0 {
 		t.Errorf("accounting stopped %v times", n)
