@@ -9,7 +9,10 @@
 //	home.example-00000042.ack    Acknowledgement: the partner's, written and renamed likewise
 //
 // A record is settled when its file is acknowledged, never before, and then
-// the three files move to the directory "done". Everything that a restart needs
+// the three files move to the directory "done". Files are settled in order of
+// number: volumes are cumulative, so that a session's record must not be
+// acknowledged while it is open whether the one before is refused. A failing
+// outbox holds later acknowledgements up likewise. Everything that a restart needs
 // is in the directory: a record that stands in a file there is not put into
 // another. Files appear by rename after fsync, so that a crash leaves a whole
 // file or none.
@@ -93,9 +96,11 @@ var columns = []string{"id", "session_id", "number", "type", "multi_session_id",
 
 // An Exporter writes files for one partner.
 type Exporter struct {
-	cfg  Config
-	next uint64          // sequence number
-	open map[uint64]bool // records in files that wait for their acknowledgement
+	cfg   Config
+	next  uint64          // sequence number
+	bare  uint64          // number of the file that has no manifest yet; 0 for none
+	open  map[uint64]bool // records in files that wait for their acknowledgement
+	waits uint64          // number of the file that acknowledgements of later ones wait for, once that is told
 }
 
 // New returns an Exporter that goes on where the directory says.
@@ -205,6 +210,9 @@ func (e *Exporter) Run(ctx context.Context) error {
 
 // Export writes what is pending and in no file yet.
 func (e *Exporter) Export(ctx context.Context, now time.Time) error {
+	if err := e.finish(now); err != nil {
+		return err
+	}
 	ours := func(realm []byte) bool { return strings.EqualFold(string(realm), e.cfg.Realm) }
 	for after, more := uint64(0), true; more; {
 		var batch []acct.Delivery
@@ -252,17 +260,27 @@ func (e *Exporter) write(batch []acct.Delivery, now time.Time) error {
 	}
 	// From here on the file is there, whatever fails.
 	e.next++
+	e.bare = n
 	for i := range batch {
 		e.open[batch[i].ID] = true
 	}
-	m, _, err := e.read(n)
+	return e.finish(now)
+}
+
+// finish writes the manifest of the latest file, if it has none yet.
+func (e *Exporter) finish(now time.Time) error {
+	if e.bare == 0 {
+		return nil
+	}
+	m, _, err := e.read(e.bare)
 	if err != nil {
 		return err
 	}
 	m.Created = now.UTC()
-	if err := e.put(e.name(n, ".json"), manifestJSON(m)); err != nil {
+	if err := e.put(e.name(e.bare, ".json"), manifestJSON(m)); err != nil {
 		return err
 	}
+	e.bare = 0
 	e.cfg.Log.Info("CDR file is written", "realm", e.cfg.Realm, "file", m.File, "records", m.Records)
 	return nil
 }
@@ -328,50 +346,86 @@ func (e *Exporter) read(n uint64) (m Manifest, lines []line, err error) {
 	return m, lines, nil
 }
 
-// Settle takes the acknowledgements that have come.
+// Settle takes the acknowledgements that have come, in order of file.
 func (e *Exporter) Settle(ctx context.Context) error {
-	found, err := filepath.Glob(filepath.Join(e.cfg.Dir, e.cfg.Realm+"-*.ack"))
+	acks, err := e.numbers(".ack")
 	if err != nil {
-		return fmt.Errorf("cdrfile: %w", err)
+		return err
 	}
-	for _, name := range found {
-		n, ok := e.sequenceOf(strings.TrimSuffix(name, ".ack") + ".csv")
-		if !ok {
-			continue
+	files, err := e.numbers(".csv")
+	if err != nil {
+		return err
+	}
+	for _, n := range acks {
+		if !slices.Contains(files, n) {
+			if err := e.stray(n); err != nil {
+				return err
+			}
 		}
-		if err := e.settle(ctx, n, name); err != nil {
-			return err
+	}
+	for _, n := range files {
+		settled := false
+		if slices.Contains(acks, n) {
+			if settled, err = e.settle(ctx, n); err != nil {
+				return err
+			}
+		}
+		if !settled {
+			if later := slices.Max(append(acks, 0)); later > n && e.waits != n {
+				e.waits = n
+				e.cfg.Log.Warn("acknowledgements wait for that of an earlier CDR file", "realm", e.cfg.Realm, "file", filepath.Base(e.name(n, ".csv")))
+			}
+			return nil
 		}
 	}
 	return nil
 }
 
-// settle takes the acknowledgement of file n. One that does not fit the file
-// is logged and left where it is, for people.
-func (e *Exporter) settle(ctx context.Context, n uint64, name string) error {
+// numbers returns the numbers of the files in the directory that have a suffix,
+// in order.
+func (e *Exporter) numbers(suffix string) (list []uint64, err error) {
+	found, err := filepath.Glob(filepath.Join(e.cfg.Dir, e.cfg.Realm+"-*"+suffix))
+	if err != nil {
+		return nil, fmt.Errorf("cdrfile: %w", err)
+	}
+	for _, name := range found {
+		if n, ok := e.sequenceOf(strings.TrimSuffix(name, suffix) + ".csv"); ok {
+			list = append(list, n)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// stray takes the acknowledgement of a file that is not there.
+func (e *Exporter) stray(n uint64) error {
+	if _, err := os.Stat(filepath.Join(e.done(), filepath.Base(e.name(n, ".csv")))); err == nil {
+		return e.retire(n) // a crash came while they were moved
+	}
+	e.cfg.Log.Warn("an acknowledgement has no CDR file", "file", e.name(n, ".ack"))
+	return nil
+}
+
+// settle takes the acknowledgement of file n, and reports whether it did. One
+// that does not fit the file is logged and left where it is, for people.
+func (e *Exporter) settle(ctx context.Context, n uint64) (bool, error) {
+	name := e.name(n, ".ack")
 	m, lines, err := e.read(n)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if _, err := os.Stat(filepath.Join(e.done(), filepath.Base(e.name(n, ".csv")))); err == nil {
-			return e.retire(n) // a crash came while they were moved
-		}
-		e.cfg.Log.Warn("an acknowledgement has no CDR file", "file", name)
-		return nil
+		return false, err
 	}
 	b, err := os.ReadFile(name)
 	if err != nil {
-		return fmt.Errorf("cdrfile: %w", err)
+		return false, fmt.Errorf("cdrfile: %w", err)
 	}
 	var ack Acknowledgement
 	if err := json.Unmarshal(b, &ack); err != nil {
 		e.cfg.Log.Warn("an acknowledgement can't be read", "file", name, "error", err)
-		return nil
+		return false, nil
 	}
 	if ack.Sequence != n || ack.Records != m.Records || ack.SHA256 != m.SHA256 {
 		e.cfg.Log.Warn("an acknowledgement does not fit its CDR file", "file", name, "records", ack.Records, "want", m.Records)
-		return nil
+		return false, nil
 	}
 	rejected := map[line]string{}
 	for _, r := range ack.Rejected {
@@ -389,16 +443,16 @@ func (e *Exporter) settle(ctx context.Context, n uint64, name string) error {
 		settlements[i] = s
 	}
 	if err := e.cfg.Outbox.Settle(ctx, settlements); err != nil {
-		return fmt.Errorf("cdrfile: settle: %w", err)
+		return false, fmt.Errorf("cdrfile: settle: %w", err)
 	}
 	if err := e.retire(n); err != nil {
-		return err
+		return false, err
 	}
 	for _, l := range lines {
 		delete(e.open, l.id)
 	}
 	e.cfg.Log.Info("CDR file is acknowledged", "realm", e.cfg.Realm, "file", m.File, "records", m.Records, "rejected", len(ack.Rejected), "accepted", ack.Accepted)
-	return nil
+	return true, nil
 }
 
 // retire moves a file that is settled, and what belongs to it, to "done". The

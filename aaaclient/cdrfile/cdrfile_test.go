@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 type outbox struct {
 	records []acct.Record // ID-1
 	fates   map[uint64]acct.Settlement
+	order   []uint64 // in which they were settled
 	fail    error
 }
 
@@ -41,6 +43,7 @@ func (o *outbox) Settle(_ context.Context, list []acct.Settlement) error {
 	for _, s := range list {
 		if _, done := o.fates[s.ID]; !done {
 			o.fates[s.ID] = s
+			o.order = append(o.order, s.ID)
 		}
 	}
 	return nil
@@ -144,7 +147,7 @@ func TestFiles(t *testing.T) {
 	acknowledge(t, dir, "00000001", func(a *Acknowledgement) { a.SHA256 = "of another file" })
 	acknowledge(t, dir, "00000002", func(a *Acknowledgement) { a.Records = 7 })
 	step("00000001.ack 00000001.csv 00000001.json 00000002.ack 00000002.csv 00000002.json 00000003.csv 00000003.json")
-	if len(o.fates) != 0 || strings.Count(log.String(), "does not fit") != 2 {
+	if len(o.fates) != 0 || !strings.Contains(log.String(), "does not fit") {
 		t.Fatalf("%v\n%s", o.fates, log.String())
 	}
 
@@ -193,5 +196,72 @@ func TestForeignFile(t *testing.T) {
 	_, err := New(Config{Realm: "home.example", Dir: dir, Outbox: &outbox{}})
 	if err == nil || !strings.Contains(err.Error(), "is not a file that was written here") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A session's record is not acknowledged before it is known and durable what
+// became of the one before, which may be in an earlier file: volumes are
+// cumulative.
+func TestFilesAreSettledInOrder(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		dir, o, ctx := t.TempDir(), &outbox{fates: map[uint64]acct.Settlement{}}, t.Context()
+		var log bytes.Buffer
+		o.add("home.example", 8)
+		e := exporter(t, dir, o, &log)
+		if err := e.Export(ctx, time.Unix(1_800_000_100, 0)); err != nil {
+			t.Fatal(err)
+		}
+		look := func(want ...uint64) {
+			t.Helper()
+			if restart {
+				e = exporter(t, dir, o, &log)
+			}
+			if err := e.Settle(ctx); !errors.Is(err, o.fail) {
+				t.Fatal(err)
+			}
+			if !slices.Equal(o.order, want) {
+				t.Fatalf("settled %v, want %v\n%s", o.order, want, &log)
+			}
+		}
+		acknowledge(t, dir, "00000003", func(*Acknowledgement) {})
+		look()
+		if !strings.Contains(log.String(), "wait for that of an earlier CDR file") {
+			t.Errorf("the log says %q", &log)
+		}
+		acknowledge(t, dir, "00000001", func(a *Acknowledgement) { a.Accepted, a.Reason = false, "no agreement" })
+		acknowledge(t, dir, "00000002", func(a *Acknowledgement) { a.Records = 7 })
+		o.fail = errors.New("disk is full")
+		look()
+		o.fail = nil
+		look(1, 2, 3)
+		acknowledge(t, dir, "00000002", func(*Acknowledgement) {})
+		look(1, 2, 3, 4, 5, 6, 7, 8)
+		if o.fates[3].State != acct.Quarantined || o.fates[8].State != acct.Acknowledged {
+			t.Errorf("fates %v", o.fates)
+		}
+	}
+}
+
+// A manifest that can't be written when its file is comes later.
+func TestManifestComesLater(t *testing.T) {
+	dir, o, ctx := t.TempDir(), &outbox{fates: map[uint64]acct.Settlement{}}, t.Context()
+	var log bytes.Buffer
+	o.add("home.example", 2)
+	e := exporter(t, dir, o, &log)
+	obstacle := filepath.Join(dir, "home.example-00000001.json")
+	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Export(ctx, time.Now()); err == nil {
+		t.Fatal("the manifest was written over a directory")
+	}
+	if err := os.RemoveAll(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Export(ctx, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := files(t, dir), "00000001.csv 00000001.json"; got != want {
+		t.Errorf("files %s, want %s", got, want)
 	}
 }
