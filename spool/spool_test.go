@@ -416,3 +416,25 @@ func tempDir(t fataler) (dir string, remove func()) {
 	}
 	return dir, func() { os.RemoveAll(dir) }
 }
+
+// A note is what was stored, or is said to be damaged.
+func TestNote(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Config{})
+	for _, content := range []string{"", "first", "second"} {
+		if err := s.PutNote("access servers", []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Note(t.Context(), "access servers")
+		if err != nil || string(got) != content || got == nil {
+			t.Errorf("note %q (%v), want %q", got, err, content)
+		}
+	}
+	if got, err := s.Note(t.Context(), "another"); got != nil || err != nil {
+		t.Errorf("a note that there is not: %q (%v)", got, err)
+	}
+	execute(t, filepath.Join(dir, "state.db"), "UPDATE meta SET value = CAST('third' || substr(value, 7) AS BLOB) WHERE name = 'note access servers'")
+	if got, err := s.Note(t.Context(), "access servers"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a damaged note: %q (%v)", got, err)
+	}
+}

@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/csv"
+	"errors"
+	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +20,7 @@ import (
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/demodata"
 	"tollbridge/dict/avp"
+	"tollbridge/spool"
 )
 
 // answered counts the answers of a connection by Result-Code.
@@ -194,10 +199,19 @@ func TestAccessServerRestarts(t *testing.T) {
 // request.
 func TestAccessServersEnds(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "access-servers.json")
+	dir := t.TempDir()
+	former := filepath.Join(dir, "access-servers.json") // of an earlier version
+	if err := os.WriteFile(former, []byte(`[{"origin_host": "BNG.isp.example", "origin_state_id": 6}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	store, err := spool.Open(dir, spool.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
 	open := func(ends int) *accessServers {
 		t.Helper()
-		a, err := openAccessServers(file)
+		a, err := openAccessServers(t.Context(), store, former, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +230,14 @@ func TestAccessServersEnds(t *testing.T) {
 		return end
 	}
 	a := open(0)
-	see(a, 7, false)
+	if _, err := os.Stat(former); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file of before: %v", err)
+	}
+	first := see(a, 7, true)
+	a.journaled(&first, 3)
+	if err := a.durable(3); err != nil {
+		t.Fatal(err)
+	}
 	see(a, 8, true)
 	see(a, 7, false)
 	end := see(a, 8, true) // the journal did not take it
@@ -230,6 +251,17 @@ func TestAccessServersEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	see(open(0), 8, false)
+
+	// Who was replaced stores nothing more, so that no later end is forgotten.
+	heir, err := spool.Open(dir, spool.Config{Lease: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heir.Close()
+	e := users.Event{NAS: "bng.isp.example", Since: time.Unix(1_800_000_000, 0)}
+	if _, _, err := a.see(&e, avp.AppendUint32(nil, avp.OriginStateID, 0, avp.FlagMandatory, 9)); !errors.Is(err, spool.ErrFenced) || !errors.Is(err, errNotStored) {
+		t.Errorf("after it was replaced: %v", err)
+	}
 }
 
 // accessRequest is an INTERIM_RECORD of a session that began before the

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -13,7 +15,7 @@ import (
 	"tollbridge/asm/users"
 	"tollbridge/asm/users/nasreq"
 	"tollbridge/dict/avp"
-	"tollbridge/internal/durable"
+	"tollbridge/spool"
 )
 
 // accessServers remember the Origin-State-Id of each access server. One that
@@ -26,11 +28,20 @@ import (
 // the next start. Later it must not be: it would end sessions that had begun
 // by then and were heard of since.
 type accessServers struct {
-	file string
+	notes notes
 
 	mu    sync.Mutex
 	known map[string]accessServer // by Origin-Host in lower case
 }
+
+// notes are what is durable of them: a spool.
+type notes interface {
+	Note(ctx context.Context, name string) ([]byte, error)
+	PutNote(name string, content []byte) error
+}
+
+// accessNote is the name of theirs, a list in JSON.
+const accessNote = "access servers"
 
 type accessServer struct {
 	Host    string    `json:"origin_host"`
@@ -40,22 +51,35 @@ type accessServer struct {
 	entry uint64 // the journal's entry of that; 0 if there is none
 }
 
-// openAccessServers reads what was stored, if anything was.
-func openAccessServers(file string) (*accessServers, error) {
-	a := &accessServers{file: file, known: map[string]accessServer{}}
-	content, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return a, nil
+// openAccessServers reads what was stored, if anything was: in earlier versions
+// in file. Where that is damaged, access servers are taken as new.
+func openAccessServers(ctx context.Context, notes notes, file string, log *slog.Logger) (*accessServers, error) {
+	a := &accessServers{notes: notes, known: map[string]accessServer{}}
+	content, err := notes.Note(ctx, accessNote)
+	if err != nil && !errors.Is(err, spool.ErrDamaged) {
+		return nil, err
+	}
+	former := err == nil && content == nil
+	if former {
+		if content, err = os.ReadFile(file); errors.Is(err, fs.ErrNotExist) {
+			return a, nil
+		}
 	}
 	var list []accessServer
 	if err == nil {
 		err = json.Unmarshal(content, &list)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: remove the file, and access servers are taken as new", file, err)
+		log.Error("what is known of access servers can't be read: they are taken as new, and the end of their sessions by a restart until now is not noticed", "error", err)
+		return a, nil
 	}
 	for _, s := range list {
 		a.known[strings.ToLower(s.Host)] = s
+	}
+	if former {
+		if err := errors.Join(a.store(), os.Remove(file)); err != nil {
+			return nil, err
+		}
 	}
 	return a, nil
 }
@@ -151,5 +175,5 @@ func (a *accessServers) store() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(a.file, content)
+	return a.notes.PutNote(accessNote, content)
 }

@@ -175,7 +175,7 @@ func (b *bridge) openServer() error {
 		}
 	}
 	b.entrance.journal, b.entrance.log = b.journal, b.log
-	if b.entrance.access, err = openAccessServers(filepath.Join(b.cfg.Data, "access-servers.json")); err != nil {
+	if b.entrance.access, err = openAccessServers(context.Background(), b.spool, filepath.Join(b.cfg.Data, "access-servers.json"), b.log); err != nil {
 		return fmt.Errorf("server.accessServers: %w", err)
 	}
 	if b.cfg.OneNode() {
