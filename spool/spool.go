@@ -88,7 +88,10 @@ func Open(dir string, cfg Config) (*Spool, error) {
 }
 
 func (s *Spool) open(cfg Config) error {
-	var err error
+	err := checkFileSystem(s.dir, fileSystemOf(s.dir), cfg.Lease, cfg.Log)
+	if err != nil {
+		return err
+	}
 	if s.lock, err = lock(s.dir); err != nil && !(cfg.Lease && errors.Is(err, ErrInUse)) {
 		return err // with a lease it is the fence that counts, not the lock
 	}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package spool
+
+// fileSystemOf can't tell.
+func fileSystemOf(string) string { return "" }
