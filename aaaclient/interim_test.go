@@ -159,8 +159,8 @@ func TestDeliveryGoesOnWithoutObey(t *testing.T) {
 				if calls != 2 {
 					t.Errorf("Obey was called %d times after a pause, want once more", calls)
 				}
-				if told := strings.Count(log.String(), "interim intervals"); told != 1 || cl.Stats().OutboxFails != 0 {
-					t.Errorf("told %d times, want once, and %d failures of the outbox:\n%s", told, cl.Stats().OutboxFails, &log)
+				if told := strings.Count(log.String(), "interim intervals"); told != 1 || cl.Stats().OutboxFails != 0 || cl.Stats().ObeyFails != 2 {
+					t.Errorf("told %d times, want once, and %+v:\n%s", told, cl.Stats(), &log)
 				}
 			})
 		})

@@ -18,6 +18,7 @@ type Stats struct {
 	Timeouts    uint64 // requests that were not answered in time
 	OutboxFails uint64 // failed calls of the Outbox
 	Intervals   uint64 // Acct-Interim-Intervals of answers that were handed to Config.Obey
+	ObeyFails   uint64 // failed calls of Config.Obey: what they were to make durable is handed over again
 	Unproven    uint64 // cuts with one record in flight, which nothing proves to be its fault
 	Peers       []PeerStats
 	Routes      []RouteStats // beside Config.Routes
@@ -58,7 +59,7 @@ type PeerStats struct {
 }
 
 type counters struct {
-	sent, resent, answered, unmatched, settled, retried, quarantined, timeouts, outboxFails, unproven, intervals atomic.Uint64
+	sent, resent, answered, unmatched, settled, retried, quarantined, timeouts, outboxFails, obeyFails, unproven, intervals atomic.Uint64
 }
 
 type linkCounters struct {
@@ -75,7 +76,7 @@ func (c *Client) Stats() Stats {
 	s := Stats{
 		Sent: c.count.sent.Load(), Resent: c.count.resent.Load(), Answered: c.count.answered.Load(),
 		Unmatched: c.count.unmatched.Load(), Settled: c.count.settled.Load(), Retried: c.count.retried.Load(),
-		Intervals:   c.count.intervals.Load(),
+		Intervals: c.count.intervals.Load(), ObeyFails: c.count.obeyFails.Load(),
 		Quarantined: c.count.quarantined.Load(), Unproven: c.count.unproven.Load(), Timeouts: c.count.timeouts.Load(), OutboxFails: c.count.outboxFails.Load(),
 	}
 	for _, l := range c.links {

@@ -132,6 +132,7 @@ func (d *delivery) obeyed(r done) {
 		d.disobeys = ""
 		return
 	}
+	d.count.obeyFails.Add(1)
 	d.obey = append(r.obey, d.obey...)
 	d.obey = d.obey[max(0, len(d.obey)-maxDemands):]
 	d.obeyRetry = d.now.Add(obeyPause)

@@ -15,25 +15,7 @@ func TestInterimIntervalOfAnswers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	capture, _ := files(t, dir)
-	users := filepath.Join(dir, "residents.csv") // who stay: no session stops
-	if err := os.WriteFile(users, []byte("prefix,user\n0.0.0.0/0,everybody\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := setup{data: filepath.Join(dir, "state"), file: filepath.Join(dir, "tollbridge.yaml")}
-	err := os.WriteFile(s.file, fmt.Appendf(nil, `data: %s
-identity: {originHost: bridge.isp.example, originRealm: isp.example}
-collectingProcess: {udpCollectors: [], tcpCollectors: ["127.0.0.1:0"]}
-users: {files: [%s]}
-accounting: {interimInterval: 1h, minInterimInterval: 1s}
-delivery: {destinationRealm: isp.example}
-server: {listen: ["127.0.0.1:0"], originHost: server.isp.example, interimInterval: 1s}
-spool: {checkpoint: 100ms}
-status: {listen: "127.0.0.1:0"}
-log: {level: debug}
-`, s.data, users), 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := obedient(t, dir, "server: {listen: ['127.0.0.1:0'], originHost: server.isp.example, interimInterval: 1s}")
 	octets, _ := captureOctets(t)
 	for life := uint64(1); life <= 2; life++ {
 		d := start(t, s)
@@ -53,5 +35,78 @@ log: {level: debug}
 	}
 	if numbers["START"] != 1 || numbers["INTERIM"] < 2 {
 		t.Errorf("records by type: %v, want one START and an INTERIM of each life", numbers)
+	}
+}
+
+// obedient is a daemon that goes by the interval of answers: its own is an hour.
+// Its users stay, so no session stops. More is YAML.
+func obedient(t *testing.T, dir, more string) setup {
+	t.Helper()
+	users := filepath.Join(dir, "residents.csv")
+	if err := os.WriteFile(users, []byte("prefix,user\n0.0.0.0/0,everybody\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := setup{data: filepath.Join(dir, "state"), file: filepath.Join(dir, "tollbridge.yaml")}
+	err := os.WriteFile(s.file, fmt.Appendf(nil, `data: %s
+identity: {originHost: bridge.isp.example, originRealm: isp.example}
+collectingProcess: {udpCollectors: [], tcpCollectors: ["127.0.0.1:0"]}
+users: {files: [%s]}
+accounting: {interimInterval: 1h, minInterimInterval: 1s}
+spool: {checkpoint: 100ms}
+status: {listen: "127.0.0.1:0"}
+log: {level: debug}
+%s
+`, s.data, users, more), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestDeliversBesideALockedJournal: a server asks for another interval in an
+// answer that comes while nothing can be journaled. What waits for delivery is
+// delivered all the same; the interval is kept once the journal is free, and the
+// session goes by it.
+func TestDeliversBesideALockedJournal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	address := "127.0.0.1:" + freePorts(t, 1)[0]
+	s := obedient(t, dir, fmt.Sprintf(`delivery: {destinationRealm: aaa.example, peers: [%s], reconnect: 200ms}
+server: {listen: []}`, peerAt(address, "server.aaa.example")))
+	d := start(t, s)
+	stream := captureStream(t)
+	stream.send(t, d.tcp(), len(stream.messages))
+	octets, _ := captureOctets(t)
+	pending := func() int {
+		var stats struct{ Records map[string]int }
+		show(t, &stats, "spool", "stats", "--data", s.data)
+		return stats.Records["pending"]
+	}
+	if !until(t, func() bool { return audit(t, s.data).Received.Octets == octets && pending() > 0 }) {
+		t.Fatal("no record waits for delivery")
+	}
+	release := lockOut(t, filepath.Join(s.data, "journal.db-shm"))
+	server := start(t, setup{
+		data: filepath.Join(dir, "server"), origin: "unused.aaa.example", server: address, serving: ", interimInterval: 1s",
+	})
+	if !until(t, func() bool { return pending() == 0 }) {
+		t.Fatalf("%d records wait for the journal", pending())
+	}
+	d.waitMetric("delivery_interim_interval_failures_total", atLeast(1))
+	if n := d.metric("delivery_outbox_failures_total"); n != 0 {
+		t.Errorf("the outbox has failed %v times", n)
+	}
+	release()
+	d.waitLog("interim intervals that answers ask for are kept again")
+	waitBooks(t, s.data, func(b sums) bool { return b.Accounted == b.Acknowledged && b.Received.Octets == octets })
+	d.stop()
+	server.stop()
+	audit(t, s.data)
+	types := map[string]int{}
+	for _, c := range charges(t, server.data) {
+		types[c.Type]++
+	}
+	if types["INTERIM"] == 0 {
+		t.Errorf("records by type: %v, want INTERIMs at the server's interval", types)
 	}
 }

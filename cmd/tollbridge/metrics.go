@@ -215,6 +215,8 @@ func (b *bridge) deliveryMetrics(counter counter, gauge gauge) {
 	counter("delivery_retransmissions_total", "Of these, with the T flag.", c.Resent)
 	counter("delivery_answers_total", "Accounting-Answers that belonged to a request.", c.Answered)
 	counter("delivery_timeouts_total", "Requests not answered in time.", c.Timeouts)
+	counter("delivery_outbox_failures_total", "Times that the outbox could not be read or written: delivery waits.", c.OutboxFails)
+	counter("delivery_interim_interval_failures_total", "Times that the Acct-Interim-Intervals of answers could not be journaled: delivery goes on, and they are tried again.", c.ObeyFails)
 	for _, peer := range c.Peers {
 		gauge("delivery_peer_ready", "1 if the peer takes requests.", truth(peer.Ready), "peer", peer.Address)
 		gauge("delivery_peer_in_flight", "Unanswered requests.", float64(peer.InFlight), "peer", peer.Address)
