@@ -21,6 +21,8 @@ type exporter struct {
 	wantsAcks bool
 	spools    bool      // it sends again the same Messages, by their position in its spool; else the flows
 	shadow    *exporter // sends all of it once more over UDP; nil for none
+	relay     *relay    // passes on all of it; nil for none
+	passive   bool      // it measures nothing
 	offset    int64     // of its clock, nanoseconds
 
 	remote   netip.AddrPort // of the present Transport Session
@@ -85,6 +87,9 @@ func (e *exporter) renew() {
 }
 
 func (e *exporter) begin() {
+	if e.passive {
+		return
+	}
 	e.w.after(e.w.between(0, 2*e.w.mood.gap), e.export)
 }
 
@@ -119,7 +124,12 @@ func (e *exporter) export() {
 	}
 	e.recent = append(e.recent, flows...)
 	e.recent = e.recent[max(0, len(e.recent)-20):]
-	e.send(e.encode(domain, flows))
+	if e.relay != nil {
+		e.relay.collect(domain, flows)
+	}
+	if e.relay == nil || w.chance(0.7) {
+		e.send(e.encode(domain, flows))
+	}
 	if e.shadow != nil {
 		e.shadow.send(e.shadow.encode(domain, flows))
 	}
@@ -248,6 +258,12 @@ func (s *set) encode(e *ipfix.Encoder, t *ipfix.Template, domain uint32) (err er
 	}
 	if s.what == sampling {
 		err = e.AddRecord(t, domain, s.rate)
+	}
+	if s.what == passing {
+		var octets []byte
+		if octets, err = s.passed.octets(); err == nil {
+			err = e.AppendRecord(passedOnTemplate, octets)
+		}
 	}
 	for _, x := range s.translations {
 		err = cmp.Or(err, e.AddRecord(t, x.values()...))

@@ -222,6 +222,7 @@ type set struct {
 	flows        []*flow
 	rate         uint64 // of the Observation Domain
 	translations []*translation
+	passed       *passedOn
 }
 
 type content uint8
@@ -232,6 +233,7 @@ const (
 	records
 	sampling
 	translations
+	passing
 )
 
 func (m *message) String() string {
@@ -246,6 +248,10 @@ func (m *message) String() string {
 			fmt.Fprintf(&b, ", withdrawal of %d", s.id)
 		case s.what == sampling:
 			fmt.Fprintf(&b, ", sampling rate %d", s.rate)
+		case s.what == passing && s.passed.message != nil:
+			fmt.Fprintf(&b, ", passed on in session %d: (%v)", s.passed.session, s.passed.message)
+		case s.what == passing:
+			fmt.Fprintf(&b, ", passed on: kind %d, session %d %+v", s.passed.kind, s.passed.session, s.passed.info)
 		case s.what == translations:
 			for _, x := range s.translations {
 				fmt.Fprintf(&b, ", %v", x)
@@ -265,6 +271,9 @@ func (m *message) String() string {
 func (m *message) flows() (all []*flow) {
 	for _, s := range m.sets {
 		all = append(all, s.flows...)
+		if s.passed != nil && s.passed.message != nil {
+			all = append(all, s.passed.message.flows()...)
+		}
 	}
 	return all
 }

@@ -35,6 +35,8 @@ type mood struct {
 
 	shared bool // addresses are, by ports, and there are several address spaces
 
+	relayed bool // another collector passes on what it collects
+
 	weak bool // identities of 12 bits, so that different records collide
 
 	settings asm.Settings
@@ -173,6 +175,7 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 	if m.shared && rng.IntN(4) > 0 {
 		s.Exporters = m.spaces(s.Exporters)
 	}
+	s.Exporters = m.forwarders(s.Exporters)
 	if !first && rng.IntN(3) == 0 {
 		if s.MaxTotals == 0 {
 			s.DedupWindow = time.Duration(5+5*rng.IntN(4)) * time.Minute

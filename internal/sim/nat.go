@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -206,7 +207,11 @@ func (t *truth) sharer(e end, at int64) (best *holder) {
 	if e.space != "" || e.address != translated {
 		return best
 	}
-	for _, x := range t.translations {
+	// An event that came again after the settings changed is of another space.
+	byName := func(x, y *translation) int {
+		return cmp.Or(x.private.Compare(y.private), cmp.Compare(x.space, y.space))
+	}
+	for _, x := range slices.SortedFunc(slices.Values(t.translations), byName) {
 		if x.gets && x.at <= at && t.has(x, at) {
 			consider(portBlocks[x.block][0], portBlocks[x.block][1], x.at, func() *holder { return t.alone(x.space, x.private, at) })
 		}

@@ -147,6 +147,9 @@ func newWorld(cfg Config) *world {
 	for i := range w.mood.exporters {
 		w.exporters = append(w.exporters, newExporter(w, i))
 	}
+	if cfg.Seed%5 == 0 && !w.mood.weak { // what is passed on is not compared
+		w.addRelay()
+	}
 	return w
 }
 

@@ -27,7 +27,11 @@ func (e *exporter) encodeSpooled(m *message) *message {
 	id := protocol.Identity{Position: m.position, Version: protocol.Version, Wants: protocol.Acknowledgements}
 	copy(id.Instance[:], e.name)
 	err := d.encoder.AppendRecord(identity, id.Append(nil))
-	err = cmp.Or(err, s.encode(d.encoder, e.w.template(s.form, s.id), m.domain))
+	var t *ipfix.Template
+	if s.what != passing {
+		t = e.w.template(s.form, s.id)
+	}
+	err = cmp.Or(err, s.encode(d.encoder, t, m.domain))
 	if err != nil {
 		e.w.fail("encode: %v", err)
 	}
@@ -44,6 +48,9 @@ func (e *exporter) introduce(domain uint32) *message {
 		}
 	}
 	add(identity)
+	if e.passive {
+		add(passedOnTemplate)
+	}
 	for form := range forms {
 		m.sets = append(m.sets, set{id: fixedID(form), form: form})
 		add(e.w.template(form, fixedID(form)))

@@ -69,10 +69,12 @@ type amounts struct{ received, mirrored, accounted, duplicate, suspended, reject
 
 // A transport is a Transport Session.
 type transport struct {
-	info  asm.SessionInfo
-	forms map[uint32]map[uint16]int // by domain and Template ID
-	early []early
-	since int64 // over UDP, since when the Collecting Process is another, Unix nanoseconds; 0 for not
+	info    asm.SessionInfo
+	relay   string                    // that has it; "" for our own
+	session uint64                    // its number there
+	forms   map[uint32]map[uint16]int // by domain and Template ID
+	early   []early
+	since   int64 // over UDP, since when the Collecting Process is another, Unix nanoseconds; 0 for not
 }
 
 // An early set came before its Template.
@@ -127,18 +129,7 @@ func (t *truth) entry(e acct.Entry) {
 	t.advance(e.Time)
 	switch e.Kind {
 	case acct.EntryOpen:
-		s := &transport{info: t.infos[string(e.Data)], forms: map[uint32]map[uint16]int{}}
-		for number, old := range t.sessions {
-			if old.info != s.info {
-				continue
-			}
-			if s.info.Transport == ipfix.UDP { // it goes on
-				s.forms, s.early = old.forms, old.early
-			}
-			delete(t.sessions, number)
-			break
-		}
-		t.sessions[e.Position] = s
+		t.open(e.Position, &transport{info: t.infos[string(e.Data)]})
 	case acct.EntryCommand:
 		if o, ok := t.w.operator.encoded[string(e.Data)]; ok {
 			t.carryOut(o)
@@ -146,15 +137,8 @@ func (t *truth) entry(e acct.Entry) {
 			t.setBack(e.Time)
 		}
 	case acct.EntryClose:
-		delete(t.sessions, e.Session)
-		for number, s := range t.sessions {
-			switch {
-			case e.Session != 0:
-			case s.info.Transport != ipfix.UDP:
-				delete(t.sessions, number)
-			case s.since == 0:
-				s.since = t.now
-			}
+		if delete(t.sessions, e.Session); e.Session == 0 {
+			t.beginAnew("")
 		}
 	case acct.EntryConfig:
 		s, err := asm.ParseSettings(e.Data)
@@ -200,6 +184,35 @@ func (t *truth) entry(e acct.Entry) {
 		if s := t.sessions[e.Session]; s != nil {
 			t.at = e.Position
 			t.message(s, m, e.Time)
+		}
+	}
+}
+
+// open begins a Transport Session. One over UDP goes on as the same did before.
+func (t *truth) open(number uint64, s *transport) {
+	s.forms = map[uint32]map[uint16]int{}
+	for n, old := range t.sessions {
+		if old.info == s.info && old.relay == s.relay {
+			if s.info.Transport == ipfix.UDP {
+				s.forms, s.early = old.forms, old.early
+			}
+			delete(t.sessions, n)
+			break
+		}
+	}
+	t.sessions[number] = s
+}
+
+// beginAnew ends the sessions of a relay, or our own: those over UDP in a while,
+// unless they go on.
+func (t *truth) beginAnew(relay string) {
+	for number, s := range t.sessions {
+		switch {
+		case s.relay != relay:
+		case s.info.Transport != ipfix.UDP:
+			delete(t.sessions, number)
+		case s.since == 0:
+			s.since = t.now
 		}
 	}
 }
@@ -304,6 +317,10 @@ func (t *truth) message(s *transport, m *message, at int64) {
 	for _, x := range m.sets {
 		form, ok := known[x.id]
 		switch {
+		case x.what == passing:
+			if !again {
+				t.passOn(x.passed, at)
+			}
 		case x.what == withdrawal:
 			delete(known, x.id)
 		case x.what == definition:
@@ -414,7 +431,6 @@ func (t *truth) flow(sent *flow, x *amounts, resent bool) {
 	}
 	f.scale(t.rate(f))
 	n := f.count()
-	t.w.log("DEBUG %v %v", f.source(), f.destination())
 	t.w.log("truth: flow %d of form %d, ends %v, rate %d, outside %v, again %v: %+v", f.id, f.form, milli(f.end).Format("15:04:05.000"), t.rate(f), outside, again, n)
 	x.received = x.received.Plus(n)
 	suspect := &suspect{position: t.at, flow: f, row: x, proven: doubt && !outside, ahead: t.ahead(f), events: t.settings.Mode == asm.ModeAAAClient}
