@@ -10,11 +10,17 @@ import (
 // A client is an AAA client that the bridge is the AAA server of (RFC 5472,
 // Section 3.5.1): each flow that it has measured comes in an
 // Accounting-Request, which says itself what it amounts to. Some it sends
-// again, as their answers are lost.
+// again, as their answers are lost; some have the Session-Id of another.
 type client struct {
 	exporter
-	encoded map[string]*flow // what was put into the journal
-	count   int
+	encoded map[string]requested // what was put into the journal
+	count   int                  // of Session-Ids
+}
+
+// A requested flow came in a request of a session, of which there should be one.
+type requested struct {
+	flow    *flow
+	session string
 }
 
 const clientHost = "client.visited.example"
@@ -26,7 +32,7 @@ func (c *client) begin(w *world) {
 		return
 	}
 	c.exporter = exporter{w: w, name: "south"}
-	c.encoded = map[string]*flow{}
+	c.encoded = map[string]requested{}
 	w.after(w.between(0, 2*w.mood.gap), c.request)
 }
 
@@ -48,7 +54,10 @@ func (c *client) request() {
 	if err != nil {
 		w.fail("flow %d: %v", f.id, err)
 	}
-	c.count++
+	// Where the clock jumps, what came before it may be forgotten.
+	if c.count == 0 || w.mood.steps > 0 || !w.chance(0.1) {
+		c.count++
+	}
 	r := acct.Record{
 		SessionID: fmt.Sprint(clientHost, ";1;", c.count), Type: acct.Event, Event: w.today(), End: milli(f.end), Realm: "home.example",
 		Flow: d.AppendExporter(flow, c.name),
@@ -62,10 +71,10 @@ func (c *client) request() {
 	if err != nil {
 		w.fail("request: %v", err)
 	}
-	c.encoded[string(data)] = f
+	c.encoded[string(data)] = requested{f, r.SessionID}
 	arrive := func() {
 		if w.proc != nil && !w.quiet && !w.proc.blocked() {
-			w.log("request of %s: flow %d", c.name, f.id)
+			w.log("request of %s: flow %d, session %s", c.name, f.id, r.SessionID)
 			w.proc.append(acct.EntryRequest, 0, data)
 		}
 	}

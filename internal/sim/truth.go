@@ -46,7 +46,8 @@ type truth struct {
 	charges      []*charge // that may be contradicted
 	remap        int64     // when waiting flows are mapped again, Unix nanoseconds; 0 for not
 
-	spooled map[spooled]bool // Messages of acknowledged export that came
+	spooled  map[spooled]bool   // Messages of acknowledged export that came
+	requests map[string][]*flow // by Session-Id
 
 	billed map[bill]acct.Usage
 	events map[uint64]int // how often a flow goes to the AAA server as it is
@@ -99,7 +100,7 @@ func newTruth(w *world) *truth {
 	return &truth{
 		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{}, windows: map[string]*window{},
 		totals: map[string]*totals{}, rates: map[exporterDomain]uint64{},
-		spooled: map[spooled]bool{}, released: map[uint64]bool{}, realms: map[holderKey]string{},
+		spooled: map[spooled]bool{}, requests: map[string][]*flow{}, released: map[uint64]bool{}, realms: map[holderKey]string{},
 		billed: map[bill]acct.Usage{}, events: map[uint64]int{}, rows: map[acct.LedgerKey]*amounts{},
 		settings: asm.Settings{Interval: 5 * time.Minute, Late: 24 * time.Hour},
 	}
@@ -170,12 +171,15 @@ func (t *truth) entry(e acct.Entry) {
 		}
 		t.event(event)
 	case acct.EntryRequest:
-		f := t.w.client.encoded[string(e.Data)]
-		if f == nil {
+		r, ok := t.w.client.encoded[string(e.Data)]
+		if !ok {
 			t.w.fail("entry %d is a request that nobody sent", e.Position)
 		}
 		t.at = e.Position
-		t.flow(f, t.row(acct.LedgerKey{Exporter: f.exporter, Interval: t.interval()}), false)
+		before := t.requests[r.session]
+		conflict := len(before) > 0 && !slices.Contains(before, r.flow)
+		t.requests[r.session] = append(before, r.flow)
+		t.flow(r.flow, t.row(acct.LedgerKey{Exporter: r.flow.exporter, Interval: t.interval()}), false, conflict)
 	case acct.EntryMessage:
 		m := t.w.known[string(e.Data)]
 		if m == nil {
@@ -382,7 +386,7 @@ func (t *truth) records(s *transport, domain uint32, x set, interval int64, agai
 	}
 	for _, f := range x.flows {
 		f.journaled = true
-		t.flow(f, t.row(acct.LedgerKey{Exporter: s.info.Exporter, Domain: domain, Interval: interval}), again)
+		t.flow(f, t.row(acct.LedgerKey{Exporter: s.info.Exporter, Domain: domain, Interval: interval}), again, false)
 	}
 }
 
@@ -411,11 +415,12 @@ func (t *truth) reach(f *flow) {
 	}
 }
 
-// flow takes in a Data Record. resent says that its whole Message came before.
-func (t *truth) flow(sent *flow, x *amounts, resent bool) {
+// flow takes in a Data Record. resent says that its whole Message came before,
+// conflict that another came in a request of the same identity.
+func (t *truth) flow(sent *flow, x *amounts, resent, conflict bool) {
 	outside := !resent && t.outside(sent)
 	again := resent || !outside && (t.seen[sent.id] || t.released[sent.id])
-	added, doubt := *sent, false // by the record, scaled
+	added, doubt := *sent, conflict // by the record, scaled
 	f := &added
 	if f.long != nil {
 		// A report ahead of the clock is left to the next one that is not.
