@@ -1,33 +1,63 @@
 package asm
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 )
 
-// Directory returns who held what, as the state of a checkpoint has it, and
-// looks addresses up as the pipeline does.
-func Directory(state []acct.State) (*users.Table, error) {
-	t := new(users.Table)
-	for _, s := range state {
-		var err error
-		switch s.Kind {
-		case stateUsers:
-			err = t.RestoreSource(s.Value)
-		case stateClaim:
-			err = t.RestoreClaim(s.Value)
-		case statePorts:
-			err = t.RestorePorts(s.Value)
-		case stateSettings:
-			var settings Settings
-			if settings, err = ParseSettings(s.Value); err == nil {
-				t.Tolerate(settings.UserTolerance.Milliseconds())
-			}
+// States are those of a checkpoint. EachState visits those of some kinds, kind
+// by kind in order of their keys.
+type States interface {
+	EachState(ctx context.Context, kinds []string, visit func(acct.State) error) error
+}
+
+// EachHolder visits all who hold or held something, as a checkpoint has it:
+// those of lists, then those of user sessions, in order of their sources, until
+// visit returns an error, which it returns. No more than one list is in memory.
+func EachHolder(ctx context.Context, s States, visit func(*users.Holder) error) error {
+	return s.EachState(ctx, []string{stateUsers, stateClaim}, func(s acct.State) error {
+		if s.Kind == stateUsers {
+			return users.VisitSource(s.Value, visit)
 		}
+		return users.VisitClaim(s.Value, visit)
+	})
+}
+
+// Directory returns who held an address, as a checkpoint has it, and looks it
+// up as the pipeline does. It knows of no other address but those that a NAT
+// lets this one stand for.
+func Directory(ctx context.Context, s States, a netip.Addr) (*users.Table, error) {
+	t := new(users.Table)
+	a = a.Unmap().WithZone("")
+	addrs := []netip.Addr{a}
+	for _, kinds := range [][]string{{stateSettings, statePorts}, {stateUsers, stateClaim}} {
+		err := s.EachState(ctx, kinds, func(s acct.State) (err error) {
+			switch s.Kind {
+			case stateSettings:
+				var settings Settings
+				if settings, err = ParseSettings(s.Value); err == nil {
+					t.Tolerate(settings.UserTolerance.Milliseconds())
+				}
+			case statePorts:
+				var private []netip.Addr
+				private, err = t.RestorePortsOf(s.Value, a)
+				addrs = append(addrs, private...)
+			case stateUsers:
+				err = t.RestoreSourceOf(s.Value, addrs)
+			case stateClaim:
+				err = t.RestoreClaimOf(s.Value, addrs)
+			}
+			if err != nil {
+				return fmt.Errorf("asm: state %s %s: %w", s.Kind, s.Key, err)
+			}
+			return nil
+		})
 		if err != nil {
-			return nil, fmt.Errorf("asm: state %s %s: %w", s.Kind, s.Key, err)
+			return nil, err
 		}
 	}
 	return t, nil

@@ -282,7 +282,36 @@ func (s *Spool) load(ctx context.Context, tx *sql.Tx) (acct.Checkpoint, error) {
 	if err != nil {
 		return cp, err
 	}
-	return cp, each(rows, func(rows *sql.Rows) error {
+	return cp, s.eachState(rows, func(st acct.State) error {
+		cp.State = append(cp.State, st)
+		return nil
+	})
+}
+
+// EachState visits the states of some kinds, as of the latest checkpoint, kind
+// by kind in order of their keys. What is damaged is logged and left out.
+func (s *Spool) EachState(ctx context.Context, kinds []string, visit func(acct.State) error) error {
+	state, _ := s.files()
+	err := s.snapshot(ctx, func(tx *sql.Tx) error {
+		for _, kind := range kinds {
+			rows, err := tx.QueryContext(ctx, "SELECT kind, key, value, sum FROM state WHERE kind = ? ORDER BY key", kind)
+			if err == nil {
+				err = s.eachState(rows, visit)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return doing(explain(state, err), "read states")
+	}
+	return nil
+}
+
+func (s *Spool) eachState(rows *sql.Rows, visit func(acct.State) error) error {
+	return each(rows, func(rows *sql.Rows) error {
 		var st acct.State
 		var sum sql.NullInt64
 		if err := rows.Scan(&st.Kind, &st.Key, &st.Value, &sum); err != nil {
@@ -297,8 +326,7 @@ func (s *Spool) load(ctx context.Context, tx *sql.Tx) (acct.Checkpoint, error) {
 			s.lost("state", err)
 			return nil
 		}
-		cp.State = append(cp.State, st)
-		return nil
+		return visit(st)
 	})
 }
 

@@ -3,6 +3,7 @@ package users
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 )
 
 // claimVersion is the first octet of an encoded Claim.
@@ -44,6 +45,35 @@ func (c *Claim) append(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(h.Until))
 	}
 	return b
+}
+
+// VisitClaim visits the Holders of a user session that Delta told of, until
+// visit returns an error, which it returns. Errors of its own match ErrCorrupt.
+func VisitClaim(data []byte, visit func(*Holder) error) error {
+	t := new(Table)
+	if err := t.RestoreClaim(data); err != nil {
+		return err
+	}
+	for h := range t.All {
+		if err := visit(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RestoreClaimOf is RestoreClaim if a prefix of the session has one of some
+// addresses, and does nothing otherwise.
+func (t *Table) RestoreClaimOf(data []byte, addrs []netip.Addr) error {
+	wanted := false
+	err := VisitClaim(data, func(h *Holder) error {
+		wanted = wanted || contains(h.Prefix(), addrs)
+		return nil
+	})
+	if err != nil || !wanted {
+		return err
+	}
+	return t.RestoreClaim(data)
 }
 
 // RestoreClaim brings back a user session that Delta told of. Errors match

@@ -18,6 +18,10 @@ func (p *fileParser) csv(data []byte) {
 	r.TrimLeadingSpace = true
 	r.ReuseRecord = true
 
+	// A line is a binding, but for a few.
+	p.bindings = make([]Binding, 0, bytes.Count(data, []byte("\n")))
+	p.lines = make([]int, 0, cap(p.bindings))
+
 	var columns []int // the key of each column, once the header is read
 	for {
 		record, err := r.Read()

@@ -1,6 +1,7 @@
 package users
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -133,14 +134,19 @@ func readFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	info, err := file.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFile {
+	// With room for what it has, and for finding that this is all.
+	data := bytes.NewBuffer(make([]byte, 0, min(info.Size(), maxFile)+bytes.MinRead))
+	if _, err := data.ReadFrom(io.LimitReader(file, maxFile+1)); err != nil {
+		return nil, err
+	}
+	if data.Len() > maxFile {
 		return nil, errors.New("larger than 1 GiB")
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // parse reads the content of a file whose name says the format.

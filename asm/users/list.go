@@ -93,46 +93,75 @@ func appendBinding(b []byte, v Binding, flags byte) []byte {
 // IPv4 address and a user of one octet.
 const minBinding = 1 + 1 + 4 + 2
 
+// CheckList says what ParseList would, of how many bindings, and keeps none.
+func CheckList(data []byte) (source string, n int, err error) {
+	source, _, err = eachBinding(data, false, func(_ string, listed int) { n = listed }, func(Binding, bool) error { return nil })
+	return source, n, err
+}
+
 // parseList reads an encoded list. Removed bindings, which come last, are
 // allowed or not.
 func parseList(data []byte, allowRemoved bool) (source string, bindings []Binding, removed int, err error) {
+	source, removed, err = eachBinding(data, allowRemoved, func(_ string, n int) {
+		if n > 0 {
+			bindings = make([]Binding, 0, n)
+		}
+	}, func(b Binding, _ bool) error {
+		bindings = append(bindings, b)
+		return nil
+	})
+	if err != nil {
+		return "", nil, 0, err
+	}
+	return source, bindings, removed, nil
+}
+
+// eachBinding reads an encoded list: it tells whose it is and how many bindings
+// it claims to have, which its length allows, and visits them in order, until
+// one is wrong. Errors match ErrCorrupt, or are of visit.
+func eachBinding(data []byte, allowRemoved bool, begin func(source string, n int), visit func(b Binding, removed bool) error) (source string, removed int, err error) {
 	// Names are substrings of one copy of data, which costs less than a copy
 	// of each.
 	d := decoder{rest: string(data)}
 	if v := d.octet(); v != listVersion && !d.failed {
-		return "", nil, 0, fmt.Errorf("users: decode list of version %d: %w", v, ErrCorrupt)
+		return "", 0, fmt.Errorf("users: decode list of version %d: %w", v, ErrCorrupt)
 	}
 	source = d.string()
 	n := d.uvarint()
 	if n > uint64(len(d.rest)/minBinding) {
 		d.fail()
-	} else if n > 0 {
-		bindings = make([]Binding, n)
 	}
-	for i := range bindings {
+	if !d.failed {
+		begin(source, int(n))
+	}
+	for i := uint64(0); i < n && !d.failed; i++ {
 		b, flags := d.binding()
 		if d.failed {
 			break
 		}
+		gone := flags&flagRemoved != 0
 		normal, key, err := b.normalize()
 		switch {
 		case err != nil:
-			return "", nil, 0, fmt.Errorf("users: decode list: binding %d: %s %w: %w", i, key, err, ErrCorrupt)
+			return "", 0, fmt.Errorf("users: decode list: binding %d: %s %w: %w", i, key, err, ErrCorrupt)
 		case normal != b:
-			return "", nil, 0, fmt.Errorf("users: decode list: binding %d is not as encoded: %w", i, ErrCorrupt)
-		case flags&flagRemoved != 0 && b.Until.IsZero():
-			return "", nil, 0, fmt.Errorf("users: decode list: binding %d is removed but has no end: %w", i, ErrCorrupt)
-		case flags&flagRemoved != 0:
-			removed++
-		case removed > 0:
-			return "", nil, 0, fmt.Errorf("users: decode list: binding %d is listed after a removed one: %w", i, ErrCorrupt)
+			return "", 0, fmt.Errorf("users: decode list: binding %d is not as encoded: %w", i, ErrCorrupt)
+		case gone && b.Until.IsZero():
+			return "", 0, fmt.Errorf("users: decode list: binding %d is removed but has no end: %w", i, ErrCorrupt)
+		case !gone && removed > 0:
+			return "", 0, fmt.Errorf("users: decode list: binding %d is listed after a removed one: %w", i, ErrCorrupt)
 		}
-		bindings[i] = b
+		if gone {
+			removed++
+		}
+		if err := visit(b, gone); err != nil {
+			return "", 0, err
+		}
 	}
 	if d.failed || len(d.rest) != 0 || removed > 0 && !allowRemoved {
-		return "", nil, 0, fmt.Errorf("users: decode list: %w", ErrCorrupt)
+		return "", 0, fmt.Errorf("users: decode list: %w", ErrCorrupt)
 	}
-	return source, bindings, removed, nil
+	return source, removed, nil
 }
 
 // A decoder reads values off the front of rest. After the first failure every

@@ -362,6 +362,19 @@ func (t *Table) appendPage(k pageKey) []byte {
 // RestorePorts brings back what DeltaPorts told of. Errors match ErrCorrupt,
 // and change nothing.
 func (t *Table) RestorePorts(data []byte) error {
+	_, err := t.restorePorts(data, netip.Addr{})
+	return err
+}
+
+// RestorePortsOf is RestorePorts for what NATs told of one public address, and
+// does nothing otherwise. It returns the private addresses that this stands for.
+func (t *Table) RestorePortsOf(data []byte, public netip.Addr) ([]netip.Addr, error) {
+	return t.restorePorts(data, public)
+}
+
+// restorePorts brings back what is of a public address, or of any if that is
+// invalid.
+func (t *Table) restorePorts(data []byte, of netip.Addr) (private []netip.Addr, err error) {
 	d := decoder{rest: string(data)}
 	if d.octet() != mappingsVersion {
 		d.fail()
@@ -385,15 +398,19 @@ func (t *Table) RestorePorts(data []byte) error {
 		shares = append(shares, s)
 	}
 	if d.failed || !m.Public.Is4() {
-		return fmt.Errorf("users: decode mappings: %w", ErrCorrupt)
+		return nil, fmt.Errorf("users: decode mappings: %w", ErrCorrupt)
+	}
+	if of.IsValid() && of != m.Public {
+		return nil, nil
 	}
 	p := t.open(m.PublicVRF).pool(m.Public)
 	for _, s := range shares {
 		p.add(s)
 		t.mappings++
 		t.shared++
+		private = append(private, s.Private)
 	}
-	return nil
+	return private, nil
 }
 
 // hostPrefix returns a alone as a prefix.

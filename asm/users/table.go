@@ -2,7 +2,6 @@ package users
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -160,16 +159,12 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 		h := t.holder(s, b)
 		switch {
 		case h == nil:
-			claim := t.newClaim(s.origin("", b.VRF), b.User, "", b.Options)
-			claim.began = momentOf(toMilli(b.From))
 			if len(room) > 0 {
 				h, room = &room[0], room[1:]
 			} else {
 				h = new(Holder)
 			}
-			claim.hold(h, toMilli(b.From))
-			h.Until = toMilli(b.Until)
-			h.setPrefix(b.Prefix)
+			t.list(h, s, b)
 			t.link(h)
 			t.doubtHolder(h)
 			c.Added = append(c.Added, h)
@@ -210,6 +205,15 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 	}
 	t.dropIfEmpty(s)
 	return c
+}
+
+// list makes h, which is new, that of a binding in a source's list.
+func (t *Table) list(h *Holder, s *source, b Binding) {
+	claim := t.newClaim(s.origin("", b.VRF), b.User, "", b.Options)
+	claim.began = momentOf(toMilli(b.From))
+	claim.hold(h, toMilli(b.From))
+	h.Until = toMilli(b.Until)
+	h.setPrefix(b.Prefix)
 }
 
 // Trim drops the bindings that their sources list no more and that ended at or
@@ -323,53 +327,4 @@ func (t *Table) intern(o Options) *Options {
 	p := &o
 	t.options[o] = p
 	return p
-}
-
-// AppendSource appends an encoding of all Holders of a source's lists, with
-// those that were removed but not dropped yet, for a checkpoint.
-func (t *Table) AppendSource(b []byte, source string) []byte {
-	i, ok := t.search(source)
-	if !ok {
-		return appendHeader(b, source, 0)
-	}
-	s := t.sources[i]
-	b = appendHeader(b, source, len(s.holders)+len(s.removed))
-	for _, h := range s.holders {
-		b = appendBinding(b, h.Binding(), 0)
-	}
-	for _, h := range s.removed {
-		b = appendBinding(b, h.Binding(), flagRemoved)
-	}
-	return b
-}
-
-// RestoreSource brings back what AppendSource appended, into a Table that has
-// nothing of that source yet. Errors match ErrCorrupt, and change nothing.
-func (t *Table) RestoreSource(data []byte) error {
-	name, bindings, removed, err := parseList(data, true)
-	if err != nil {
-		return err
-	}
-	if i, ok := t.search(name); ok && len(t.sources[i].holders)+len(t.sources[i].removed) > 0 {
-		return fmt.Errorf("users: restore %s: the source is there already: %w", name, ErrCorrupt)
-	}
-	listed := len(bindings) - removed
-	t.Replace(name, bindings, 0)
-	s := t.source(name)
-	if len(s.holders) != len(bindings) {
-		for _, h := range s.holders {
-			t.unlink(h)
-		}
-		s.holders = nil
-		t.dropIfEmpty(s)
-		return fmt.Errorf("users: restore %s: a binding comes twice: %w", name, ErrCorrupt)
-	}
-	for _, h := range s.holders[listed:] {
-		t.unlink(h)
-		h.flags |= holderRemoved
-		t.link(h)
-	}
-	s.removed, s.holders = slices.Clone(s.holders[listed:]), slices.Clip(s.holders[:listed])
-	t.dropIfEmpty(s)
-	return nil
 }

@@ -136,7 +136,7 @@ func (b *bridge) openCommands() (err error) {
 	b.handleDecisions()
 	b.handleAdjust()
 	control.Handle(&b.control, "pull", b.pull)
-	control.Handle(&b.control, "import", b.importUsers)
+	control.HandleUpload(&b.control, "import", b.importUsers)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
@@ -58,32 +59,98 @@ func (t *table) add(cells ...any) {
 // print writes the listing to w: for people, as one JSON value, or as CSV
 // with a header.
 func (t *table) print(w io.Writer, f format) error {
-	switch f {
-	case "json":
+	if f == "json" {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		return e.Encode(t.value)
+	}
+	l := newListing(w, f, t.columns, len(t.rows))
+	for _, row := range t.rows {
+		if err := l.add(nil, row); err != nil {
+			return err
+		}
+	}
+	return l.end()
+}
+
+// A listing prints a table of any length row by row, and keeps no more than a
+// block of it.
+type listing struct {
+	f     format
+	block int // rows of a table for people that are aligned together
+	w     *bufio.Writer
+	csv   *csv.Writer
+	tab   *tabwriter.Writer
+	n     int
+}
+
+// listingBlock is the block of a listing whose length is not known.
+const listingBlock = 1000
+
+func newListing(w io.Writer, f format, columns []string, block int) *listing {
+	l := &listing{f: f, block: max(block, 1), w: bufio.NewWriter(w)}
+	switch f {
+	case "json":
 	case "csv":
-		c := csv.NewWriter(w)
-		c.Write(t.columns) //nolint:errcheck // Flush keeps the error
-		c.WriteAll(t.rows) //nolint:errcheck // likewise
-		return c.Error()
+		l.csv = csv.NewWriter(l.w)
+		l.csv.Write(columns) //nolint:errcheck // the writer below keeps the error
 	default:
-		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		upper := make([]string, len(t.columns))
-		for i, c := range t.columns {
+		l.tab = tabwriter.NewWriter(l.w, 0, 0, 2, ' ', 0)
+		upper := make([]string, len(columns))
+		for i, c := range columns {
 			upper[i] = strings.ToUpper(strings.ReplaceAll(c, "_", " "))
 		}
-		fmt.Fprintln(tw, strings.Join(upper, "\t"))
-		for _, row := range t.rows {
-			cells := make([]string, len(row))
-			for i, c := range row {
-				cells[i] = printable(c)
-			}
-			fmt.Fprintln(tw, strings.Join(cells, "\t"))
-		}
-		return tw.Flush()
+		fmt.Fprintln(l.tab, strings.Join(upper, "\t"))
 	}
+	return l
+}
+
+// add prints a row: as cells or, in JSON, as value.
+func (l *listing) add(value any, cells []string) error {
+	l.n++
+	switch l.f {
+	case "json":
+		separator := ","
+		if l.n == 1 {
+			separator = "["
+		}
+		l.w.WriteString(separator) //nolint:errcheck // the next one tells
+		return json.NewEncoder(l.w).Encode(value)
+	case "csv":
+		return l.csv.Write(cells)
+	}
+	for i, c := range cells {
+		if i > 0 {
+			io.WriteString(l.tab, "\t") //nolint:errcheck // the next one tells
+		}
+		io.WriteString(l.tab, printable(c)) //nolint:errcheck // likewise
+	}
+	if _, err := io.WriteString(l.tab, "\n"); err != nil || l.n%l.block != 0 {
+		return err
+	}
+	return l.tab.Flush()
+}
+
+// end prints what is left.
+func (l *listing) end() error {
+	var err error
+	switch l.f {
+	case "json":
+		end := "]\n"
+		if l.n == 0 {
+			end = "[]\n"
+		}
+		_, err = l.w.WriteString(end)
+	case "csv":
+		l.csv.Flush()
+		err = l.csv.Error()
+	default:
+		err = l.tab.Flush()
+	}
+	if err != nil {
+		return err
+	}
+	return l.w.Flush()
 }
 
 // printable returns s with what could move the cursor or break the columns

@@ -1,17 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/csv"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
+	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm"
@@ -42,6 +41,11 @@ type holding struct {
 // Columns of holdings.
 var holdingColumns = []string{"prefix", "ports", "vrf", "user", "from", "until", "source", "nas", "session", "state"}
 
+// current reports whether h holds now or is yet to.
+func current(h *users.Holder, now int64) bool {
+	return !h.Removed() && (h.From > now || h.Until == 0 || h.Until > now)
+}
+
 func newHolding(h *users.Holder, now int64) holding {
 	b := h.Binding()
 	state := "open"
@@ -50,9 +54,9 @@ func newHolding(h *users.Holder, now int64) holding {
 		state = "removed"
 	case h.From > now:
 		state = "to come"
-	case h.Until != 0 && h.Until <= now && h.ID() != "" && !h.Ended():
+	case !current(h, now) && h.ID() != "" && !h.Ended():
 		state = "supposed over"
-	case h.Until != 0 && h.Until <= now:
+	case !current(h, now):
 		state = "over"
 	}
 	return holding{
@@ -73,114 +77,39 @@ func utcMoment(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-// A rowWriter prints a listing of any length row by row.
-type rowWriter struct {
-	f    format
-	csv  *csv.Writer
-	json *json.Encoder
-	tab  *tabwriter.Writer
-	w    io.Writer
-	n    int
-}
-
-// tableBlock is how many lines of a table are aligned together.
-const tableBlock = 1000
-
-func newRowWriter(w io.Writer, f format, columns []string) *rowWriter {
-	r := &rowWriter{f: f, w: w}
-	switch f {
-	case "json":
-		r.json = json.NewEncoder(w)
-	case "csv":
-		r.csv = csv.NewWriter(w)
-		r.csv.Write(columns) //nolint:errcheck // Flush keeps the error
-	default:
-		r.tab = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		upper := make([]string, len(columns))
-		for i, c := range columns {
-			upper[i] = strings.ToUpper(c)
-		}
-		fmt.Fprintln(r.tab, strings.Join(upper, "\t"))
-	}
-	return r
-}
-
-// add prints a row: as cells or, in JSON, as value.
-func (r *rowWriter) add(value any, cells []string) error {
-	r.n++
-	switch r.f {
-	case "json":
-		separator := ","
-		if r.n == 1 {
-			separator = "["
-		}
-		if _, err := io.WriteString(r.w, separator); err != nil {
-			return err
-		}
-		return r.json.Encode(value)
-	case "csv":
-		return r.csv.Write(cells)
-	}
-	for i, c := range cells {
-		cells[i] = printable(c)
-	}
-	fmt.Fprintln(r.tab, strings.Join(cells, "\t"))
-	if r.n%tableBlock == 0 {
-		return r.tab.Flush()
-	}
-	return nil
-}
-
-func (r *rowWriter) close() error {
-	switch r.f {
-	case "json":
-		end := "]\n"
-		if r.n == 0 {
-			end = "[]\n"
-		}
-		_, err := io.WriteString(r.w, end)
-		return err
-	case "csv":
-		r.csv.Flush()
-		return r.csv.Error()
-	}
-	return r.tab.Flush()
-}
-
-// directory reads who held what from the latest checkpoint.
-func (f *stateFlags) directory(ctx context.Context) (*users.Table, error) {
-	s, err := f.open()
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
-	checkpoint, err := s.Load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return asm.Directory(checkpoint.State)
-}
-
 func newUsersLs(state *stateFlags) *cobra.Command {
 	var all bool
-	var source, vrf string
+	var source, vrf, within string
+	var limit int
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List who holds which address",
 		Long: `Ls lists the bindings that the pipeline goes by, as of its latest checkpoint:
 those that hold now or have yet to begin, and with --all those that are over and
-kept for late flows. It reads beside a running daemon.`,
+kept for late flows. It reads beside a running daemon, and as it prints: a
+million bindings need no more memory than the longest list among them.`,
 		Example: `  tollbridge users ls
-  tollbridge users ls --all --source radius -o csv`,
+  tollbridge users ls --within 2001:db8::/32 --limit 20
+  tollbridge users ls --all --source radius -o csv > bindings.csv`,
 		Args: cobra.NoArgs,
 	}
 	f := formatFlag(cmd)
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also what is over")
 	cmd.Flags().StringVar(&source, "source", "", "only what this source says")
 	cmd.Flags().StringVar(&vrf, "vrf", "", "only of this VRF")
+	cmd.Flags().StringVar(&within, "within", "", "only in this prefix")
+	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many; 0 for all")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return listHoldings(cmd, state, *f, func(h *holding) bool {
-			return (all || h.State == "open" || h.State == "to come") && (source == "" || h.Source == source) && (vrf == "" || h.VRF == vrf)
+		var of netip.Prefix
+		if within != "" {
+			var err error
+			if of, err = prefixOrAddress(within); err != nil {
+				return fmt.Errorf("users ls: --within: %w", err)
+			}
+		}
+		return listHoldings(cmd, state, *f, limit, func(h *users.Holder, now int64) bool {
+			return (all || current(h, now)) && (source == "" || h.Source() == source) && (vrf == "" || h.VRF() == vrf) &&
+				(within == "" || of.Bits() <= h.Prefix().Bits() && of.Contains(h.Prefix().Addr()))
 		})
 	}
 	return cmd
@@ -198,28 +127,41 @@ servers that they come from, and those that are over.`,
 	}
 	f := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return listHoldings(cmd, state, *f, func(h *holding) bool { return h.User == args[0] })
+		return listHoldings(cmd, state, *f, 0, func(h *users.Holder, _ int64) bool { return h.User() == args[0] })
 	}
 	return cmd
 }
 
-func listHoldings(cmd *cobra.Command, state *stateFlags, f format, wanted func(*holding) bool) error {
-	t, err := state.directory(cmd.Context())
+// errAllListed ends a listing.
+var errAllListed = errors.New("as many as are wanted are listed")
+
+// listHoldings prints who holds what as it is read, as far as it is wanted, and
+// at most limit of it if that isn't 0.
+func listHoldings(cmd *cobra.Command, state *stateFlags, f format, limit int, wanted func(h *users.Holder, now int64) bool) error {
+	s, err := state.open()
 	if err != nil {
 		return err
 	}
-	w := newRowWriter(cmd.OutOrStdout(), f, holdingColumns)
+	defer s.Close()
+	l := newListing(cmd.OutOrStdout(), f, holdingColumns, listingBlock)
 	now := time.Now().UnixMilli()
-	for h := range t.All {
-		x := newHolding(h, now)
-		if !wanted(&x) {
-			continue
+	err = asm.EachHolder(cmd.Context(), s, func(h *users.Holder) error {
+		if !wanted(h, now) {
+			return nil
 		}
-		if err := w.add(x, x.cells()); err != nil {
+		x := newHolding(h, now)
+		if err := l.add(x, x.cells()); err != nil {
 			return err
 		}
+		if l.n == limit {
+			return errAllListed
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errAllListed) {
+		return err
 	}
-	return w.close()
+	return l.end()
 }
 
 func newUsersAt(state *stateFlags) *cobra.Command {
@@ -259,11 +201,16 @@ held the address, or a prefix of it, at some time are not.`,
 				return fmt.Errorf("users at: --remote: %q is not such as 203.0.113.9:443", remote)
 			}
 		}
-		t, err := state.directory(cmd.Context())
+		s, err := state.open()
 		if err != nil {
 			return err
 		}
-		w := newRowWriter(cmd.OutOrStdout(), *f, append([]string{"verdict", "why"}, holdingColumns...))
+		defer s.Close()
+		t, err := asm.Directory(cmd.Context(), s, a)
+		if err != nil {
+			return err
+		}
+		l := newListing(cmd.OutOrStdout(), *f, append([]string{"verdict", "why"}, holdingColumns...), listingBlock)
 		candidates := t.Explain(vrf, a, port, protocol, far, at.UnixMilli())
 		for _, c := range candidates {
 			x := newHolding(c.Holder, time.Now().UnixMilli())
@@ -271,11 +218,11 @@ held the address, or a prefix of it, at some time are not.`,
 			if c.Holds {
 				x.Verdict = "holds"
 			}
-			if err := w.add(x, append([]string{x.Verdict, x.Why}, x.cells()...)); err != nil {
+			if err := l.add(x, append([]string{x.Verdict, x.Why}, x.cells()...)); err != nil {
 				return err
 			}
 		}
-		if err := w.close(); err != nil {
+		if err := l.end(); err != nil {
 			return err
 		}
 		if len(candidates) == 0 || !candidates[0].Holds {
@@ -286,12 +233,7 @@ held the address, or a prefix of it, at some time are not.`,
 	return cmd
 }
 
-// importRequest is a list of bindings for the running daemon.
-type importRequest struct {
-	Source   string
-	Bindings []byte // as users.AppendList has them
-}
-
+// importResult is the daemon's answer to a list of bindings.
 type importResult struct{ Position uint64 }
 
 // importSource begins the names of imported sources, lest one be taken for the
@@ -325,27 +267,33 @@ it. The command returns when the bindings are durable and count.`,
 			return err
 		}
 		source := importSource + name
+		list := users.AppendList(nil, source, file.Bindings)
+		bar := newProgress(cmd.ErrOrStderr(), "import", int64(len(list)))
+		in := progressbar.NewReader(bytes.NewReader(list), bar)
 		var done importResult
-		request := importRequest{source, users.AppendList(nil, source, file.Bindings)}
-		if err := control.Call(cmd.Context(), dir, "import", request, &done); err != nil {
+		if err := control.Upload(cmd.Context(), dir, "import", &in, int64(len(list)), &done); err != nil {
 			return fmt.Errorf("users import: %w", err)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s bindings are durable as source %s, journal entry %d\n", strconv.Itoa(len(file.Bindings)), source, done.Position)
+		fmt.Fprintf(cmd.OutOrStdout(), "%d bindings are durable as source %s, journal entry %d\n", len(file.Bindings), source, done.Position)
 		return nil
 	}
 	return cmd
 }
 
 // importUsers journals a list of bindings that a command brings.
-func (b *bridge) importUsers(ctx context.Context, r importRequest) (importResult, error) {
-	source, list, err := users.ParseList(r.Bindings)
+func (b *bridge) importUsers(ctx context.Context, r io.Reader, octets int64) (importResult, error) {
+	list := make([]byte, octets)
+	if _, err := io.ReadFull(r, list); err != nil {
+		return importResult{}, fmt.Errorf("users import: %w", err)
+	}
+	source, _, err := users.CheckList(list)
 	if err != nil {
 		return importResult{}, err
 	}
-	if source != r.Source || !strings.HasPrefix(source, importSource) {
-		return importResult{}, fmt.Errorf("users import: source %q: its name must begin with %q", r.Source, importSource)
+	if !strings.HasPrefix(source, importSource) {
+		return importResult{}, fmt.Errorf("users import: source %q: its name must begin with %q", source, importSource)
 	}
-	position, err := b.journal.Append(acct.EntryUsers, time.Now().UnixNano(), 0, users.AppendList(nil, source, list))
+	position, err := b.journal.Append(acct.EntryUsers, time.Now().UnixNano(), 0, list)
 	if err == nil {
 		err = b.journal.Wait(ctx, position)
 	}

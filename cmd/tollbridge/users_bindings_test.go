@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,30 @@ func TestUsersCommands(t *testing.T) {
 		"198.51.100.1/32,1024-2047,,cid,,,import:lines,,,open\n"
 	if status != 0 || out != want {
 		t.Errorf("ls: status %d, %q\n%s\nwant\n%s", status, errOut, out, want)
+	}
+	for _, c := range []struct {
+		args []string
+		want []string // users
+	}{
+		{[]string{"--within", "192.0.2.0/24"}, []string{"office", "bob"}},
+		{[]string{"--within", "192.0.2.0/25"}, []string{"bob"}},
+		{[]string{"--within", "192.0.2.7", "--all"}, []string{"ann", "bob"}},
+		{[]string{"--limit", "2"}, []string{"office", "bob"}},
+		{[]string{"--source", "import:lines", "--limit", "1"}, []string{"bob"}},
+		{[]string{"--source", "radius"}, nil},
+	} {
+		var rows []row
+		show(t, &rows, append([]string{"users", "ls", "--data", s.data}, c.args...)...)
+		var got []string
+		for _, r := range rows {
+			got = append(got, r.User)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("ls %v: %v, want %v", c.args, got, c.want)
+		}
+	}
+	if _, errOut, status := cli(t, "users", "ls", "--data", s.data, "--within", "here"); status == 0 || !strings.Contains(errOut, "--within") {
+		t.Errorf("ls within nothing: status %d, %q", status, errOut)
 	}
 	if out, _, _ = cli(t, "users", "show", "ann", "--data", s.data); !strings.Contains(out, "192.0.2.7/32") || !strings.Contains(out, "over") || strings.Count(out, "\n") != 2 {
 		t.Errorf("show: %s", out)

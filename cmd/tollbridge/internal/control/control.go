@@ -21,8 +21,11 @@ import (
 // socketName is the socket's in the state directory.
 const socketName = "control.sock"
 
-// maxBody bounds a request's and an answer's octets.
+// maxBody bounds the octets of a request that is JSON, and of an answer.
 const maxBody = 64 << 20
+
+// maxUpload bounds the octets of an upload.
+const maxUpload = 1 << 30
 
 // ErrNoDaemon says that no daemon serves the state directory.
 var ErrNoDaemon = errors.New("no daemon is running on this state directory")
@@ -77,13 +80,30 @@ func Handle[In, Out any](s *Server, name string, f func(context.Context, In) (Ou
 			return
 		}
 		out, err := f(r.Context(), in)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		answer(w, out, err)
+	})
+}
+
+// HandleUpload is Handle for what is not small, nor JSON: f reads it, and how
+// many octets there are, at most maxUpload, is known before.
+func HandleUpload[Out any](s *Server, name string, f func(ctx context.Context, r io.Reader, octets int64) (Out, error)) {
+	s.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength < 0 || r.ContentLength > maxUpload {
+			http.Error(w, fmt.Sprintf("control: %s: %d octets: at most %d are taken", name, r.ContentLength, int64(maxUpload)), http.StatusRequestEntityTooLarge)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(out) // the caller has gone
+		out, err := f(r.Context(), r.Body, r.ContentLength)
+		answer(w, out, err)
 	})
+}
+
+func answer(w http.ResponseWriter, out any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out) // the caller has gone
 }
 
 // Serve answers until ctx ends, and closes ln.
@@ -111,6 +131,11 @@ func Call(ctx context.Context, dir, name string, in, out any) error {
 	if err != nil {
 		return fmt.Errorf("control: %s: %w", name, err)
 	}
+	return Upload(ctx, dir, name, bytes.NewReader(body), int64(len(body)), out)
+}
+
+// Upload is Call for a command of HandleUpload: so many octets are read from in.
+func Upload(ctx context.Context, dir, name string, in io.Reader, octets int64, out any) error {
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		name, done, err := socket(dir)
 		if err != nil {
@@ -121,10 +146,11 @@ func Call(ctx context.Context, dir, name string, in, out any) error {
 		return d.DialContext(ctx, "unix", name)
 	}}
 	defer transport.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://daemon/"+name, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://daemon/"+name, in)
 	if err != nil {
 		return fmt.Errorf("control: %s: %w", name, err)
 	}
+	request.ContentLength = octets
 	response, err := (&http.Client{Transport: transport}).Do(request)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("%s: %w", dir, ErrNoDaemon)

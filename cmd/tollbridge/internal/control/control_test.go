@@ -3,6 +3,8 @@ package control_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,14 @@ import (
 
 	"tollbridge/cmd/tollbridge/internal/control"
 )
+
+// zeros are without end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
 
 type sum struct{ A, B int }
 
@@ -49,6 +59,13 @@ func testCall(t *testing.T, dir string) {
 		}
 		return in.A + in.B, nil
 	})
+	control.HandleUpload(&s, "count", func(_ context.Context, r io.Reader, octets int64) (int64, error) {
+		n, err := io.Copy(io.Discard, r)
+		if err == nil && n != octets {
+			err = fmt.Errorf("%d octets came of %d", n, octets)
+		}
+		return n, err
+	})
 	served := make(chan error)
 	go func() { served <- s.Serve(ctx, ln) }()
 
@@ -57,6 +74,13 @@ func testCall(t *testing.T, dir string) {
 	}
 	if err := control.Call(ctx, dir, "add", sum{1, 0}, &out); err == nil || err.Error() != "add: b: want a number that changes something" {
 		t.Errorf("refused call: %v, want the handler's own words", err)
+	}
+	const much = 65 << 20 // more than a Call may bring
+	if err := control.Upload(ctx, dir, "count", io.LimitReader(zeros{}, much), much, &out); err != nil || out != much {
+		t.Errorf("%d octets were counted of %d (%v)", out, much, err)
+	}
+	if err := control.Upload(ctx, dir, "count", zeros{}, 2<<30, &out); err == nil || !strings.Contains(err.Error(), "at most 1073741824") {
+		t.Errorf("an upload without measure: %v", err)
 	}
 	if err := control.Call(ctx, dir, "add", []int{1}, &out); err == nil {
 		t.Error("a request of the wrong shape was taken")
