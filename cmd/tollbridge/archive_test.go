@@ -46,6 +46,12 @@ func TestArchiveComesToTheSameTotals(t *testing.T) {
 	if status != 0 {
 		t.Fatalf("verify: %s%s", out, stderr)
 	}
+	if named, _, status := cli(t, "spool", "archive", "verify", "-c", cfg.data+".yaml"); status != 0 || named != out {
+		t.Errorf("verify of the configuration's archive: status %d, %s", status, named)
+	}
+	if _, stderr, status := cli(t, "spool", "archive", "verify", dir); status != 1 || !strings.Contains(stderr, "is no archive") {
+		t.Errorf("verify of another directory: status %d, %s", status, stderr)
+	}
 	for _, ours := range []string{store + "," + cfg.data, cfg.data} {
 		if out, stderr, status := cli(t, "reconcile", ours, filepath.Join(cfg.data, "cdr.db")); status != 0 {
 			t.Errorf("reconcile %s: %s%s", ours, out, stderr)

@@ -255,9 +255,9 @@ func (c *chaos) meter(ctx context.Context, stop <-chan struct{}) error {
 				return err
 			}
 			c.exports.Store(cmd.Process)
-			patience := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }) // it may wait for an answer that was cut off
+			giveUp := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() }) // it may wait for an answer that was cut off
 			err := cmd.Wait()
-			patience.Stop()
+			giveUp.Stop()
 			c.exports.Store(nil)
 			if err == nil && (acknowledged || !strings.Contains(log.String(), "level=WARN")) {
 				break

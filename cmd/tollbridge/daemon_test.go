@@ -26,7 +26,7 @@ import (
 
 // patience bounds every wait for a daemon. What is waited for takes moments;
 // a loaded machine may take long over it.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // lookEvery is the time between two looks at what a daemon has on its disk.
 const lookEvery = 100 * time.Millisecond

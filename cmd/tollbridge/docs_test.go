@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -11,17 +12,20 @@ import (
 // TestDocsNameTestsThatExist looks up each test that a page of docs gives as
 // the proof of a sentence, written `package.TestName`; cmd is this package.
 func TestDocsNameTestsThatExist(t *testing.T) {
-	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil || len(pages) == 0 {
-		t.Fatalf("no pages (%v)", err)
+	var pages []string
+	for _, pattern := range []string{"../../docs/*.md", "../../docs/adr/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no pages %s (%v)", pattern, err)
+		}
+		pages = append(pages, found...)
 	}
-	named := regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`")
 	for _, page := range pages {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+		for _, m := range namedTest.FindAllStringSubmatch(string(text), -1) {
 			dir := m[1]
 			if dir == "cmd" {
 				dir = "cmd/tollbridge"
@@ -30,6 +34,42 @@ func TestDocsNameTestsThatExist(t *testing.T) {
 				t.Errorf("%s names %s.%s, which is not there", filepath.Base(page), m[1], m[2])
 			}
 		}
+	}
+}
+
+var namedTest = regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`")
+
+// TestEveryRowOfReliabilityIsShown has each requirement of RFC 2975 in
+// docs/reliability.md name a test, or measurements.
+func TestEveryRowOfReliabilityIsShown(t *testing.T) {
+	text, err := os.ReadFile("../../docs/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	column, rows := -1, 0 // of "shown by" in the table at hand; -1 outside
+	for n, line := range strings.Split(string(text), "\n") {
+		if !strings.HasPrefix(line, "|") {
+			column = -1
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		if column < 0 {
+			column = slices.IndexFunc(cells, func(c string) bool { return strings.TrimSpace(c) == "shown by" })
+			if column < 0 {
+				t.Fatalf("line %d: a table without a column \"shown by\"", n+1)
+			}
+			continue
+		}
+		if strings.HasPrefix(line, "| --- |") {
+			continue
+		}
+		rows++
+		if shown := cells[column]; !namedTest.MatchString(shown) && !strings.Contains(shown, "(performance.md)") {
+			t.Errorf("line %d: nothing shows %q", n+1, strings.TrimSpace(cells[0]))
+		}
+	}
+	if rows < 30 {
+		t.Errorf("%d rows", rows)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/cmd/tollbridge/internal/config"
-	"tollbridge/spool"
 )
 
 func newServe() *cobra.Command {
@@ -50,13 +49,8 @@ Without a configuration it collects on 127.0.0.1:4739, UDP and TCP, into
 		if len(c.Forward.To) > 0 {
 			return forward(cmd.Context(), c, log)
 		}
-		if c.Spool.Lease != 0 {
-			if err := spool.Await(cmd.Context(), c.Data, c.Spool.Lease, log); err != nil {
-				return nil // told to stop while it stood by
-			}
-		}
-		b, err := newBridge(c, log)
-		if err != nil {
+		b, err := takeTurn(cmd.Context(), c, log)
+		if b == nil || err != nil {
 			return err
 		}
 		defer b.Close()

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/spool/archive"
 )
 
@@ -18,20 +20,46 @@ as JSON Lines and CSV, and the journal: each Transport Session's Messages as an
 IPFIX File (RFC 5655), everything else as JSON Lines. All files are compressed
 with zstd. A manifest chains them by SHA-256.`,
 	}
-	cmd.AddCommand(newArchiveList(), newArchiveVerify(state))
+	cmd.AddCommand(newArchiveList(state), newArchiveVerify(state))
 	return cmd
 }
 
-func newArchiveList() *cobra.Command {
+// archive returns the directory of the archive that args name, or that of -c.
+func (f *stateFlags) archive(args []string) (string, error) {
+	dir := ""
+	if len(args) > 0 {
+		dir = args[0]
+	} else if f.config != "" {
+		c, err := config.Load(f.config)
+		if err != nil {
+			return "", err
+		}
+		dir = c.Archive.Dir
+	}
+	if dir == "" {
+		return "", errors.New("no archive is named: give its directory, or a configuration that has archive.dir with -c FILE")
+	}
+	if !archive.Is(dir) {
+		return "", fmt.Errorf("%s is no archive: it has no manifest", dir)
+	}
+	return dir, nil
+}
+
+func newArchiveList(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "ls DIR",
-		Short:   "List the segments of an archive whose files are there",
-		Example: "  tollbridge spool archive ls /var/lib/tollbridge/archive",
-		Args:    cobra.ExactArgs(1),
+		Use:   "ls [DIR]",
+		Short: "List the segments of an archive whose files are there",
+		Example: `  tollbridge spool archive ls -c /etc/tollbridge.yaml
+  tollbridge spool archive ls /var/lib/tollbridge/archive`,
+		Args: cobra.MaximumNArgs(1),
 	}
 	out := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		segments, _, err := archive.Read(args[0])
+		dir, err := state.archive(args)
+		if err != nil {
+			return err
+		}
+		segments, _, err := archive.Read(dir)
 		if err != nil {
 			return err
 		}
@@ -55,14 +83,19 @@ func newArchiveList() *cobra.Command {
 
 func newArchiveVerify(state *stateFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "verify DIR",
+		Use:   "verify [DIR]",
 		Short: "Check that no file of an archive was removed, reordered or changed",
 		Long: `Verify follows the manifest's chain and reads every file. With --data or -c it
 also compares the chain's end with what the spool knows, which shows whether
 lines were cut off. The exit status is 1 when something is wrong.`,
-		Example: "  tollbridge spool archive verify /var/lib/tollbridge/archive -c /etc/tollbridge.yaml",
-		Args:    cobra.ExactArgs(1),
+		Example: `  tollbridge spool archive verify -c /etc/tollbridge.yaml
+  tollbridge spool archive verify /mnt/backup/archive`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := state.archive(args)
+			if err != nil {
+				return err
+			}
 			head := ""
 			if state.data != "" || state.config != "" {
 				s, err := state.open()
@@ -74,7 +107,7 @@ lines were cut off. The exit status is 1 when something is wrong.`,
 					return err
 				}
 			}
-			segments, problems, err := archive.Verify(args[0], head)
+			segments, problems, err := archive.Verify(dir, head)
 			if err != nil {
 				return err
 			}

@@ -79,6 +79,12 @@ func (s *Segment) octets() (n int64) {
 // written.
 var ErrBroken = errors.New("the archive is not as it was written")
 
+// Is reports whether there is an archive in dir.
+func Is(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, manifestName))
+	return err == nil
+}
+
 // Read returns the Segments of the archive in dir, oldest first, after checking
 // the chain. A last line without its end was being written by a crash and is
 // left out; whole is the length of the rest.
