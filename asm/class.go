@@ -1,6 +1,9 @@
 package asm
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // maxClasses bounds the rules of Settings.
 const maxClasses = 4096
@@ -60,6 +63,11 @@ func newClassifier(s Settings, index func(name string) classIndex) classifier {
 		c.rules = append(c.rules, r)
 	}
 	return c
+}
+
+// zeroRated reports whether usage of a class is to cost nothing.
+func (s *Settings) zeroRated(class string) bool {
+	return slices.ContainsFunc(s.Classes, func(c Class) bool { return c.Name == class && c.ZeroRated })
 }
 
 // find returns the class of usage of f, whose user's far side is remote and

@@ -18,6 +18,7 @@ type Adjustment struct {
 	Number    uint32     `json:"number"`     // likewise
 	Credit    bool       `json:"credit"`     // take the usage away
 	Usage     acct.Usage `json:"usage"`
+	Class     string     `json:"class,omitempty"` // of the usage; "" for none
 
 	User           string           `json:"user"`
 	Realm          string           `json:"realm,omitempty"`
@@ -42,6 +43,8 @@ func (a *Adjustment) validate() error {
 		return fmt.Errorf("user: want whom it is for")
 	case *u == acct.Usage{}:
 		return fmt.Errorf("usage: want some")
+	case !isName(a.Class):
+		return fmt.Errorf("class %q: want text of at most %d octets", a.Class, maxUser)
 	}
 	for _, v := range []uint64{u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets} {
 		if v > acct.MaxOctets {
@@ -55,6 +58,9 @@ func (a *Adjustment) String() string {
 	what := "debit"
 	if a.Credit {
 		what = "credit"
+	}
+	if a.Class != "" {
+		what = fmt.Sprintf("%s of %q,", what, a.Class)
 	}
 	return fmt.Sprintf("%s %s: %s/%d", what, a.User, a.SessionID, a.Number)
 }
@@ -71,6 +77,9 @@ func (m *Module) adjust(position uint64, c *Command) (total acct.Count, on strin
 			User: a.User, Realm: a.Realm, Framed: a.Framed, Attributes: a.Attributes, Layer: a.Layer,
 			Start: a.Start, End: a.End, Event: milliTime(m.millis()), Usage: a.Usage, Increase: a.Usage,
 			Corrects: &acct.Correction{SessionID: a.SessionID, Number: a.Number, Credit: a.Credit, Reason: c.Reason},
+		}
+		if a.Class != "" {
+			r.Classes = []acct.ClassUsage{{Class: a.Class, Usage: a.Usage, Increase: a.Usage, ZeroRated: m.settings.zeroRated(a.Class)}}
 		}
 		if r.Realm == "" {
 			r.Realm = m.settings.DestinationRealm

@@ -2,6 +2,7 @@ package asm
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func TestAdjust(t *testing.T) {
 		User: wrong.User, MultiSessionID: wrong.MultiSessionID, Framed: wrong.Framed, Start: wrong.Start, End: wrong.End,
 	}
 	debit := credit
-	debit.Credit, debit.User, debit.MultiSessionID = false, "bob", ""
+	debit.Credit, debit.User, debit.MultiSessionID, debit.Class = false, "bob", "", "gold"
 	b.order(Command{What: AdjustUsage, Adjust: []Adjustment{credit, debit}})
 	b.checkpoint()
 	b.restart()
@@ -42,6 +43,13 @@ func TestAdjust(t *testing.T) {
 			r.User != a.User || r.Usage != a.Usage || r.MultiSessionID != a.MultiSessionID || !r.Start.Equal(wrong.Start) {
 			t.Errorf("record %d: %+v corrects %+v", i, r, r.Corrects)
 		}
+		var classes []acct.ClassUsage
+		if a.Class != "" {
+			classes = []acct.ClassUsage{{Class: a.Class, Usage: a.Usage, Increase: a.Usage}}
+		}
+		if !reflect.DeepEqual(r.Classes, classes) {
+			t.Errorf("record %d has classes %+v, want %+v", i, r.Classes, classes)
+		}
 		key := acct.LedgerKey{Exporter: bookOf(a.Credit), Interval: b.clock.Unix()}
 		if row := b.s.ledger[key]; row.Received != count(1, 60, 1) || row.Accounted != count(1, 60, 1) {
 			t.Errorf("%s has %+v", key.Exporter, row)
@@ -50,7 +58,7 @@ func TestAdjust(t *testing.T) {
 	if cut[0].SessionID == cut[1].SessionID {
 		t.Error("two corrections have one Session-Id")
 	}
-	if d := b.s.decisions[0]; d.Count != count(2, 120, 2) || !strings.HasPrefix(d.On, "credit ann: "+wrong.SessionID) || !strings.Contains(d.On, "debit bob") {
+	if d := b.s.decisions[0]; d.Count != count(2, 120, 2) || !strings.HasPrefix(d.On, "credit ann: "+wrong.SessionID) || !strings.Contains(d.On, `debit of "gold", bob`) {
 		t.Errorf("decision %+v", d)
 	}
 }
@@ -60,6 +68,7 @@ func TestAdjustRefuses(t *testing.T) {
 		"session_id":  func(c *Command) { c.Adjust[0].SessionID = "" },
 		"user":        func(c *Command) { c.Adjust[0].User = "a\x00b" },
 		"usage: want": func(c *Command) { c.Adjust[0].Usage = acct.Usage{} },
+		"class":       func(c *Command) { c.Adjust[0].Class = "a\x00b" },
 		"at most":     func(c *Command) { c.Adjust[0].Usage.OutputOctets = acct.MaxOctets + 1 },
 		"want 1 to":   func(c *Command) { c.Adjust = nil },
 	} {

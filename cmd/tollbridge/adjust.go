@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -25,8 +26,10 @@ type adjustment struct {
 	Credit    bool       `json:"credit"`
 	All       bool       `json:"all,omitempty"` // all of the record's usage
 	Usage     acct.Usage `json:"usage"`
-	User      string     `json:"user,omitempty"` // where the outbox no longer has the record
-	To        string     `json:"to,omitempty"`   // the user who is charged what is taken away; "" for nobody
+	Class     string     `json:"class,omitempty"`    // of the record's, that the usage is of; "" for all of them
+	ToClass   string     `json:"to_class,omitempty"` // of what is charged instead; "" for Class
+	User      string     `json:"user,omitempty"`     // where the outbox no longer has the record
+	To        string     `json:"to,omitempty"`       // the user who is charged what is taken away; "" for nobody
 	By        string     `json:"by"`
 	Reason    string     `json:"reason"`
 }
@@ -41,10 +44,15 @@ func (b *bridge) adjust(ctx context.Context, in adjustment) (acct.Decision, erro
 		return acct.Decision{}, err
 	}
 	c := asm.Command{What: asm.AdjustUsage, By: in.By, Reason: in.Reason, Adjust: []asm.Adjustment{a}}
-	if in.To != "" {
+	if in.To != "" || in.ToClass != "" {
 		other := a
-		other.Credit, other.User = !in.Credit, in.To
-		other.Realm, other.MultiSessionID, other.Attributes = "", "", nil // they are the first user's
+		other.Credit = !in.Credit
+		if in.ToClass != "" {
+			other.Class = in.ToClass
+		}
+		if in.To != "" {
+			other.User, other.Realm, other.MultiSessionID, other.Attributes = in.To, "", "", nil // they are the first user's
+		}
 		c.Adjust = append(c.Adjust, other)
 	}
 	return b.decide(ctx, c)
@@ -52,7 +60,7 @@ func (b *bridge) adjust(ctx context.Context, in adjustment) (acct.Decision, erro
 
 // corrected returns the correction of the record that in names.
 func (b *bridge) corrected(ctx context.Context, in *adjustment) (asm.Adjustment, error) {
-	a := asm.Adjustment{SessionID: in.SessionID, Number: in.Number, Credit: in.Credit, Usage: in.Usage, User: in.User}
+	a := asm.Adjustment{SessionID: in.SessionID, Number: in.Number, Credit: in.Credit, Usage: in.Usage, Class: in.Class, User: in.User}
 	var r acct.Record
 	if in.ID != 0 {
 		l, err := b.spool.Show(ctx, in.ID)
@@ -73,10 +81,18 @@ func (b *bridge) corrected(ctx context.Context, in *adjustment) (asm.Adjustment,
 	if r.User == "" {
 		return a, fmt.Errorf("record %s/%d is of no user: its AAA server corrects what it made of it", r.SessionID, r.Number)
 	}
-	if in.All {
-		a.Usage = r.Usage
+	charged := r.Usage
+	if in.Class != "" {
+		i := slices.IndexFunc(r.Classes, func(c acct.ClassUsage) bool { return c.Class == in.Class })
+		if i < 0 {
+			return a, fmt.Errorf("record %s/%d charges nothing of class %q: \"spool show\" tells of which it does", r.SessionID, r.Number, in.Class)
+		}
+		charged = r.Classes[i].Usage
 	}
-	if u, have := &a.Usage, &r.Usage; in.Credit && (u.InputOctets > have.InputOctets || u.OutputOctets > have.OutputOctets ||
+	if in.All {
+		a.Usage = charged
+	}
+	if u, have := &a.Usage, &charged; in.Credit && (u.InputOctets > have.InputOctets || u.OutputOctets > have.OutputOctets ||
 		u.InputPackets > have.InputPackets || u.OutputPackets > have.OutputPackets) {
 		return a, fmt.Errorf("record %s/%d charges %+v: a credit of %+v is more than that", r.SessionID, r.Number, *have, *u)
 	}
@@ -95,12 +111,14 @@ func newSpoolAdjust(state *stateFlags) *cobra.Command {
 more. Nothing that was delivered is ever changed: an EVENT_RECORD with a
 Session-Id of its own names the record that it corrects, and is booked and
 delivered like any other. With --to, another user is charged what is taken away,
-by a second record.
+by a second record; with --to-class, it is charged as usage of another class: a
+re-rating.
 
 Who decided, when and why is kept; see "spool decisions". The daemon must be
 running.`,
 		Example: `  tollbridge spool adjust 17 --credit --all --because "a measurement loop counted twice"
-  tollbridge spool adjust 17 --credit --input-octets 5000 --to bob@isp.example --because "the address was Bob's by then"`,
+  tollbridge spool adjust 17 --credit --input-octets 5000 --to bob@isp.example --because "the address was Bob's by then"
+  tollbridge spool adjust 17 --credit --all --class gold --to-class standard --because "gold ended in May"`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	flags := cmd.Flags()
@@ -113,11 +131,14 @@ running.`,
 	flags.Uint64Var(&in.Usage.OutputPackets, "output-packets", 0, "packets to the user")
 	flags.StringVar(&in.User, "user", "", "whose record it is; needed where the outbox no longer has it")
 	flags.StringVar(&in.To, "to", "", "the user who is charged what is taken away (with --credit)")
+	flags.StringVar(&in.Class, "class", "", "the class of the record's usage; by default that of no class is meant")
+	flags.StringVar(&in.ToClass, "to-class", "", "the class that what is taken away is charged as (with --credit)")
 	flags.StringVar(&in.Reason, "because", "", "why, for the books (required)")
 	_ = cmd.MarkFlagRequired("because") // it is defined above
 	cmd.MarkFlagsOneRequired("credit", "debit")
 	cmd.MarkFlagsMutuallyExclusive("credit", "debit")
 	cmd.MarkFlagsMutuallyExclusive("to", "debit")
+	cmd.MarkFlagsMutuallyExclusive("to-class", "debit")
 	for _, counter := range []string{"input-octets", "output-octets", "input-packets", "output-packets"} {
 		cmd.MarkFlagsMutuallyExclusive("all", counter)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tollbridge/asm/acct"
 	"tollbridge/ipfix"
 )
 
@@ -91,7 +92,7 @@ func TestDecide(t *testing.T) {
 	show(t, &records, "spool", "ls", "--data", s.data)
 	wrong := records[len(records)-1]
 	id := strconv.FormatUint(wrong.ID, 10)
-	if out, errOut, status = cli(t, "spool", "adjust", id, "--credit", "--input-octets", "60", "--to", "bob", "--because", "late", "--data", s.data); status != 0 {
+	if out, errOut, status = cli(t, "spool", "adjust", id, "--credit", "--input-octets", "60", "--to", "bob", "--to-class", "gold", "--because", "late", "--data", s.data); status != 0 {
 		t.Errorf("adjust: status %d, %q %q", status, out, errOut)
 	}
 	waitBooks(t, s.data, func(b sums) bool { return b.Accounted.Octets == 200 })
@@ -114,6 +115,14 @@ func TestDecide(t *testing.T) {
 	if credit.User != "ann" || !credit.Corrects.Credit || credit.Octets != 60 || debit.User != "bob" || debit.Corrects.Credit || debit.Octets != 60 {
 		t.Errorf("credit %+v, debit %+v", credit, debit)
 	}
+	var shown []struct {
+		User    string
+		Classes []acct.ClassUsage
+	}
+	show(t, &shown, "spool", "show", strconv.FormatUint(wrong.ID+2, 10), "--data", s.data)
+	if len(shown) != 1 || shown[0].User != "bob" || len(shown[0].Classes) != 1 || shown[0].Classes[0].Class != "gold" {
+		t.Errorf("rated anew: %+v", shown)
+	}
 	// Whoever audits a user sees what was corrected and why, and what is left.
 	for user, left := range map[string]string{"ann": ",140,", "bob": ",60,"} {
 		out, _, _ := cli(t, "audit", "--user", user, "--data", s.data, "-o", "csv")
@@ -128,6 +137,7 @@ func TestDecide(t *testing.T) {
 	for want, args := range map[string][]string{
 		"more than that":  {"spool", "adjust", id, "--credit", "--input-octets", "1000", "--because", "why"},
 		"no longer has":   {"spool", "adjust", "a;1;2", "3", "--credit", "--input-octets", "1", "--because", "why"},
+		"of class":        {"spool", "adjust", id, "--credit", "--all", "--class", "gold", "--because", "why"},
 		"want --all":      {"spool", "adjust", id, "--credit", "--because", "why"},
 		"flows: want IDs": {"spool", "release", "--because", "why"},
 		"required flag":   {"spool", "release", "1"},

@@ -80,12 +80,15 @@ func (o *operator) adjust(w *world) {
 	for range 1 + w.rng.IntN(3) {
 		c.Adjust = append(c.Adjust, asm.Adjustment{
 			SessionID: fmt.Sprint("bridge.visited.example;7;", w.rng.IntN(100)), Number: uint32(w.rng.IntN(5)),
-			Credit: w.chance(0.5), User: one(&w.scheduler, people),
+			Credit: w.chance(0.5), Class: corrected[len(c.Adjust)%len(corrected)], User: one(&w.scheduler, people),
 			Usage: acct.Usage{InputOctets: 1 + w.rng.Uint64N(1<<30), OutputOctets: w.rng.Uint64N(1 << 30), InputPackets: w.rng.Uint64N(1 << 20)},
 		})
 	}
 	o.put(w, c)
 }
+
+// corrected are classes that operators correct usage of.
+var corrected = []string{"", "dns", "a price that was forgotten"}
 
 func (o *operator) put(w *world, c order) {
 	if w.proc == nil || o.encoded == nil {
@@ -135,7 +138,7 @@ func (t *truth) carryOut(o order) {
 			key.Exporter = acct.CreditBook
 		}
 		n := acct.Count{Records: 1, Octets: a.Usage.InputOctets + a.Usage.OutputOctets, Packets: a.Usage.InputPackets + a.Usage.OutputPackets}
-		row, b := t.row(key), bill{user: a.User, credit: a.Credit}
+		row, b := t.row(key), bill{a.User, a.Class, a.Credit}
 		row.received, row.accounted = row.received.Plus(n), row.accounted.Plus(n)
 		t.billed[b] = t.billed[b].Plus(a.Usage)
 	}
