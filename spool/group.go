@@ -41,12 +41,17 @@ type group struct {
 	count  uint32
 	time   int64 // of the latest entry
 	octets []byte
+
+	// Of one in memory, guarded by Journal.mu: its octets are used again once
+	// it is dropped and nobody reads it.
+	readers int
+	dropped bool
 }
 
-func newGroup(first uint64, at int64, capacity int) *group {
-	b := make([]byte, groupHeader, max(capacity, groupHeader))
-	b[0] = groupVersion
-	binary.BigEndian.PutUint64(b[8:], uint64(at))
+// newGroup returns a group without entries, whose octets begin in room.
+func newGroup(first uint64, at int64, room []byte) *group {
+	b := append(room[:0], groupVersion, 0, 0, 0, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint64(b, uint64(at))
 	return &group{first: first, time: at, octets: b}
 }
 

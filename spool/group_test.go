@@ -12,7 +12,7 @@ import (
 )
 
 func TestGroupEncoding(t *testing.T) {
-	g := newGroup(300, 1_000_000_000, 0)
+	g := newGroup(300, 1_000_000_000, nil)
 	g.append(acct.EntryOpen, 1_000_000_000, 0, []byte("udp"))
 	g.append(acct.EntryMessage, 1_000_000_500, 300, []byte{0, 10, 0, 16})
 	g.append(acct.EntryTick, 999_999_999, 0, nil)
@@ -56,7 +56,7 @@ func TestGroupRoundTrip(t *testing.T) {
 				Data:     rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "data"),
 			}
 			if g == nil {
-				g = newGroup(first, e.Time, 0)
+				g = newGroup(first, e.Time, nil)
 			}
 			g.append(e.Kind, e.Time, e.Session, e.Data)
 			want = append(want, e)
@@ -107,7 +107,7 @@ func FuzzGroup(f *testing.F) {
 		if err != nil || len(es) == 0 {
 			return
 		}
-		g := newGroup(first, es[0].Time, len(b))
+		g := newGroup(first, es[0].Time, nil)
 		octets := 0
 		for _, e := range es {
 			g.append(e.Kind, e.Time, e.Session, e.Data)

@@ -73,6 +73,7 @@ type Journal struct {
 	mark    string   // why Messages wait; "" if they do not
 	recent  []*group // durable, ascending, the newest ones
 	kept    int      // octets of recent
+	rooms   [][]byte // of dropped groups, to be used again
 	trimmed uint64
 	cached  *group // last group that Read took from the disk
 	stats   JournalStats
@@ -150,7 +151,7 @@ func (j *Journal) Append(kind acct.EntryKind, at int64, session uint64, data []b
 	}
 	begun := g == nil
 	if begun {
-		g = newGroup(j.next, at, j.capacityLocked(need))
+		g = newGroup(j.next, at, j.roomLocked(need))
 		j.open = g
 	}
 	before := len(g.octets)
@@ -172,16 +173,35 @@ func (j *Journal) Append(kind acct.EntryKind, at int64, session uint64, data []b
 	return position, nil
 }
 
-// capacityLocked guesses the size of a new group from the one before, so that
-// a quiet journal does not allocate a whole group for each message.
-func (j *Journal) capacityLocked(need int) int {
+// roomLocked returns where a new group with an entry of need octets begins: what
+// a dropped one has left, or new memory. Its size is guessed from the group
+// before, so that a quiet journal does not allocate a whole group for each
+// message.
+func (j *Journal) roomLocked(need int) []byte {
 	guess := 4096
 	if n := len(j.sealed); n > 0 {
 		guess = len(j.sealed[n-1].octets)
 	} else if n := len(j.recent); n > 0 {
 		guess = len(j.recent[n-1].octets)
 	}
-	return max(min(guess+guess/4, j.cfg.GroupSize+groupTrailer), groupHeader+need+groupTrailer)
+	size := max(min(guess+guess/4, j.cfg.GroupSize+groupTrailer), groupHeader+need+groupTrailer)
+	if n := len(j.rooms); n > 0 && cap(j.rooms[n-1]) >= size {
+		room := j.rooms[n-1]
+		j.rooms = j.rooms[:n-1]
+		return room
+	}
+	return make([]byte, 0, size)
+}
+
+// maxRooms is how many dropped groups' octets are kept to be used again.
+const maxRooms = 16
+
+// dropLocked lets go of a group that is out of recent.
+func (j *Journal) dropLocked(g *group) {
+	g.dropped = true
+	if g.readers == 0 && len(j.rooms) < maxRooms && cap(g.octets) >= j.cfg.GroupSize {
+		j.rooms = append(j.rooms, g.octets[:0])
+	}
 }
 
 func (j *Journal) sealLocked() {
@@ -400,6 +420,7 @@ func (j *Journal) commit(groups []*group) error {
 	drop := 0
 	for j.kept > j.cfg.Recent && drop < len(j.recent)-1 {
 		j.kept -= len(j.recent[drop].octets)
+		j.dropLocked(j.recent[drop])
 		drop++
 	}
 	if drop > 0 {

@@ -168,6 +168,68 @@ func TestJournalSlowReader(t *testing.T) {
 	}
 }
 
+// TestJournalMemoryIsUsedAgain, but not while a Reader has entries of it, and
+// never what Read returned, however much is appended meanwhile.
+func TestJournalMemoryIsUsedAgain(t *testing.T) {
+	const size = 1000
+	j := open(t, t.TempDir(), Config{GroupSize: size, Recent: size}).Journal()
+	run(t, j)
+	fill := func(what string) {
+		for range 4 {
+			var last uint64
+			for range 20 {
+				last = appendOne(t, j, strings.Repeat(what, 100))
+			}
+			if err := j.Wait(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	newest := func(r *Reader) []acct.Entry {
+		last := appendOne(t, j, strings.Repeat("a", 100))
+		if err := j.Wait(t.Context(), last); err != nil {
+			t.Fatal(err)
+		}
+		r.after = last - 1
+		es, err := r.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return es
+	}
+	intact := func(e acct.Entry) {
+		t.Helper()
+		if string(e.Data) != strings.Repeat("a", 100) {
+			t.Fatalf("entry %d has become %q", e.Position, e.Data)
+		}
+	}
+
+	r := j.Reader(0)
+	es := newest(r)
+	held := r.held
+	read, err := j.Read(t.Context(), es[0].Position)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill("b")
+	intact(es[0])
+	if !held.dropped || held.readers != 2 {
+		t.Fatalf("the group has %d readers, dropped %v; want 2 of one that is dropped", held.readers, held.dropped)
+	}
+	es = newest(r)
+	other := r.held
+	fill("c")
+	intact(es[0])
+	intact(read)
+	newest(r) // and lets the other one go
+	if held.readers != 1 || other.readers != 0 || !other.dropped {
+		t.Errorf("%d and %d readers; want 1, of what Read returned, and 0", held.readers, other.readers)
+	}
+	if n := len(j.rooms); n == 0 || n > maxRooms {
+		t.Errorf("%d groups' memory waits to be used again, want 1 to %d", n, maxRooms)
+	}
+}
+
 func TestJournalTrim(t *testing.T) {
 	var lines bytes.Buffer
 	s := open(t, t.TempDir(), Config{GroupSize: 50, Log: testLog(&lines)})

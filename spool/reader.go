@@ -18,6 +18,8 @@ type Reader struct {
 	j       *Journal
 	after   uint64
 	entries []acct.Entry
+	held    *group // in memory, that entries are of; nil for none
+	room    []byte // for a group from the disk
 }
 
 // Reader returns a Reader of the entries behind position after.
@@ -33,7 +35,8 @@ func (r *Reader) Next(ctx context.Context) ([]acct.Entry, error) {
 		if err := r.j.Wait(ctx, r.after+1); err != nil {
 			return nil, err
 		}
-		g, err := r.j.find(ctx, r.after+1)
+		r.letGo()
+		g, err := r.find(ctx, r.after+1)
 		var damaged *damagedError
 		switch {
 		case errors.As(err, &damaged):
@@ -54,6 +57,33 @@ func (r *Reader) Next(ctx context.Context) ([]acct.Entry, error) {
 		}
 		r.after = g.last()
 		return r.entries, nil
+	}
+}
+
+// find returns the durable group that holds position, as Journal.find, good
+// until letGo.
+func (r *Reader) find(ctx context.Context, position uint64) (*group, error) {
+	if g := r.j.inMemory(position); g != nil {
+		r.held = g
+		return g, nil
+	}
+	g, err := r.j.onDisk(ctx, position, r.room)
+	if g != nil {
+		r.room = g.octets
+	}
+	return g, err
+}
+
+// letGo lets the memory of what Next returned be used again.
+func (r *Reader) letGo() {
+	g := r.held
+	if r.held = nil; g == nil {
+		return
+	}
+	r.j.mu.Lock()
+	defer r.j.mu.Unlock()
+	if g.readers--; g.dropped {
+		r.j.dropLocked(g)
 	}
 }
 
@@ -90,7 +120,17 @@ func (j *Journal) Read(ctx context.Context, position uint64) (acct.Entry, error)
 // find returns the durable group that holds position or, where position was
 // set aside, the next one behind it.
 func (j *Journal) find(ctx context.Context, position uint64) (*group, error) {
+	if g := j.inMemory(position); g != nil {
+		return g, nil // for good: it never counts as read
+	}
+	return j.onDisk(ctx, position, nil)
+}
+
+// inMemory returns the group that holds position if it is a recent one, and
+// counts the caller among its readers.
+func (j *Journal) inMemory(position uint64) *group {
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	i, _ := slices.BinarySearchFunc(j.recent, position, func(g *group, p uint64) int {
 		switch {
 		case g.last() < p:
@@ -100,11 +140,18 @@ func (j *Journal) find(ctx context.Context, position uint64) (*group, error) {
 		}
 		return 0
 	})
-	if i < len(j.recent) && j.recent[i].first <= position {
-		g := j.recent[i]
-		j.mu.Unlock()
-		return g, nil
+	if i == len(j.recent) || j.recent[i].first > position {
+		return nil
 	}
+	j.recent[i].readers++
+	return j.recent[i]
+}
+
+// onDisk returns the group that holds position or, where that was set aside,
+// the next one behind it, from the disk. Its octets are put into room if that
+// is large enough.
+func (j *Journal) onDisk(ctx context.Context, position uint64, room []byte) (*group, error) {
+	j.mu.Lock()
 	trimmed := j.trimmed
 	j.mu.Unlock()
 	if position <= trimmed {
@@ -112,16 +159,25 @@ func (j *Journal) find(ctx context.Context, position uint64) (*group, error) {
 	}
 
 	var first, last int64
-	var octets []byte
-	err := j.r.QueryRowContext(ctx, "SELECT last, first, data FROM journal_group WHERE last >= ? ORDER BY last LIMIT 1",
-		int64(position)).Scan(&last, &first, &octets)
+	octets := room[:0]
+	found := false
+	rows, err := j.r.QueryContext(ctx, "SELECT last, first, data FROM journal_group WHERE last >= ? ORDER BY last LIMIT 1", int64(position))
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var raw sql.RawBytes
+			found = true
+			err := rows.Scan(&last, &first, &raw)
+			octets = append(octets, raw...)
+			return err
+		})
+	}
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil, fmt.Errorf("spool: position %d: %w", position, acct.ErrNoEntry)
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
 		return nil, explain(j.file, err)
+	case !found:
+		return nil, fmt.Errorf("spool: position %d: %w", position, acct.ErrNoEntry)
 	}
 	g := &group{first: uint64(first), count: uint32(last - first + 1), octets: octets}
 	if err := check(g); err != nil {
