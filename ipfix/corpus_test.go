@@ -153,8 +153,9 @@ var corpusExceptions = map[string]corpusFault{
 		ours:   "ipfix: Template Record at octet 20: length is impossible",
 		counts: corpusCounts{messages: 1, malformed: 1},
 	},
-	// Template 260 is an Options Template without scope. Those beside it go
-	// with it, so nine Messages of data stay without Template.
+	// Template 260 is an Options Template of NetFlow 9, with lengths where IPFIX
+	// has counts. Those beside it go with it, so nine Messages of data stay
+	// without Template.
 	"enterprise-from-nfv9.ipfix": {
 		index:  "tpl260 truncated",
 		ours:   "ipfix: Options Template Record at octet 376: scope field count is zero or above the field count",

@@ -7,8 +7,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/internal/wiretest"
 	"tollbridge/ipfix"
 	"tollbridge/meter"
 )
@@ -25,19 +27,12 @@ func (d *discard) Export(context.Context, *ipfix.Template, []byte) error {
 // flows, one of them in five IPv6, over a minute.
 func synthetic(n, flows int) []byte {
 	rng := rand.New(rand.NewPCG(1, 2))
-	b := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4)
-	b = append(b, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 96, 0, 0, 0, 1, 0, 0, 0)
+	c := wiretest.NewCapture(wiretest.LinkEthernet)
 	for i := range n {
 		// Some flows are much busier than others.
 		f := uint32(float64(flows) * rng.Float64() * rng.Float64())
-		us := uint64(i) * 60_000_000 / uint64(n)
-		b = binary.LittleEndian.AppendUint32(b, uint32(1_800_000_000+us/1_000_000))
-		b = binary.LittleEndian.AppendUint32(b, uint32(us%1_000_000))
-		b = append(b, 96, 0, 0, 0)
 		length := 82 + rng.IntN(1400)
-		b = binary.LittleEndian.AppendUint32(b, uint32(14+length))
-		end := len(b) + 96
-		b = append(b, make([]byte, 12)...)
+		b := make([]byte, 12, 96)
 		if f%5 == 0 {
 			b = append(b, 0x86, 0xdd, 0x60, 0, 0, 0)
 			b = binary.BigEndian.AppendUint16(b, uint16(length-40))
@@ -53,9 +48,10 @@ func synthetic(n, flows int) []byte {
 		}
 		b = binary.BigEndian.AppendUint16(b, uint16(1024+f%50000))
 		b = append(b, 1, 187, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10)
-		b = append(b, make([]byte, end-len(b))...)
+		at := time.Unix(1_800_000_000, 0).Add(time.Duration(i) * time.Minute / time.Duration(n)).Truncate(time.Microsecond)
+		c.Packet(at, 14+length, b[:cap(b)])
 	}
-	return b
+	return c.Bytes()
 }
 
 // BenchmarkReadFile meters a million packets each time, from file to encoded

@@ -76,7 +76,7 @@ var corpusExceptions = map[string]messageCounts{
 	// index counts parts of them.
 	"bad-length-in-set.ipfix":        {Messages: 1, Errors: map[string]uint64{"truncated": 1}},
 	"bad-template-field-count.ipfix": {Messages: 1, Errors: map[string]uint64{"length": 1}},
-	"enterprise-from-nfv9.ipfix":     {Messages: 10, Errors: map[string]uint64{"scope": 1}}, // an Options Template without scope
+	"enterprise-from-nfv9.ipfix":     {Messages: 10, Errors: map[string]uint64{"scope": 1}}, // an Options Template of NetFlow 9, with lengths where IPFIX has counts
 	"header-and-zeros.ipfix":         {Messages: 1, Errors: map[string]uint64{"length": 1}},
 	"netflow5_test_invalid01.dat":    {Messages: 1, Errors: map[string]uint64{"length": 1}}, // says it has 55,582 records
 
