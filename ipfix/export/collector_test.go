@@ -129,7 +129,7 @@ func (d *decoder) exactly(t *testing.T, n uint64) {
 // collectTCP serves a Collecting Process on ln; stop ends it in an orderly way.
 func collectTCP(t *testing.T, d *decoder, ln net.Listener) (stop func()) {
 	t.Helper()
-	p, err := collect.New(collect.Config{Journal: d})
+	p, err := collect.New(collect.Config{Journal: d, StopTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

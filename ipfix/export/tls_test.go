@@ -63,7 +63,7 @@ next:
 // address, whose only exporter has a certificate of meter.isp.example.
 func collecting(t *testing.T, transport ipfix.Transport, address string, journal collect.Journal, ca *certtest.Authority, name string) (at string, p *collect.Process, stop func()) {
 	t.Helper()
-	cfg := collect.Config{Journal: journal}
+	cfg := collect.Config{Journal: journal, StopTimeout: time.Minute} // a busy machine loses nothing either
 	if transport == ipfix.TLS || transport == ipfix.DTLS {
 		cfg.TLS = &collect.TLS{Certificate: ca.Issue(name), ClientCAs: ca.Pool()}
 		cfg.Exporters = []collect.Exporter{{Name: "meter", CertificateNames: []string{"meter.isp.example"}}}
@@ -340,9 +340,11 @@ func TestFailoverUnderLoad(t *testing.T) {
 	var exported uint64
 	var exporting sync.WaitGroup
 	exporting.Go(func() {
-		for ctx.Err() == nil {
-			exportNumbers(t, p, exported, exported+1)
-			exported++
+		pace := time.NewTicker(time.Millisecond) // what is under way must arrive before a collector is left
+		defer pace.Stop()
+		for ; ctx.Err() == nil; <-pace.C {
+			exportNumbers(t, p, exported, exported+100)
+			exported += 100
 		}
 	})
 	for range 5 {

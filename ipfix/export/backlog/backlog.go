@@ -3,8 +3,6 @@
 package backlog
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -12,9 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
-	"syscall"
 
 	"tollbridge/internal/durable"
 )
@@ -124,141 +120,6 @@ type segment struct {
 	first, last uint64 // positions of its Messages; 0 if there are none
 	end         int64  // of its whole entries
 	messages    int
-}
-
-// Open opens the backlog in dir, which it makes if there is none. Errors match
-// ErrLocked, or are of the file system.
-func Open(dir string, cfg Config) (*Backlog, error) {
-	if cfg.MaxOctets == 0 {
-		cfg.MaxOctets = 1 << 30
-	}
-	if cfg.Segment == 0 {
-		cfg.Segment = min(4<<20, cfg.MaxOctets/8)
-	}
-	if cfg.MaxOctets < minOctets || cfg.Segment < 1 || cfg.Segment > cfg.MaxOctets/2 {
-		return nil, fmt.Errorf("backlog: Config: %d octets in files of %d: at least %d are needed, and two files", cfg.MaxOctets, cfg.Segment, minOctets)
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	b := &Backlog{cfg: cfg, dir: dir}
-	if err := b.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("backlog: %s: %w", dir, err), b.release())
-	}
-	return b, nil
-}
-
-// minOctets has room for a few of the longest Messages.
-const minOctets = 512 << 10
-
-func (b *Backlog) open() error {
-	if err := os.MkdirAll(b.dir, 0o700); err != nil {
-		return err
-	}
-	var err error
-	if b.lock, err = os.OpenFile(filepath.Join(b.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
-		return err
-	}
-	if err := syscall.Flock(int(b.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return ErrLocked
-	}
-	if err := b.openInstance(); err != nil {
-		return err
-	}
-	if b.marks, err = os.OpenFile(filepath.Join(b.dir, "marks"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
-		return err
-	}
-	b.readMarks()
-	if err := b.scan(); err != nil {
-		return err
-	}
-	b.next = max(b.next, b.acked, b.sent)
-	if b.next > 0 {
-		b.next += leap
-	}
-	b.next++
-	b.free()
-	return nil
-}
-
-// openInstance reads who this exporter is, or decides it.
-func (b *Backlog) openInstance() error {
-	path := filepath.Join(b.dir, "instance")
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		_, _ = rand.Read(b.instance[:]) // it never fails
-		data := binary.BigEndian.AppendUint32(b.instance[:], checksum(b.instance[:]))
-		return durable.WriteFile(path, data)
-	}
-	if err != nil {
-		return err
-	}
-	if len(data) != 20 || binary.BigEndian.Uint32(data[16:]) != checksum(data[:16]) {
-		return fmt.Errorf("%s is damaged: move the directory away, what it holds can't be sent as whose it is", path)
-	}
-	copy(b.instance[:], data)
-	return nil
-}
-
-// scan reads which segments there are, and what is in them.
-func (b *Backlog) scan() error {
-	files, err := os.ReadDir(b.dir)
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		name, ok := strings.CutSuffix(f.Name(), segmentSuffix)
-		if !ok {
-			continue
-		}
-		s := &segment{path: filepath.Join(b.dir, f.Name())}
-		if _, err := fmt.Sscanf(name, "%x", &s.serial); err != nil {
-			return fmt.Errorf("%s: is no segment's name", f.Name())
-		}
-		size, err := b.scanSegment(s)
-		if err != nil {
-			return err
-		}
-		if size > s.end {
-			b.cfg.Log.Warn("a file of the spool ends in octets that are no whole entry, as after a crash", "file", s.path, "octets", size-s.end)
-		}
-		b.segments = append(b.segments, s)
-		b.octets += s.end
-		b.serial = max(b.serial, s.serial)
-		b.next = max(b.next, s.last)
-	}
-	slices.SortFunc(b.segments, func(x, y *segment) int { return int(int64(x.serial - y.serial)) })
-	return nil
-}
-
-// scanSegment fills in s and counts its Messages that are not acknowledged.
-func (b *Backlog) scanSegment(s *segment) (size int64, err error) {
-	f, err := os.Open(s.path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	r := reading{f: f, end: info.Size(), instance: b.instance}
-	for {
-		e, ok, err := r.next()
-		if err != nil {
-			return 0, err
-		}
-		if !ok {
-			s.end = r.at
-			return info.Size(), nil
-		}
-		if e.Kind != Template {
-			s.count(e.Position)
-			if e.Position > b.acked {
-				b.messages++
-			}
-		}
-	}
 }
 
 func (s *segment) count(position uint64) {
@@ -493,68 +354,6 @@ func (b *Backlog) Acknowledged() uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.acked
-}
-
-// A Loss is a Message that is given up.
-type Loss struct {
-	Entry
-	Sent bool // it may have arrived
-}
-
-// GiveUp removes the oldest segment with Messages that are not acknowledged,
-// after report has returned nil for them, which appends what tells of it. It
-// does nothing if there is none but the one that is appended to.
-func (b *Backlog) GiveUp(report func([]Loss) error) error {
-	b.mu.Lock()
-	var victim *segment
-	if len(b.segments) > 1 || len(b.segments) == 1 && b.active == nil {
-		victim = b.segments[0]
-	}
-	acked, sent := b.acked, b.sent
-	if victim != nil {
-		b.floor = max(b.floor, victim.last)
-	}
-	b.mu.Unlock()
-	if victim == nil {
-		return nil
-	}
-	f, err := os.Open(victim.path)
-	if err != nil {
-		return fmt.Errorf("backlog: %w", err)
-	}
-	defer f.Close()
-	var losses []Loss
-	r := reading{f: f, end: victim.end, instance: b.instance}
-	for {
-		e, ok, err := r.next()
-		if err != nil {
-			return fmt.Errorf("backlog: %w", err)
-		}
-		if !ok {
-			break
-		}
-		if e.Kind != Template && e.Position > acked {
-			if e.Kind == Report {
-				e.Octets = slices.Clone(e.Octets)
-			} else {
-				e.Octets = nil
-			}
-			losses = append(losses, Loss{e, e.Position <= sent})
-		}
-	}
-	if len(losses) > 0 {
-		if err := report(losses); err != nil {
-			return err
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if i := slices.Index(b.segments, victim); i >= 0 {
-		b.segments = slices.Delete(b.segments, i, i+1)
-		b.remove(victim)
-		b.free()
-	}
-	return nil
 }
 
 // Stats say what a Backlog holds.
