@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -71,73 +70,5 @@ func tail(ctx context.Context, s *spool.Spool, after uint64, w io.Writer) error 
 			return ctx.Err()
 		case <-look.C:
 		}
-	}
-}
-
-func newSpoolExport(state *stateFlags) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write all accounting records with all that is known of them, as lines of JSON",
-		Example: `  tollbridge spool export > records.jsonl
-  tollbridge spool export --data /tmp/whatif | jq 'select(.user == "alice")'`,
-		Args: cobra.NoArgs,
-	}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := state.open()
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		e := json.NewEncoder(cmd.OutOrStdout())
-		for after := uint64(0); ; {
-			list, err := s.List(cmd.Context(), spool.Filter{After: after, Limit: 1000})
-			if err != nil || len(list) == 0 {
-				return err
-			}
-			for _, l := range list {
-				if err := e.Encode(detailOf(l)); err != nil {
-					return err
-				}
-				after = l.ID
-			}
-		}
-	}
-	return cmd
-}
-
-func newSpoolVerify(state *stateFlags) *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify",
-		Short: "Read all of the spool and check all that can be checked",
-		Long: `Verify checks that the databases are whole, each checksum, that the books
-balance and that the CDRs are as they were stored, beside a daemon or without
-one. It reads everything, which takes its time. The exit status is 1 when
-something is wrong; each thing is named.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := state.open()
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			problems, err := s.Verify(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if c, err := spool.OpenCDRsReadOnly(s.Dir()); err == nil { // there need not be any
-				defer c.Close()
-				if _, err := c.Totals(cmd.Context()); err != nil {
-					problems = append(problems, err.Error())
-				}
-			}
-			for _, p := range problems {
-				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: %s\n", p)
-			}
-			if len(problems) > 0 {
-				return errSilent
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), "all is as it was written, and the books balance")
-			return nil
-		},
 	}
 }

@@ -84,6 +84,12 @@ var errLimit = errors.New("give a number of rows, or 0 for all")
 // A limit is how many rows a listing has at the most; 0 for all.
 type limit int
 
+// addPage adds --after and --limit to a listing of what has ascending IDs.
+func addPage(cmd *cobra.Command, what string, after *uint64, n *int) {
+	cmd.Flags().Uint64Var(after, "after", 0, "only "+what+" with an ID above this")
+	addLimit(cmd, n)
+}
+
 // addLimit adds --limit to a command.
 func addLimit(cmd *cobra.Command, n *int) {
 	*n = 1000

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"tollbridge/asm"
+	"tollbridge/asm/acct"
+	"tollbridge/ipfix"
+	"tollbridge/ipfix/file"
+)
+
+// An entryView is an entry of the journal.
+type entryView struct {
+	Position uint64          `json:"journal_position"`
+	Kind     string          `json:"kind"`
+	Time     time.Time       `json:"time"`
+	From     string          `json:"from"`              // "journal", or the archive's directory
+	Session  uint64          `json:"session,omitempty"` // position of the Transport Session's beginning
+	Stream   uint16          `json:"stream,omitempty"`
+	Octets   int             `json:"octets"`
+	Begins   *sessionView    `json:"begins,omitempty"`
+	Command  json.RawMessage `json:"command,omitempty"`
+	Messages []messageView   `json:"messages,omitempty"` // the first is the entry's; others were passed on in it
+}
+
+// A sessionView is a Transport Session.
+type sessionView struct {
+	Exporter  string `json:"exporter"`
+	Transport string `json:"transport"`
+	Remote    string `json:"remote"`
+	Local     string `json:"local"`
+}
+
+func viewSession(i asm.SessionInfo) *sessionView {
+	return &sessionView{i.Exporter, i.Transport.String(), i.Remote.String(), i.Local.String()}
+}
+
+func (s *sessionView) String() string {
+	return fmt.Sprintf("%s, %s from %s to %s", s.Exporter, s.Transport, s.Remote, s.Local)
+}
+
+func viewEntry(e acct.Entry, from string) *entryView {
+	v := &entryView{Position: e.Position, Kind: e.Kind.String(), Time: time.Unix(0, e.Time).UTC(), From: from, Octets: len(e.Data)}
+	v.Session, v.Stream = e.Stream()
+	switch e.Kind {
+	case acct.EntryOpen:
+		if i, err := asm.ParseSessionInfo(e.Data); err == nil {
+			v.Begins = viewSession(i)
+		}
+	case acct.EntryCommand:
+		if json.Valid(e.Data) {
+			v.Command = e.Data
+		}
+	}
+	return v
+}
+
+// table is a row for each thing that there is to say.
+func (v *entryView) table() table {
+	t := table{columns: []string{"what", "value"}, value: v}
+	t.add("journal_position", v.Position)
+	t.add("kind", v.Kind)
+	t.add("time", timeText(v.Time))
+	t.add("from", v.From)
+	if v.Session != 0 {
+		t.add("session", fmt.Sprintf("began at journal position %d", v.Session))
+	}
+	if v.Stream != 0 {
+		t.add("stream", v.Stream)
+	}
+	t.add("octets", v.Octets)
+	if v.Begins != nil {
+		t.add("begins", v.Begins)
+	}
+	if v.Command != nil {
+		t.add("command", string(v.Command))
+	}
+	for i := range v.Messages {
+		v.Messages[i].add(&t)
+	}
+	return t
+}
+
+// A messageView is a Message with all that is in it.
+type messageView struct {
+	Session    *sessionView `json:"session,omitempty"`
+	Octets     int          `json:"octets"`
+	Domain     uint32       `json:"domain"`
+	Sequence   uint32       `json:"sequence"`
+	ExportTime string       `json:"export_time"`
+	Fault      string       `json:"fault,omitempty"` // why it can't be read
+	Sets       []setView    `json:"sets"`
+}
+
+// A setView is a Set.
+type setView struct {
+	ID        uint16            `json:"id"`
+	Templates []templateView    `json:"templates,omitempty"`
+	Unknown   bool              `json:"template_unknown,omitempty"` // so its records can't be told apart
+	Octets    int               `json:"octets,omitempty"`           // of what is not told apart
+	Options   bool              `json:"options,omitempty"`
+	Records   []json.RawMessage `json:"records,omitempty"`
+
+	text []string // of Records
+}
+
+// A templateView is a Template Record.
+type templateView struct {
+	ID      uint16 `json:"id"`
+	Options bool   `json:"options,omitempty"`
+	Fields  int    `json:"fields"` // 0 withdraws it
+}
+
+func (m *messageView) add(t *table) {
+	if m.Session != nil {
+		t.add("exporter", m.Session)
+	}
+	t.add("message", fmt.Sprintf("%d octets, domain %d, sequence %d, exported %s", m.Octets, m.Domain, m.Sequence, m.ExportTime))
+	if m.Fault != "" {
+		t.add("can't be read", m.Fault)
+	}
+	for _, s := range m.Sets {
+		for _, x := range s.Templates {
+			what := "template"
+			if x.Options {
+				what = "options template"
+			}
+			if x.Fields == 0 {
+				t.add(what, fmt.Sprintf("%d withdrawn", x.ID))
+			} else {
+				t.add(what, fmt.Sprintf("%d of %d fields", x.ID, x.Fields))
+			}
+		}
+		switch {
+		case s.Unknown:
+			t.add("data set", fmt.Sprintf("%d of %d octets: its template is not known here: it comes later, or came before what is kept", s.ID, s.Octets))
+		case s.Options:
+			t.add("options data set", fmt.Sprintf("%d, records: %d", s.ID, len(s.Records)))
+		case s.Templates == nil:
+			t.add("data set", fmt.Sprintf("%d, records: %d", s.ID, len(s.Records)))
+		}
+		for i, text := range s.text {
+			t.add(fmt.Sprintf("record %d", i+1), text)
+		}
+	}
+}
+
+// templateSets returns the Template Sets of a Message.
+func templateSets(msg []byte) (sets []file.Set) {
+	for s := range file.Sets(msg) {
+		if len(s.Records) > 0 {
+			sets = append(sets, s)
+		}
+	}
+	return sets
+}
+
+func viewTemplates(s file.Set) setView {
+	v := setView{ID: s.ID}
+	for _, r := range s.Records {
+		v.Templates = append(v.Templates, templateView{ID: r.ID, Options: r.Options, Fields: r.Fields})
+	}
+	return v
+}
+
+func viewData(p *printer, s ipfix.DataSet) setView {
+	p.domain = s.Header.Domain
+	v := setView{ID: s.ID}
+	if s.Template == nil {
+		v.Unknown, v.Octets = true, len(s.Octets())
+		return v
+	}
+	v.Options = s.Template.Scope > 0
+	l := p.layout(s.Template)
+	for r, ok := s.Next(); ok; r, ok = s.Next() {
+		v.Records = append(v.Records, p.appendJSON(nil, s.Template, r, 0))
+		v.text = append(v.text, strings.TrimPrefix(string(p.appendText(nil, l, r)), " "))
+	}
+	return v
+}

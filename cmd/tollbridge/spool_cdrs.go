@@ -1,0 +1,74 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tollbridge/asm/acct"
+	"tollbridge/spool"
+)
+
+func newSpoolCDRs(state *stateFlags) *cobra.Command {
+	var filter spool.CDRFilter
+	var conflicts bool
+	cmd := &cobra.Command{
+		Use:   "cdrs",
+		Short: "List the CDRs that the accounting application has stored",
+		Args:  cobra.NoArgs,
+	}
+	out := formatFlag(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&conflicts, "conflicts", false, "only CDRs that contradict one with the same Session-Id and number")
+	flags.StringVar(&filter.User, "user", "", "only CDRs of this user")
+	flags.StringVar(&filter.Session, "session", "", "only CDRs of this Session-Id")
+	addPage(cmd, "CDRs", &filter.After, &filter.Limit)
+	cmd.MarkFlagsMutuallyExclusive("conflicts", "user")
+	cmd.MarkFlagsMutuallyExclusive("conflicts", "session")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		dir, err := state.dir()
+		if err != nil {
+			return err
+		}
+		c, err := spool.OpenCDRsReadOnly(dir)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		var list []spool.StoredCDR
+		if conflicts {
+			found, err := c.Conflicts(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, f := range found {
+				list = append(list, f.StoredCDR)
+			}
+		} else if list, err = c.List(cmd.Context(), filter); err != nil {
+			return err
+		}
+		type view struct {
+			ID            uint64    `json:"id"`
+			OriginHost    string    `json:"origin_host"`
+			SessionID     string    `json:"session_id"`
+			Number        uint32    `json:"number"`
+			Type          string    `json:"type"`
+			User          string    `json:"user"`
+			Realm         string    `json:"realm"`
+			Event         time.Time `json:"event"`
+			Arrived       time.Time `json:"arrived"`
+			Retransmitted bool      `json:"retransmitted"`
+			acct.Usage
+			Corrects *acct.Correction `json:"corrects,omitempty"`
+		}
+		views := make([]view, len(list))
+		t := table{columns: []string{"id", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "origin_host", "session_id", "realm"}, value: views}
+		for i, x := range list {
+			v := view{x.ID, x.OriginHost, x.SessionID, x.Number, x.Type.String(), x.User, destinationRealm(&x.CDR), x.Event, x.At, x.Retransmitted, x.Usage, x.Corrects}
+			views[i] = v
+			t.add(v.ID, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.OriginHost, v.SessionID, v.Realm)
+		}
+		return t.print(cmd.OutOrStdout(), *out)
+	}
+	return cmd
+}

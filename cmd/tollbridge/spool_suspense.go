@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tollbridge/asm/acct"
+	"tollbridge/spool"
+)
+
+func newSpoolSuspense(state *stateFlags) *cobra.Command {
+	var after uint64
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "suspense",
+		Short: "List the flows that wait for a user or a decision, and why",
+	}
+	addPage(cmd, "flows", &after, &limit)
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+		list, err := s.Suspended(ctx, after, limit)
+		if err != nil {
+			return table{}, err
+		}
+		type view struct {
+			ID       uint64     `json:"id"`
+			Reason   string     `json:"reason"`
+			Exporter string     `json:"exporter"`
+			Domain   uint32     `json:"domain"`
+			Flow     string     `json:"flow"`
+			FlowEnd  time.Time  `json:"flow_end"`
+			Since    time.Time  `json:"since"`
+			Position uint64     `json:"journal_position"`
+			Count    acct.Count `json:"count"`
+		}
+		views := make([]view, len(list))
+		t := table{columns: []string{"id", "reason", "exporter", "flow", "flow_end", "since", "octets", "packets"}, value: views}
+		for i, x := range list {
+			v := view{x.ID, x.Reason, x.Key.Exporter, x.Key.Domain, x.Source, time.UnixMilli(x.FlowEnd).UTC(), time.Unix(0, x.Since).UTC(), x.Position, x.Count}
+			views[i] = v
+			t.add(v.ID, v.Reason, v.Exporter, v.Flow, timeText(v.FlowEnd), timeText(v.Since), v.Count.Octets, v.Count.Packets)
+		}
+		return t, nil
+	})
+}
