@@ -2,6 +2,7 @@ package asm
 
 import (
 	"bytes"
+	"log/slog"
 	"net/netip"
 	"testing"
 
@@ -116,5 +117,57 @@ func TestForwarded(t *testing.T) {
 	b.add(acct.EntryMessage, one, wrap(ack.Forwarded{Kind: ack.Began}))
 	if n := len(b.m.transports.far); n != 0 {
 		t.Errorf("%d sessions of a collector that began anew are open", n)
+	}
+	// Who reads the journal again is shown them, each with the Templates that it
+	// is read with.
+	told := &messageTracer{t: t}
+	checkpoint := acct.Checkpoint{Epoch: b.s.epoch, NextSuspended: 1}
+	replay, err := NewReplay(t.Context(), Opening{Checkpoint: checkpoint}, b.j, told, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range b.j.entries {
+		if err := replay.Apply(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if told.passedOn == 0 || told.records == 0 || told.passedOn == told.records {
+		t.Errorf("%d messages within others are told of, with %d records", told.passedOn, told.records)
+	}
+}
+
+// A messageTracer counts the Messages of router that come within others, and
+// the records of them that can be read.
+type messageTracer struct {
+	t                 *testing.T
+	outer             acct.Entry // the latest that came by itself
+	passedOn, records int
+}
+
+func (m *messageTracer) Flow(uint64, TracedFlow)     {}
+func (m *messageTracer) Record(uint64, *acct.Record) {}
+
+func (m *messageTracer) Message(e acct.Entry, session SessionInfo, decoder *ipfix.Session) {
+	if session.Exporter != "router" {
+		m.outer = e
+		return
+	}
+	if e.Position != m.outer.Position {
+		return // it came to us itself
+	}
+	m.passedOn++
+	if len(e.Data) >= len(m.outer.Data) {
+		m.t.Errorf("a message of %d octets is within one of %d", len(e.Data), len(m.outer.Data))
+	}
+	state, err := decoder.AppendBinary(nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	own := ipfix.NewSession(session.Transport)
+	if err := own.UnmarshalBinary(state); err != nil {
+		m.t.Fatal(err)
+	}
+	if _, err := own.Decode(e.Data, func(s ipfix.DataSet) { m.records += s.Records }); err != nil {
+		m.t.Error(err)
 	}
 }

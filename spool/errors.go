@@ -78,7 +78,7 @@ func explain(file string, err error) error {
 			e.is, e.advice = ErrDamaged, restore(file)
 		case sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrPerm, sqlite3.ErrAuth:
 			e.advice = permissions(file)
-			if se.ExtendedCode == sqlite3.ErrReadonlyRollback {
+			if halfMade(se) {
 				e.advice = "start the daemon, which takes back what a power cut left half written"
 			}
 		case sqlite3.ErrBusy, sqlite3.ErrLocked:

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mattn/go-sqlite3"
 	"golang.org/x/sys/unix"
 )
 
@@ -224,7 +225,7 @@ func Await(ctx context.Context, dir string, term time.Duration, log *slog.Logger
 		unlocked := free(dir)
 		now, err := lease(ctx, dir)
 		switch {
-		case unlocked && errors.Is(err, os.ErrNotExist):
+		case unlocked && (errors.Is(err, os.ErrNotExist) || halfMade(err)):
 			return nil // there is no spool yet
 		case err != nil && ctx.Err() == nil:
 			log.Warn("the lease can't be read", "error", err)
@@ -247,6 +248,13 @@ func Await(ctx context.Context, dir string, term time.Duration, log *slog.Logger
 		case <-look.C:
 		}
 	}
+}
+
+// halfMade reports whether a database can't be read since its making was cut
+// off, which who opens it takes back.
+func halfMade(err error) bool {
+	var se sqlite3.Error
+	return errors.As(err, &se) && se.ExtendedCode == sqlite3.ErrReadonlyRollback
 }
 
 // free reports whether no process of this machine has the spool open.

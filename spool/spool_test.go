@@ -281,6 +281,9 @@ func TestOpenTakesBackHalfWritten(t *testing.T) {
 	if _, err := OpenReadOnly(dir); err == nil || !strings.Contains(err.Error(), "start the daemon") {
 		t.Errorf("opened for reading: %v", err)
 	}
+	if err := Await(t.Context(), dir, time.Hour, slog.New(slog.DiscardHandler)); err != nil { // there is no holder to wait for
+		t.Fatal(err)
+	}
 	s, err := Open(dir, Config{Lease: true})
 	if err != nil {
 		t.Fatal(err)
