@@ -151,6 +151,43 @@ func TestFailover(t *testing.T) {
 	})
 }
 
+// TestDiesWithTheWindowFull: the primary's connection breaks while it owes as
+// many answers as it may; the backup gets each of these requests once more, with
+// the T flag, and all others without.
+func TestDiesWithTheWindowFull(t *testing.T) {
+	primary := &rogue{act: func(*rogueConn, rogueRequest) {}}
+	backup := &rogue{host: "backup.home.example"}
+	inBubble(t, primary, backup, func(t *testing.T, n *network, o *outboxModel, c *Client) {
+		const all = 3 * DefaultWindow
+		o.add(records(all, 1)...)
+		synctest.Wait()
+		s := c.Stats().Peers[0]
+		owed := int(s.InFlight)
+		if owed == 0 || owed != s.Limit || len(primary.sendings()) != owed {
+			t.Fatalf("%d requests of at most %d are unanswered, the primary got %d", owed, s.Limit, len(primary.sendings()))
+		}
+		n.set(primaryAddress, true)
+		primary.conns[0].nc.Close()
+		drained(t, o)
+		sent := map[string]bool{}
+		for _, s := range primary.sendings() {
+			sent[s.session] = true
+		}
+		got := backup.sendings()
+		if len(got) != all {
+			t.Errorf("the backup got %d requests of %d records", len(got), all)
+		}
+		for _, s := range got {
+			if s.retransmit != sent[s.session] {
+				t.Errorf("%s: T flag %v, sent before: %v", s.session, s.retransmit, sent[s.session])
+			}
+		}
+		if s := c.Stats(); s.Resent != uint64(owed) || s.Unmatched != 0 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
 // TestSuspect: a primary that falls silent altogether is suspected before its
 // connection ends, and its unanswered requests go to the backup with the T
 // flag. Its late answers settle as well.

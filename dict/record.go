@@ -470,6 +470,8 @@ func (p *recordParser) own(a avp.AVP) (err error) {
 		var n uint32
 		n, err = a.Uint32()
 		r.Estimated = n == Estimated
+	case RoamingAgreement:
+		p.attribute(a)
 	case OctetLayer:
 		var n uint32
 		n, err = a.Uint32()

@@ -73,6 +73,9 @@ func drawRecord(t *rapid.T) acct.Record {
 			Data: rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "data"),
 		})
 	}
+	if rapid.Bool().Draw(t, "roaming") {
+		r.Attributes = append(r.Attributes, acct.Attribute{Code: RoamingAgreement, Vendor: For(0).Vendor(), Data: []byte("A-7")})
+	}
 	switch rapid.IntRange(0, 2).Draw(t, "framed") {
 	case 1:
 		a := netip.AddrFrom4([4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "address")))

@@ -1,15 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"tollbridge/asm/acct"
+	"tollbridge/dict"
+	"tollbridge/dict/avp"
 	"tollbridge/internal/certtest"
+	"tollbridge/spool"
 )
 
 // TestRoaming runs examples/roaming-*.yaml in two network namespaces. A visited
@@ -81,6 +87,7 @@ func TestRoaming(t *testing.T) {
 	}
 	t.Log(strings.TrimSpace(out))
 	checkBill(t, bill(charges(t, theirs.data)))
+	checkRoamingRecords(t, theirs.data)
 	if n.roam.lost.Load() == 0 {
 		t.Error("no packet was lost on the link")
 	}
@@ -94,6 +101,44 @@ func TestRoaming(t *testing.T) {
 	}
 	if out, _, status := cli(t, "reconcile", ours.data, short); status != 1 || !strings.Contains(out, "1 records missing") {
 		t.Errorf("reconcile without a record: status %d\n%s", status, out)
+	}
+}
+
+// checkRoamingRecords says of each CDR whether it has what the example promises
+// the home network of it.
+func checkRoamingRecords(t *testing.T, data string) {
+	t.Helper()
+	cdrs, err := spool.OpenCDRsReadOnly(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cdrs.Close()
+	list, err := cdrs.List(t.Context(), spool.CDRFilter{})
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%d CDRs (%v)", len(list), err)
+	}
+	vendor := dict.For(0).Vendor()
+	for _, c := range list {
+		r, err := dict.For(0).ParseRecord(c.AVPs)
+		if err != nil {
+			t.Fatalf("%s/%d: %v", c.SessionID, c.Number, err)
+		}
+		for _, want := range []acct.Attribute{
+			{Code: avp.OperatorName, Data: []byte("1visited.example")},
+			{Code: dict.RoamingAgreement, Vendor: vendor, Data: []byte("visited-home")},
+		} {
+			if !slices.ContainsFunc(r.Attributes, func(a acct.Attribute) bool {
+				return a.Code == want.Code && a.Vendor == want.Vendor && bytes.Equal(a.Data, want.Data)
+			}) {
+				t.Errorf("%s/%d has %+v, not %+v", c.SessionID, c.Number, r.Attributes, want)
+			}
+		}
+		if c.Usage != (acct.Usage{}) && r.Layer != acct.LayerNetwork {
+			t.Errorf("%s/%d does not say which octets it counts: layer %d", c.SessionID, c.Number, r.Layer)
+		}
+		if r.Start.IsZero() || r.End.Before(r.Start) {
+			t.Errorf("%s/%d is of the interval %v to %v", c.SessionID, c.Number, r.Start, r.End)
+		}
 	}
 }
 

@@ -85,6 +85,7 @@ const (
 	FramedInterfaceID       = 96
 	FramedIPv6Prefix        = 97
 	DelegatedIPv6Prefix     = 123 // RFC 4818
+	OperatorName            = 126 // RFC 5580
 	AccountingInputOctets   = 363
 	AccountingOutputOctets  = 364
 	AccountingInputPackets  = 365

@@ -31,14 +31,13 @@ const missed = 3
 // AVPs that tell of sessions and have no use elsewhere here.
 const (
 	sessionTimeout    = 27
-	operatorName      = 126
 	framedIPv6Address = 168
 )
 
 // attributes go with a session into its accounting records.
 var attributes = map[uint32]bool{
 	avp.Class: true, avp.CallingStationID: true, avp.CalledStationID: true, avp.NASIdentifier: true, avp.NASPort: true,
-	avp.NASPortID: true, avp.NASPortType: true, avp.FramedInterfaceID: true, avp.ChargeableUserIdentity: true, operatorName: true,
+	avp.NASPortID: true, avp.NASPortType: true, avp.FramedInterfaceID: true, avp.ChargeableUserIdentity: true, avp.OperatorName: true,
 }
 
 // Read returns what a request that arrived at a moment says of a user session.
