@@ -34,18 +34,24 @@ func peerScripts(t *testing.T) string {
 // pid, and ends that process with the test.
 func script(t *testing.T, name, run string, env []string, args ...string) {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(peerScripts(t), name), args...)
+	leave(t, filepath.Join(peerScripts(t), name), run, env, args...)
+}
+
+// leave runs a file that does what script says.
+func leave(t *testing.T, file, run string, env []string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(file, args...)
 	cmd.Env = append(os.Environ(), append(env, "RUN="+run)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s%s", name, err, out, &stderr)
+		t.Fatalf("%s: %v\n%s%s", file, err, out, &stderr)
 	}
 	_, rest, _ := strings.Cut(string(out), " pid ")
 	pid, err := strconv.Atoi(strings.Fields(rest + " none")[0])
 	if err != nil {
-		t.Fatalf("%s named no pid: %s", name, out)
+		t.Fatalf("%s named no pid: %s", file, out)
 	}
 	t.Cleanup(func() { syscall.Kill(pid, syscall.SIGTERM) })
 }
@@ -75,12 +81,49 @@ type erlang struct {
 
 func startErlang(t *testing.T) erlang {
 	t.Helper()
+	return startErlangOf(t, peerScripts(t))
+}
+
+// startErlangOf starts it by the scripts in dir.
+func startErlangOf(t *testing.T, dir string) erlang {
+	t.Helper()
 	need(t, "escript")
 	run := t.TempDir()
 	ports := freePorts(t, 2)
 	e := erlang{port: ports[0], file: filepath.Join(run, "acr.jsonl")}
-	script(t, "erlang.sh", run, nil, e.port, e.file, ports[1])
+	leave(t, filepath.Join(dir, "erlang.sh"), run, nil, e.port, e.file, ports[1])
 	return e
+}
+
+// startNASREQ starts it as a server of coupled accounting: its dictionary is
+// one of NASREQ, application 1, and has Service-Type (RFC 7155, Section 3.9).
+func startNASREQ(t *testing.T) erlang {
+	t.Helper()
+	dir := t.TempDir()
+	for name, changes := range map[string][]string{
+		"erlang.sh": nil,
+		"erlang-acct.escript": {
+			"{'Acct-Application-Id', [3]}", "{'Acct-Application-Id', [1]}", "'Acct-Application-Id' => 3", "'Acct-Application-Id' => 1",
+		},
+		"acct_bridge.dia": {
+			"@id 3", "@id 1", "@avp_types\n", "@avp_types\n   Service-Type 6 Unsigned32 M\n", "[ NAS-IP-Address ]", "[ Service-Type ] [ NAS-IP-Address ]",
+		},
+	} {
+		b, err := os.ReadFile(filepath.Join(peerScripts(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for ; len(changes) > 0; changes = changes[2:] {
+			if !bytes.Contains(b, []byte(changes[0])) {
+				t.Fatalf("%s has no %q", name, changes[0])
+			}
+			b = bytes.ReplaceAll(b, []byte(changes[0]), []byte(changes[1]))
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return startErlangOf(t, dir)
 }
 
 func (e erlang) address() string { return "127.0.0.1:" + e.port }

@@ -23,10 +23,12 @@ func TestProfiles(t *testing.T) {
 		name, profile string
 		classes       string
 		relay, tls    bool
-		ours          bool // our own server in place of Erlang's, whose dictionary has no accounting under NASREQ
+		start         func(*testing.T) erlang // nil for startErlang
+		ours          bool                    // our own server in place of Erlang's
 		bill          func(*testing.T, erlang, int) map[string]acct.Usage
 	}{
 		{name: "NASREQ over freeDiameter", profile: "kind: nasreq, optionalAvps: [6]", relay: true, bill: billSessions},
+		{name: "NASREQ coupled", profile: "kind: nasreq, application: 1", start: startNASREQ, bill: billSessions},
 		{name: "NASREQ coupled to our own server", profile: "kind: nasreq, application: 1", ours: true},
 		{name: "3GPP Rf with Service-Data-Containers", profile: "kind: rf, optionalAvps: [461, 873]", bill: billContainers,
 			classes: ", classes: [{name: web, ports: ['80', '443'], zeroRated: true}, {name: rest}]"},
@@ -48,7 +50,10 @@ func TestProfiles(t *testing.T) {
 				})
 				to, host = aaa.server(), "server.aaa.example"
 			} else {
-				e = startErlang(t)
+				if c.start == nil {
+					c.start = startErlang
+				}
+				e = c.start(t)
 				to = e.address()
 			}
 			_, port, err := net.SplitHostPort(to)
