@@ -1,13 +1,9 @@
 package sim
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
-
-	"tollbridge/ipfix"
 )
 
 // A flow is what an exporter has measured, as its Template tells it.
@@ -43,7 +39,8 @@ const (
 
 type volume struct{ octets, packets uint64 }
 
-func (f *flow) source() end      { return end{f.fromSpace, f.from, f.fromPort} }
+func (f *flow) source() end { return end{f.fromSpace, f.from, f.fromPort} }
+
 func (f *flow) destination() end { return end{f.toSpace, f.to, f.toPort} }
 
 // began returns when f began as far as its record says, Unix milliseconds.
@@ -61,222 +58,7 @@ type connection struct {
 	domain uint32
 }
 
-// A form is a Template without its ID: which elements in which encoding.
-type form struct {
-	fields   []ipfix.FieldSpecifier
-	ipv6     bool
-	begins   bool // the record says when the flow began
-	seconds  bool // flow times are in whole seconds
-	backward bool // the record has both directions (RFC 5103)
-	totals   bool // the counters are totals
-	named    bool // the record names its user
-	sampled  bool // the record gives its sampling rate
-	spaced   bool // the record names the VRFs of its addresses
-	options  bool // the record tells the sampling rate of its Observation Domain
-	values   func(*flow) []any
-}
-
-var forms = []form{
-	{
-		fields: fields(ipfix.FlowStartMilliseconds, 8, ipfix.FlowEndMilliseconds, 8, ipfix.SourceIPv4Address, 4,
-			ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
-			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
-			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 4, ipfix.ConnectionTransactionId, 8),
-		values: func(f *flow) []any {
-			return []any{milli(f.start), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
-				f.forward.octets, f.forward.packets, f.id}
-		},
-		begins: true,
-	},
-	{
-		fields: fields(ipfix.ConnectionTransactionId, 8, ipfix.OctetDeltaCount, 4, ipfix.PacketDeltaCount, 3, ipfix.FlowEndSeconds, 4,
-			ipfix.DestinationTransportPort, 2, ipfix.SourceTransportPort, 2, ipfix.ProtocolIdentifier, 1,
-			ipfix.IpClassOfService, 1, ipfix.DestinationIPv4Address, 4, ipfix.SourceIPv4Address, 4),
-		seconds: true,
-		values: func(f *flow) []any {
-			return []any{f.id, f.forward.octets, f.forward.packets, milli(f.end), f.toPort, f.fromPort, f.protocol,
-				f.dscp << 2, f.to, f.from}
-		},
-	},
-	{
-		fields: fields(ipfix.SourceIPv6Address, 16, ipfix.DestinationIPv6Address, 16, ipfix.FlowEndMilliseconds, 8,
-			ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1, ipfix.SourceTransportPort, 2,
-			ipfix.DestinationTransportPort, 2, ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.ConnectionTransactionId, 8),
-		ipv6: true,
-		values: func(f *flow) []any {
-			return []any{f.from, f.to, milli(f.end), f.protocol, f.dscp, f.fromPort, f.toPort,
-				f.forward.octets, f.forward.packets, f.id}
-		},
-	},
-	{
-		fields: append(fields(ipfix.ApplicationDescription, ipfix.VariableLength, ipfix.FlowEndMilliseconds, 8,
-			ipfix.SourceIPv4Address, 4, ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1,
-			ipfix.IpDiffServCodePoint, 1, ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
-			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.ConnectionTransactionId, 8),
-			ipfix.FieldSpecifier{Enterprise: ipfix.ReversePEN, ID: ipfix.OctetDeltaCount, Length: 8},
-			ipfix.FieldSpecifier{Enterprise: ipfix.ReversePEN, ID: ipfix.PacketDeltaCount, Length: 8}),
-		backward: true,
-		values: func(f *flow) []any {
-			return []any{strings.Repeat("x", int(f.id%40)), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
-				f.forward.octets, f.forward.packets, f.id, f.backward.octets, f.backward.packets}
-		},
-	},
-	{
-		fields: fields(ipfix.FlowStartMilliseconds, 8, ipfix.FlowEndMilliseconds, 8, ipfix.SourceIPv4Address, 4,
-			ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
-			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
-			ipfix.OctetTotalCount, 8, ipfix.PacketTotalCount, 8, ipfix.ConnectionTransactionId, 8),
-		totals: true, begins: true,
-		values: func(f *flow) []any {
-			return []any{milli(f.start), milli(f.end), f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort,
-				f.forward.octets, f.forward.packets, f.id}
-		},
-	},
-	{
-		fields: fields(ipfix.FlowEndMilliseconds, 8, ipfix.UserName, ipfix.VariableLength, ipfix.SourceIPv4Address, 4,
-			ipfix.DestinationIPv4Address, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
-			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2, ipfix.SamplingInterval, 4,
-			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.ConnectionTransactionId, 8),
-		named: true, sampled: true,
-		values: func(f *flow) []any {
-			return []any{milli(f.end), f.user, f.from, f.to, f.protocol, f.dscp, f.fromPort, f.toPort, f.rate,
-				f.forward.octets, f.forward.packets, f.id}
-		},
-	},
-	{fields: fields(ipfix.ObservationDomainId, 4, ipfix.SamplingInterval, 4), options: true},
-	{
-		fields: fields(ipfix.FlowEndMilliseconds, 8, ipfix.SourceIPv4Address, 4, ipfix.DestinationIPv4Address, 4,
-			ipfix.IngressVRFID, 4, ipfix.EgressVRFID, 4, ipfix.ProtocolIdentifier, 1, ipfix.IpDiffServCodePoint, 1,
-			ipfix.SourceTransportPort, 2, ipfix.DestinationTransportPort, 2,
-			ipfix.OctetDeltaCount, 8, ipfix.PacketDeltaCount, 8, ipfix.ConnectionTransactionId, 8),
-		spaced: true,
-		values: func(f *flow) []any {
-			return []any{milli(f.end), f.from, f.to, f.fromVRF, f.toVRF, f.protocol, f.dscp, f.fromPort, f.toPort,
-				f.forward.octets, f.forward.packets, f.id}
-		},
-	},
-	{
-		fields: fields(ipfix.ObservationTimeMilliseconds, 8, ipfix.NatEvent, 1, ipfix.SourceIPv4Address, 4,
-			ipfix.PostNATSourceIPv4Address, 4, ipfix.PortRangeStart, 2, ipfix.PortRangeEnd, 2, ipfix.IngressVRFID, 4),
-	},
-}
-
-// Forms up to optionsForm are of flows, and so is spacedForm, where addresses
-// are of several spaces.
-const (
-	optionsForm = 6 + iota
-	spacedForm
-	natForm
-)
-
-// flowForm returns the form of some flows.
-func (w *world) flowForm() int {
-	form := w.rng.IntN(optionsForm)
-	if w.mood.shared && w.chance(0.3) {
-		return spacedForm
-	}
-	return form
-}
-
-func fields(list ...uint16) (out []ipfix.FieldSpecifier) {
-	for i := 0; i < len(list); i += 2 {
-		out = append(out, ipfix.FieldSpecifier{ID: list[i], Length: list[i+1]})
-	}
-	return out
-}
-
 func milli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
-
-// template returns the Template of a form and ID.
-func (w *world) template(form int, id uint16) *ipfix.Template {
-	key := [2]int{form, int(id)}
-	t := w.templates[key]
-	if t == nil {
-		fo, err := &forms[form], error(nil)
-		if fo.options {
-			t, err = ipfix.NewOptionsTemplate(id, 1, fo.fields...)
-		} else {
-			t, err = ipfix.NewTemplate(id, fo.fields...)
-		}
-		if err != nil {
-			w.fail("form %d: %v", form, err)
-		}
-		w.templates[key] = t
-	}
-	return t
-}
-
-// A message is what an exporter has put into an IPFIX Message.
-type message struct {
-	octets   []byte
-	domain   uint32
-	sets     []set
-	position uint64 // in the exporter's spool; 0 for none
-}
-
-// A set is a Template, its withdrawal, or Data Records of it.
-type set struct {
-	id           uint16
-	form         int
-	what         content
-	flows        []*flow
-	rate         uint64 // of the Observation Domain
-	translations []*translation
-	passed       *passedOn
-}
-
-type content uint8
-
-const (
-	definition content = iota
-	withdrawal
-	records
-	sampling
-	translations
-	passing
-)
-
-func (m *message) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "domain %d", m.domain)
-	if m.position != 0 {
-		fmt.Fprintf(&b, ", position %d", m.position)
-	}
-	for _, s := range m.sets {
-		switch {
-		case s.what == withdrawal:
-			fmt.Fprintf(&b, ", withdrawal of %d", s.id)
-		case s.what == sampling:
-			fmt.Fprintf(&b, ", sampling rate %d", s.rate)
-		case s.what == passing && s.passed.message != nil:
-			fmt.Fprintf(&b, ", passed on in session %d: (%v)", s.passed.session, s.passed.message)
-		case s.what == passing:
-			fmt.Fprintf(&b, ", passed on: kind %d, session %d %+v", s.passed.kind, s.passed.session, s.passed.info)
-		case s.what == translations:
-			for _, x := range s.translations {
-				fmt.Fprintf(&b, ", %v", x)
-			}
-		case s.what == definition:
-			fmt.Fprintf(&b, ", template %d of form %d", s.id, s.form)
-		default:
-			fmt.Fprintf(&b, ", flows of %d:", s.id)
-			for _, f := range s.flows {
-				fmt.Fprintf(&b, " %d", f.id)
-			}
-		}
-	}
-	return b.String()
-}
-
-func (m *message) flows() (all []*flow) {
-	for _, s := range m.sets {
-		all = append(all, s.flows...)
-		if s.passed != nil && s.passed.message != nil {
-			all = append(all, s.passed.message.flows()...)
-		}
-	}
-	return all
-}
 
 var (
 	insiders = addresses("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.1.6", "10.0.1.7", "10.0.1.8")

@@ -3,9 +3,9 @@ package sim
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
-	"tollbridge/asm"
 	"tollbridge/asm/users"
 )
 
@@ -40,6 +40,10 @@ type end struct {
 	space   string // of the address; "" is the global one
 	address netip.Addr
 	port    uint16
+}
+
+func (e end) String() string {
+	return strings.TrimLeft(e.space+" "+netip.AddrPortFrom(e.address, e.port).String(), " ")
 }
 
 // held returns who held an end at a moment in Unix milliseconds, or nearly then.
@@ -147,20 +151,25 @@ func (t *truth) replace(l listing) {
 	t.again()
 }
 
-// again maps the flows that wait for a user.
-func (t *truth) again() {
-	t.remap = 0
-	if t.settings.Mode != asm.ModeASM {
-		return
-	}
-	all := t.waiting
-	t.waiting = nil // what waits then, that is charge puts there
-	all = slices.DeleteFunc(all, func(x *waiting) bool {
-		sides := t.charge(x.flow, x.row, x.position)
-		if sides > 0 {
-			x.leave(sides)
+// nearest returns who held an address at nearly a moment at which nobody did.
+func (t *truth) nearest(all []*holder, at int64) (best *holder) {
+	// Twice how far away h is, and one more if it has yet to begin.
+	distance := func(h *holder) int64 {
+		if at < unix(h.From) {
+			return 2*(unix(h.From)-at) + 1
 		}
-		return sides > 0
-	})
-	t.waiting = append(all, t.waiting...)
+		return 2 * (at - unix(h.Until))
+	}
+	most := t.settings.UserTolerance.Milliseconds()
+	for _, h := range all {
+		switch {
+		case most == 0 || !h.Until.IsZero() && !h.Until.After(h.From) || distance(h)/2 > most:
+		case best == nil || h.Prefix.Bits() > best.Prefix.Bits():
+			best = h
+		case h.Prefix.Bits() < best.Prefix.Bits():
+		case distance(h) < distance(best) || distance(h) == distance(best) && h.before(best):
+			best = h
+		}
+	}
+	return best
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -40,6 +41,14 @@ type mood struct {
 	weak bool // identities of 12 bits, so that different records collide
 
 	settings asm.Settings
+}
+
+// String is the same whenever a seed is run.
+func (m mood) String() string {
+	type plain mood // without this method
+	settings := mustEncode(m.settings)
+	m.settings = asm.Settings{}
+	return fmt.Sprintf("%+v, settings %s", plain(m), settings)
 }
 
 // weaken returns what the pipeline makes of identities, nil in most runs.
@@ -206,137 +215,3 @@ func (m mood) corrects(rng *rand.Rand) mood {
 
 // fallbackUser is accounted what nobody held.
 const fallbackUser = "nobody"
-
-// troubles lets things go wrong now and then while there is traffic.
-func (w *world) troubles() {
-	sometime := func(do func()) { w.after(w.between(0, w.mood.traffic), do) }
-	for range w.mood.fulls {
-		sometime(func() {
-			w.log("the disk is full")
-			w.full = true
-			w.after(w.between(time.Second, 40*time.Second), func() {
-				w.log("the disk has space")
-				w.full = false
-			})
-		})
-	}
-	for range w.mood.steps {
-		sometime(func() {
-			step := w.between(-2*time.Minute, 2*time.Minute)
-			switch {
-			case w.chance(0.2):
-				step *= 15 // half an hour at most
-			case w.chance(0.15):
-				step = one(&w.scheduler, []time.Duration{-24 * time.Hour, -time.Hour, time.Hour, 24 * time.Hour})
-			}
-			w.log("the bridge's clock steps by %v", step)
-			w.skew += int64(step)
-			w.after(w.between(0, 5*time.Second), func() {
-				if w.proc != nil {
-					w.proc.watchClock()
-				}
-			})
-		})
-	}
-	for range w.mood.outages {
-		sometime(func() {
-			s := one(&w.scheduler, w.peers)
-			w.log("peer %d is down", s.index)
-			s.down = true
-			s.hangUp()
-			w.after(w.between(time.Second, 3*time.Minute), func() { s.down = false })
-		})
-	}
-	for range w.rng.IntN(4) {
-		sometime(func() {
-			w.mood = w.mood.vary(w.rng, false)
-			if w.proc != nil {
-				w.log("settings change: %+v", w.mood.settings)
-				w.proc.configure()
-			}
-		})
-	}
-	if w.mood.refuse {
-		for range w.rng.IntN(4) {
-			sometime(func() { w.requeue() })
-		}
-	}
-	w.users.changes(w)
-	w.nases.changes(w)
-	w.operator.begin(w)
-	w.client.begin(w)
-}
-
-// requeue is what an operator does with records that were refused, and
-// reports whether there were any.
-func (w *world) requeue() bool {
-	ids := w.disk.quarantined()
-	if len(ids) == 0 || w.proc == nil {
-		return false
-	}
-	w.log("requeue %v", ids)
-	if err := w.disk.requeue(w.ctx, ids); err != nil {
-		w.fail("requeue %v: %v", ids, err)
-	}
-	w.proc.deliver()
-	return true
-}
-
-// heal ends all trouble. The bridge's clock goes on where the pipeline's is, or
-// is put right.
-func (w *world) heal() {
-	w.log("the world heals")
-	w.quiet, w.full = true, false
-	for _, s := range w.peers {
-		s.down = false
-	}
-	right := w.chance(0.5)
-	if right {
-		w.skew = 0
-	} else {
-		w.skew = max(w.skew, w.truth.now-w.now)
-	}
-	if w.proc == nil {
-		w.start()
-	}
-	if right {
-		w.proc.watchClock()
-	}
-	w.proc.tick()
-}
-
-// A crashed is what a step panics with when the bridge dies in it.
-type crashed string
-
-// mayCrash kills the bridge, perhaps.
-func (w *world) mayCrash(where string) {
-	if w.quiet || w.proc == nil || w.report.Crashes >= w.mood.crashes || !w.chance(w.mood.crash) {
-		return
-	}
-	panic(crashed(where))
-}
-
-// crash is what a crash leaves.
-func (w *world) crash(where string) {
-	w.report.Crashes++
-	w.log("CRASH: %s", where)
-	w.proc = nil
-	w.disk.crash()
-	for _, e := range w.exporters {
-		e.lose()
-	}
-	for _, s := range w.peers {
-		s.lose()
-	}
-	w.after(w.between(10*time.Millisecond, 20*time.Second), w.start)
-}
-
-// start begins a new life of the bridge.
-func (w *world) start() {
-	if w.proc != nil {
-		return
-	}
-	w.lives++
-	w.proc = newProcess(w)
-	w.proc.begin()
-}

@@ -19,6 +19,17 @@
 //
 // Nothing of it runs in a goroutine, but for the committer of the real spool,
 // which is waited for.
+//
+// Where to look:
+//
+//	the world     sim, schedule, mood (how much goes wrong), trouble (what), bug (planted)
+//	around it     exporter, message, form, flow, spooling, nat, relay, client, nas, directory, operator, server
+//	the bridge    process, life, link, journal; disk: memory or sqlite
+//	what is true  truth (an entry after the other), transport, window, totals, holders, claim, waiting, bills, correct, amounts
+//	the verdict   check, straight, cdrs
+//
+// What the truth has of a NAT, a relay or an operator's orders stands beside
+// what they do.
 package sim
 
 import (
@@ -178,7 +189,7 @@ func (w *world) wall() int64 { return w.now + w.skew }
 // run lets traffic flow and things go wrong, then heals the world and checks
 // what has become of it.
 func (w *world) run() {
-	w.log("mood: %+v", w.mood)
+	w.log("mood: %v", w.mood)
 	w.after(0, w.start)
 	for _, e := range w.exporters {
 		e.begin()
