@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -21,6 +23,7 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/dict"
 	"tollbridge/dict/avp"
+	"tollbridge/internal/certtest"
 )
 
 // Two operators deliver to each other, and both connect at once: either as two
@@ -57,6 +60,7 @@ func bothConnect(t *testing.T, oneNode bool) {
 		}
 		if s.server, err = aaaserver.New(aaaserver.Config{
 			OriginHost: "aaa." + name + ".example", OriginRealm: name + ".example", Store: &storeModel{}, Table: s.table,
+			Peers: []aaaserver.Peer{{Host: clientOf(map[string]string{"a": "b", "b": "a"}[name])}},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -107,24 +111,45 @@ func bothConnect(t *testing.T, oneNode bool) {
 // What a peer asks on a connection that we have made is judged like what it
 // asks on its own: one that may not connect to the server may not ask either.
 func TestAskedOnOwnConnection(t *testing.T) {
+	const here, elsewhere = "127.0.0.0/8", "192.0.2.0/24"
+	home, other := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	partner := []aaaserver.Peer{{Host: "acct.home.example", Realms: []string{"home.example"}}}
 	for name, test := range map[string]struct {
 		clients []aaaserver.Peer
 		allow   string
+		tls     bool
+		vouches *certtest.Authority // the server's; nil where it has no TLS
 		want    uint32
 	}{
-		"a client of the server": {
-			[]aaaserver.Peer{{Host: "acct.home.example", Realms: []string{"home.example"}}}, "127.0.0.0/8", avp.ResultSuccess},
+		"a client of the server": {partner, here, false, nil, avp.ResultSuccess},
 		"for a realm that it may not speak for": {
-			[]aaaserver.Peer{{Host: "acct.home.example", Realms: []string{"other.example"}}}, "127.0.0.0/8", avp.ResultAuthorizationRejected},
-		"none of the server's clients": {[]aaaserver.Peer{{Host: "other.example"}}, "127.0.0.0/8", avp.ResultCommandUnsupported},
-		"without TLS, from elsewhere":  {nil, "192.0.2.0/24", avp.ResultCommandUnsupported},
+			[]aaaserver.Peer{{Host: "acct.home.example", Realms: []string{"other.example"}}}, here, false, nil, avp.ResultAuthorizationRejected},
+		"none of the server's clients":    {[]aaaserver.Peer{{Host: "other.example"}}, here, false, nil, avp.ResultCommandUnsupported},
+		"no clients are configured":       {nil, here, false, nil, avp.ResultCommandUnsupported},
+		"without TLS, from elsewhere":     {partner, elsewhere, false, nil, avp.ResultCommandUnsupported},
+		"TLS, from elsewhere":             {partner, elsewhere, true, home, avp.ResultSuccess},
+		"TLS, no clients are configured":  {nil, here, true, home, avp.ResultCommandUnsupported},
+		"TLS, delivery's authority alone": {partner, elsewhere, true, other, avp.ResultCommandUnsupported},
+		"TLS, which the server has not":   {partner, elsewhere, true, nil, avp.ResultCommandUnsupported},
 	} {
 		t.Run(name, func(t *testing.T) {
 			table, store := peer.NewTable(0), &storeModel{}
-			_, err := aaaserver.New(aaaserver.Config{
+			credentials := func(a *certtest.Authority, name string) *peer.Credentials {
+				f := a.Write(a.Issue(name))
+				c, err := peer.LoadCredentials(f.Certificate, f.Key, f.CA, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return c
+			}
+			own := aaaserver.Config{
 				OriginHost: "bridge.visited.example", OriginRealm: "visited.example", Store: store, Table: table,
 				Peers: test.clients, Allow: []netip.Prefix{netip.MustParsePrefix(test.allow)},
-			})
+			}
+			if test.vouches != nil {
+				own.Credentials = credentials(test.vouches, own.OriginHost)
+			}
+			_, err := aaaserver.New(own)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,6 +162,9 @@ func TestAskedOnOwnConnection(t *testing.T) {
 				nc, err := ln.Accept()
 				if err != nil {
 					return err
+				}
+				if test.tls {
+					nc = tls.Server(nc, credentials(home, "acct.home.example").Server())
 				}
 				asks := &asking{answers: answers}
 				conn, err := peer.Accept(ctx, nc, peer.Config{Node: peer.Node{OriginHost: "acct.home.example", OriginRealm: "home.example"}, Handler: asks})
@@ -156,6 +184,9 @@ func TestAskedOnOwnConnection(t *testing.T) {
 			})
 			cfg := client(newOutbox(), ln.Addr().String())
 			cfg.Peers[0].Host, cfg.Table = "acct.home.example", table
+			if test.tls {
+				cfg.Peers[0].TLS = credentials(home, own.OriginHost)
+			}
 			runClient(t, cfg)
 			if got := <-answers; got != test.want {
 				t.Errorf("it is answered with %d, want %d", got, test.want)
@@ -176,6 +207,35 @@ func (a *asking) Receive(m peer.Message) bool {
 }
 func (*asking) Flush()   {}
 func (*asking) Changed() {}
+
+// Who connects to us with the name of a peer that records go to, but is not
+// where that is, gets no records, whatever the server lets connect.
+func TestNameIsNotEnough(t *testing.T) {
+	table := peer.NewTable(0)
+	server, err := aaaserver.New(aaaserver.Config{OriginHost: "bridge.visited.example", OriginRealm: "visited.example", Store: &storeModel{}, Table: table})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	outbox := newOutbox()
+	outbox.add(records(1, 1)...)
+	cfg := client(outbox, "192.0.2.1:3868")
+	cfg.Peers[0].Host, cfg.Table = "acct.home.example", table
+	cfg.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") }
+	runClient(t, cfg)
+	background(t, func(ctx context.Context) error { return server.Serve(ctx, ln) })
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = peer.Connect(t.Context(), nc, peer.Config{Node: peer.Node{OriginHost: "acct.home.example", OriginRealm: "home.example"}})
+	if refused := (*peer.Refusal)(nil); !errors.As(err, &refused) || refused.Code != avp.ResultUnknownPeer {
+		t.Errorf("it gets %v, want DIAMETER_UNKNOWN_PEER", err)
+	}
+}
 
 // A peer that has connected to us at once, by its own book, and won, says so:
 // we come again, and say what it means (RFC 6733, Sections 5.6.4 and 7.1.4).

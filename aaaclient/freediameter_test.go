@@ -38,11 +38,12 @@ func TestElectionFreeDiameter(t *testing.T) {
 			table := peer.NewTable(0)
 			server, err := aaaserver.New(aaaserver.Config{
 				OriginHost: "bridge.visited.example", OriginRealm: "visited.example", Store: &storeModel{}, Table: table,
+				Peers: []aaaserver.Peer{{Host: test.host}},
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			both := &crossing{Listener: ln, called: make(chan struct{}), calls: make(chan struct{})}
+			both := &crossing{Listener: ln, called: make(chan struct{}), calls: make(chan struct{}), closed: make(chan struct{})}
 			outbox := newOutbox()
 			outbox.add(records(1, 2)...)
 			cfg := client(outbox, "127.0.0.1:"+startFreeDiameter(t, test.host, ln.Addr()))
@@ -120,7 +121,9 @@ ConnectPeer = "bridge.visited.example" { ConnectTo = "127.0.0.1"; No_IPv6; No_SC
 type crossing struct {
 	net.Listener
 	called, calls chan struct{} // the peer has sent something; we have
+	closed        chan struct{} // and there is nothing more to wait for
 	first, once   sync.Once
+	end           sync.Once // of closed
 }
 
 func (c *crossing) Accept() (nc net.Conn, err error) {
@@ -132,10 +135,18 @@ func (c *crossing) Accept() (nc net.Conn, err error) {
 		r := bufio.NewReader(nc)
 		_, err = r.Peek(1)
 		close(c.called)
-		<-c.calls
+		select {
+		case <-c.calls:
+		case <-c.closed:
+		}
 		nc = &readConn{nc, r}
 	})
 	return nc, err
+}
+
+func (c *crossing) Close() error {
+	c.end.Do(func() { close(c.closed) })
+	return c.Listener.Close()
 }
 
 func (c *crossing) dial(ctx context.Context, network, address string) (net.Conn, error) {

@@ -145,14 +145,12 @@ var answersPool = sync.Pool{New: func() any { return new(answers) }}
 
 // newKeeper returns what keeps the link connected.
 func (l *link) newKeeper() *peer.Keeper {
-	events, changed := l.client.events, l.client.changed
+	events, changed, to := l.client.events, l.client.changed, l.peer.destination()
 	return &peer.Keeper{
 		Config: peer.Config{Node: l.client.cfg.node(), Peer: l.peer.Host, Watchdog: l.watchdog, Written: l.written(), Log: l.log},
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			to := l.peer.destination()
-			return to.Dial(ctx, l.client.cfg.Dial)
-		},
-		Pause: l.pause,
+		Dial:   func(ctx context.Context) (net.Conn, error) { return to.Dial(ctx, l.client.cfg.Dial) },
+		Proves: to.Proves,
+		Pause:  l.pause,
 		Opened: func(c *peer.Conn) peer.Handler {
 			l.mu.Lock()
 			l.conn, l.host, l.reason = c, c.Remote().OriginHost, ""
@@ -178,7 +176,6 @@ func (l *link) newKeeper() *peer.Keeper {
 		},
 		Left:   func() { poke(changed) },
 		Wanted: l.wanted,
-		Secure: l.peer.TLS != nil,
 	}
 }
 

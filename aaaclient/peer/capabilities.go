@@ -17,7 +17,7 @@ import (
 func Connect(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	c, err := newConn(nc, cfg)
 	if err == nil {
-		c.try = true
+		c.try, c.dialed = true, true
 		err = c.exchange(ctx, func(context.Context) error { return c.connect() })
 	}
 	if err != nil {

@@ -64,6 +64,7 @@ type Conn struct {
 	local  Node
 	remote Node
 	try    bool        // send a DWR first
+	dialed bool        // initiated by us
 	hungry bool        // messages were handed over since the last Flush
 	linger *time.Timer // closes the connection that a peer should close; nil until then
 
@@ -140,6 +141,9 @@ func (c *Conn) Remote() Node { return c.remote }
 
 // Transport returns what the connection runs on, to be looked at.
 func (c *Conn) Transport() net.Conn { return c.nc }
+
+// Initiated reports whether this node has made the connection, not the peer.
+func (c *Conn) Initiated() bool { return c.dialed }
 
 // Local returns what was said to the peer.
 func (c *Conn) Local() Node { return c.local }

@@ -6,6 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
+
+	"tollbridge/dict/avp"
 )
 
 // A Destination says how a peer is reached.
@@ -47,4 +51,43 @@ func (d *Destination) Dial(ctx context.Context, tcp func(ctx context.Context, ne
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	return secure, nil
+}
+
+// Proves reports, by a *Refusal, that a connection which someone has made to us
+// proves less of being from d than one that Dial makes. Over TLS that takes the
+// same authorities and name; without, the address that d is at, whatever the
+// port.
+func (d *Destination) Proves(ctx context.Context, nc net.Conn) error {
+	secure, ok := nc.(*tls.Conn)
+	switch {
+	case d.TLS == nil:
+		return d.at(ctx, nc.RemoteAddr())
+	case !ok:
+		return &Refusal{Code: avp.ResultNoCommonSecurity, Message: "this node speaks to " + d.Host + " over TLS alone"}
+	}
+	err := d.TLS.Verify(secure, false)
+	if err == nil {
+		err = VerifyCertificate(secure.ConnectionState(), d.Host)
+	}
+	if err != nil {
+		return &Refusal{Code: avp.ResultUnknownPeer, Message: err.Error()}
+	}
+	return nil
+}
+
+// at reports, by a *Refusal, that an address is none of d's.
+func (d *Destination) at(ctx context.Context, remote net.Addr) error {
+	host, _, err := net.SplitHostPort(d.Address)
+	var known []netip.Addr
+	if err == nil {
+		known, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	}
+	if err != nil {
+		return &Refusal{Code: avp.ResultUnknownPeer, Message: fmt.Sprintf("the address of %s can't be found: %v", d.Host, err)}
+	}
+	from := hostAddress(remote)
+	if !slices.ContainsFunc(known, func(a netip.Addr) bool { return a.Unmap().WithZone("") == from }) {
+		return &Refusal{Code: avp.ResultUnknownPeer, Message: fmt.Sprintf("%s without TLS is at %s, not at %v", d.Host, host, from)}
+	}
+	return nil
 }

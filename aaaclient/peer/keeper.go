@@ -27,7 +27,7 @@ type Keeper struct {
 	Failed func(err error, again bool)             // an attempt or a connection has; again: for the same reason as before; required
 	Left   func()                                  // the peer asked to be left alone; nil for nothing
 	Wanted chan struct{}                           // room for one; receives when such a peer is wanted all the same; required
-	Secure bool                                    // a connection that the peer makes must be over TLS
+	Proves func(context.Context, net.Conn) error   // what the peer has made proves as much as what Dial makes, or a *Refusal; nil takes all
 
 	table *Table
 	given chan *Conn // by table: the peer has made it; nil without

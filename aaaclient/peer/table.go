@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -254,14 +253,19 @@ func (t *Table) release(c *Conn) {
 // peer come back later.
 func (t *Table) accept(ctx context.Context, c *Conn) error {
 	host := c.remote.OriginHost
+	var suited *Keeper
 	for {
 		t.mu.Lock()
 		e := t.atLocked(host)
-		if e.keeper != nil {
-			if err := e.keeper.suits(c); err != nil {
-				t.mu.Unlock()
-				return err
+		if k := e.keeper; k != suited {
+			t.mu.Unlock()
+			if k != nil {
+				if err := k.suits(ctx, c); err != nil {
+					return err
+				}
 			}
+			suited = k
+			continue
 		}
 		do := e.step(rConnCER, wins(c.local.OriginHost, host))
 		if do&iDisc != 0 {
@@ -324,9 +328,11 @@ func (t *Table) await(ctx context.Context, e *entry, w *waiting) error {
 
 // suits reports, by a *Refusal, whether a connection that the peer has made
 // serves k as one of its own would.
-func (k *Keeper) suits(c *Conn) error {
-	if _, secure := c.nc.(*tls.Conn); k.Secure && !secure {
-		return &Refusal{Code: avp.ResultNoCommonSecurity, Message: "this node speaks to " + c.remote.OriginHost + " over TLS alone"}
+func (k *Keeper) suits(ctx context.Context, c *Conn) error {
+	if k.Proves != nil {
+		if err := k.Proves(ctx, c.nc); err != nil {
+			return err
+		}
 	}
 	return checkCommon(k.Config.Node.filled(c.nc.LocalAddr()), c.remote)
 }

@@ -195,8 +195,15 @@ func TestTable(t *testing.T) {
 		},
 		"a peer with TLS connects without (13.1)": func(t *testing.T) {
 			p, _, _ := begin(t, alpha, zenith)
-			p.table.atLocked(p.other.OriginHost).keeper.Secure = true
+			p.table.atLocked(p.other.OriginHost).keeper.Proves = (&Destination{Host: p.other.OriginHost, TLS: new(Credentials)}).Proves
 			if err := <-accept(t, p); code(err) != avp.ResultNoCommonSecurity {
+				t.Errorf("it gets %v", err)
+			}
+		},
+		"a peer without TLS connects from another address": func(t *testing.T) {
+			p, _, _ := begin(t, alpha, zenith)
+			p.table.atLocked(p.other.OriginHost).keeper.Proves = (&Destination{Host: p.other.OriginHost, Address: "192.0.2.1:3868"}).Proves
+			if err := <-accept(t, p); code(err) != avp.ResultUnknownPeer {
 				t.Errorf("it gets %v", err)
 			}
 		},

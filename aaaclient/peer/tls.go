@@ -179,6 +179,18 @@ func (c *Credentials) Client(host string) *tls.Config {
 	}
 }
 
+// Verify checks that one of the authorities vouches for the node on the other
+// side of nc, as for the side of a handshake that it was: the server where we
+// have initiated the connection, else the client.
+func (c *Credentials) Verify(nc *tls.Conn, initiated bool) error {
+	_, roots := c.current()
+	usage := x509.ExtKeyUsageClientAuth
+	if initiated {
+		usage = x509.ExtKeyUsageServerAuth
+	}
+	return verifyChain(nc.ConnectionState(), roots, usage)
+}
+
 // verifyChain is what crypto/tls does where it is left to it, but for the
 // name.
 func verifyChain(state tls.ConnectionState, roots *x509.CertPool, usage x509.ExtKeyUsage) error {

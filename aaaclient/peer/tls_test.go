@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"tollbridge/aaaclient/peer"
+	"tollbridge/dict/avp"
 	"tollbridge/internal/certtest"
 )
 
@@ -166,5 +168,68 @@ func TestRefusalIsExplained(t *testing.T) {
 		if got := (&peer.Refusal{Code: code, Message: "because"}).Error(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// A connection that someone has made is a peer's where it proves what the
+// peer's own side would have to (RFC 6733, Section 13.1): its authority and name,
+// or without TLS its address.
+func TestDestinationProves(t *testing.T) {
+	ours, other := certtest.NewAuthority(t), certtest.NewAuthority(t)
+	trusted, _ := credentials(t, ours, ours.Issue(bridgeName), nil)
+	issue := func(a *certtest.Authority, name string, usage x509.ExtKeyUsage) *tls.Certificate {
+		c := a.IssueLike(func(c *x509.Certificate) { c.DNSNames, c.ExtKeyUsage = []string{name}, []x509.ExtKeyUsage{usage} })
+		return &c
+	}
+	secure, clear := peer.Destination{Host: homeName, TLS: trusted}, peer.Destination{Host: homeName, Address: "127.0.0.1:3868"}
+	elsewhere, nowhere := clear, clear
+	elsewhere.Address, nowhere.Address = "192.0.2.1:3868", "127.0.0.1"
+	for name, test := range map[string]struct {
+		peer  peer.Destination
+		shows *tls.Certificate // nil for no TLS
+		want  uint32
+	}{
+		"its certificate":                        {secure, issue(ours, homeName, x509.ExtKeyUsageClientAuth), 0},
+		"its name by another authority":          {secure, issue(other, homeName, x509.ExtKeyUsageClientAuth), avp.ResultUnknownPeer},
+		"another name":                           {secure, issue(ours, bridgeName, x509.ExtKeyUsageClientAuth), avp.ResultUnknownPeer},
+		"a certificate that is for servers only": {secure, issue(ours, homeName, x509.ExtKeyUsageServerAuth), avp.ResultUnknownPeer},
+		"no TLS":                                 {secure, nil, avp.ResultNoCommonSecurity},
+		"its address":                            {clear, nil, 0},
+		"another address":                        {elsewhere, nil, avp.ResultUnknownPeer},
+		"an address that can't be found":         {nowhere, nil, avp.ResultUnknownPeer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			far, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer far.Close()
+			near, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer near.Close()
+			if test.shows != nil {
+				own := ours.Issue(bridgeName)
+				s := tls.Server(near, &tls.Config{Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAnyClientCert})
+				c := tls.Client(far, &tls.Config{RootCAs: ours.Pool(), ServerName: bridgeName, Certificates: []tls.Certificate{*test.shows}})
+				shaken := make(chan error, 1)
+				go func() { shaken <- c.HandshakeContext(t.Context()) }()
+				if err := errors.Join(s.HandshakeContext(t.Context()), <-shaken); err != nil {
+					t.Fatal(err)
+				}
+				near = s
+			}
+			err = test.peer.Proves(t.Context(), near)
+			var refused *peer.Refusal
+			if test.want == 0 && err != nil || test.want != 0 && (!errors.As(err, &refused) || refused.Code != test.want) {
+				t.Errorf("it gets %v, want %d", err, test.want)
+			}
+		})
 	}
 }

@@ -48,8 +48,8 @@ type batch struct {
 func (s *Server) attach(conn *peer.Conn) (peer.Handler, func()) {
 	origin, nc := conn.Remote().OriginHost, conn.Transport()
 	speaker, err := s.admit(nc, conn.Remote())
-	if _, secure := nc.(*tls.Conn); err == nil && !secure && !s.allowed(nc.RemoteAddr()) {
-		err = errors.New("address is not allowed")
+	if err == nil {
+		err = s.hears(conn, speaker)
 	}
 	if err != nil {
 		s.logRefused(slog.LevelInfo, "peer may not send requests", origin, "peer", origin, "reason", err)
@@ -78,6 +78,24 @@ func (s *Server) attach(conn *peer.Conn) (peer.Handler, func()) {
 			delete(s.conns, key)
 		}
 	}
+}
+
+// hears returns why a peer that is admitted may not ask on conn. One that a
+// client has made proves no less than those that Serve takes, and that anybody
+// may connect is not said of those to whom we do.
+func (s *Server) hears(conn *peer.Conn, speaker *Peer) error {
+	nc, secure := conn.Transport().(*tls.Conn)
+	switch {
+	case conn.Initiated() && speaker == nil:
+		return errors.New("we have connected to it, and no client or relay is configured")
+	case !secure && !s.allowed(conn.Transport().RemoteAddr()):
+		return errors.New("address is not allowed")
+	case !secure || !conn.Initiated():
+		return nil
+	case s.cfg.Credentials == nil:
+		return errors.New("the server has no authorities to vouch for its certificate")
+	}
+	return s.cfg.Credentials.Verify(nc, true)
 }
 
 // Receive takes an Accounting-Request (peer.Handler).

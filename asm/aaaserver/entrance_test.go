@@ -224,7 +224,7 @@ func TestTLS(t *testing.T) {
 	var log safeBuffer
 	s, err := New(Config{
 		OriginHost: "acct.home.example", OriginRealm: "home.example", Store: storeFunc(stored),
-		Peers: []Peer{{Host: "bridge.visited.example"}}, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Peers: []Peer{{Host: "bridge.visited.example"}}, Credentials: credentials, Log: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +235,7 @@ func TestTLS(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.ServeTLS(ctx, ln, credentials) }()
+	go func() { done <- s.ServeTLS(ctx, ln) }()
 	defer func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -79,7 +79,11 @@ type Config struct {
 	Held func() (reason string, held bool)
 
 	Allow []netip.Prefix // addresses that may connect without TLS; none means loopback
-	Peers []Peer         // admitted; none means any, who may speak for anybody
+	Peers []Peer         // admitted; none means any, who may speak for anybody on a connection that it has made
+
+	// Credentials are those of ServeTLS. Their authorities vouch for who asks
+	// over TLS on what a client has connected; nil: nobody may.
+	Credentials *peer.Credentials
 
 	MaxConnections int           // at once; 0 means 1024
 	Batch          int           // the most requests stored at once, per connection; 0 means 1024
@@ -158,11 +162,16 @@ func (s *Server) node() peer.Node {
 	}
 }
 
-// ServeTLS is Serve for a listener of connections over TLS. Whoever connects
-// must show a certificate for its Origin-Host (RFC 6733, Section 13.1),
-// whatever its address.
-func (s *Server) ServeTLS(ctx context.Context, ln net.Listener, credentials *peer.Credentials) error {
-	return s.Serve(ctx, tls.NewListener(ln, credentials.Server()))
+// ServeTLS is Serve for a listener of connections over TLS, by
+// Config.Credentials, which are then required. Whoever connects must show a
+// certificate for its Origin-Host (RFC 6733, Section 13.1), whatever its
+// address.
+func (s *Server) ServeTLS(ctx context.Context, ln net.Listener) error {
+	if s.cfg.Credentials == nil {
+		ln.Close()
+		return errors.New("aaaserver: Config.Credentials is required for TLS")
+	}
+	return s.Serve(ctx, tls.NewListener(ln, s.cfg.Credentials.Server()))
 }
 
 // Serve takes connections from ln until ctx is done, takes leave of the peers

@@ -52,9 +52,8 @@ type bridge struct {
 	sources  sources             // of user bindings, files apart
 	cdrFiles []*cdrfile.Exporter // for partners who take files
 
-	entrance          entrance          // of requests into the journal
-	obeying           atomic.Bool       // the journal is being given interim intervals
-	serverCredentials *peer.Credentials // nil without TLS
+	entrance entrance    // of requests into the journal
+	obeying  atomic.Bool // the journal is being given interim intervals
 
 	sockets
 
@@ -297,7 +296,7 @@ func (b *bridge) serve(ctx context.Context) error {
 		g.Go(func() error { return b.server.Serve(ctx, ln) })
 	}
 	for _, ln := range b.diameterTLS {
-		g.Go(func() error { return b.server.ServeTLS(ctx, ln, b.serverCredentials) })
+		g.Go(func() error { return b.server.ServeTLS(ctx, ln) })
 	}
 	g.Go(func() error { <-ctx.Done(); return nil }) // there may be no server
 	return g.Wait()

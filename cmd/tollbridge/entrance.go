@@ -169,8 +169,9 @@ func (b *bridge) openServer() error {
 		b.log.Error("CDRs were damaged and have been salvaged", "file", s.File, "damaged_file", s.Kept, "report", s.Kept+".json", "found", s.Found)
 	}
 	s := b.cfg.Server
-	if len(b.diameterTLS) > 0 {
-		if b.serverCredentials, err = peer.LoadCredentials(s.TLS.Certificate, s.TLS.Key, s.TLS.CA, b.log); err != nil {
+	var credentials *peer.Credentials
+	if s.TLS != (config.TLS{}) {
+		if credentials, err = peer.LoadCredentials(s.TLS.Certificate, s.TLS.Key, s.TLS.CA, b.log); err != nil {
 			return fmt.Errorf("server.tls: %w", err)
 		}
 	}
@@ -197,6 +198,7 @@ func (b *bridge) openServer() error {
 		Aliases:         []string{b.cfg.Identity.OriginHost},
 		Held:            b.spool.Journal().Held,
 		Peers:           b.clients(),
+		Credentials:     credentials,
 		Watchdog:        b.cfg.Delivery.Watchdog,
 		Log:             b.log,
 	}

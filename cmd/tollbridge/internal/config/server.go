@@ -26,6 +26,9 @@ func (c *Config) checkNode(report func(key, format string, args ...any)) {
 	if c.Embedded() {
 		report("server.originHost", "%q is identity.originHost too: records go to the server of this process (delivery.peers is empty), and a Diameter node does not connect to itself, so give the server a name of its own", c.Server.OriginHost)
 	}
+	if len(c.Delivery.Peers) > 0 && c.Server.nobody() {
+		report("server.clients", "is missing, with relays and accessServers: server.originHost is identity.originHost, so client and server are one node, whom the peers of delivery could ask for anybody; name those that may send requests")
+	}
 	for i, p := range c.Delivery.Peers {
 		if p.Host == "" {
 			report(fmt.Sprintf("delivery.peers[%d].host", i), "is missing: server.originHost is identity.originHost, so client and server are one node, which has one connection with each peer and must know it by its name")
@@ -33,11 +36,14 @@ func (c *Config) checkNode(report func(key, format string, args ...any)) {
 	}
 }
 
+// nobody reports whether no one is named that may connect.
+func (s *Server) nobody() bool { return len(s.Clients)+len(s.Relays)+len(s.AccessServers) == 0 }
+
 // checkServer reports who could not connect to the Diameter entrance, or could
 // who should not, and requests that would go in a circle.
 func (c *Config) checkServer(report func(key, format string, args ...any)) {
 	s := &c.Server
-	nobody := len(s.Clients)+len(s.Relays)+len(s.AccessServers) == 0
+	nobody := s.nobody()
 	for what, list := range map[string][]netip.AddrPort{"listen": s.Listen, "sctpListen": s.SCTPListen} {
 		for i, a := range list {
 			key := fmt.Sprintf("server.%s[%d]", what, i)
