@@ -283,6 +283,33 @@ func TestPoison(t *testing.T) {
 	}
 }
 
+// A peer that may ask ends connections by what it asks, too: records in flight
+// are not to blame.
+func TestARequestIsNoPoison(t *testing.T) {
+	outbox := newOutbox()
+	outbox.add(records(20, 3)...)
+	ends := 0
+	server := &rogue{act: func(c *rogueConn, r rogueRequest) {
+		if r.session != "bridge.visited.example;1;7" || r.number != 1 || ends == 6 {
+			c.reply(r, avp.ResultSuccess)
+			return
+		}
+		ends++
+		c.Send(avp.AppendHeader(nil, avp.Header{Flags: avp.FlagRequest, Command: avp.CommandAccounting, Application: 3, Length: 2 << 20})) //nolint:errcheck // the client closes
+	}}
+	cfg := client(outbox, server.listen(t))
+	cfg.Connect, cfg.Peers[0].Host, cfg.Table = time.Millisecond, "acct.home.example", peer.NewTable(0)
+	c, stop := runClient(t, cfg)
+	settled(t, outbox, c)
+	stop()
+	outbox.check(t, acct.Acknowledged)
+	server.mu.Lock()
+	defer server.mu.Unlock()
+	if n := c.Stats().Peers[0].Connects; ends != 6 || n < 7 {
+		t.Errorf("%d connections ended at an oversize request, %d were made", ends, n)
+	}
+}
+
 // TestOutboxFails has an outbox that fails now and then.
 func TestOutboxFails(t *testing.T) {
 	outbox := newOutbox()

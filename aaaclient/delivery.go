@@ -3,7 +3,6 @@ package aaaclient
 import (
 	"container/heap"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -330,8 +329,7 @@ func (d *delivery) happen(e event) {
 // has answered nothing since may cut off whatever it is sent, so the record
 // waits until it is known better.
 func (d *delivery) closed(l *link, err error) {
-	var left *peer.DisconnectError
-	cut := !errors.As(err, &left) && !errors.Is(err, peer.ErrSilent) && !d.stopping
+	cut := l.cutOff(err) && !d.stopping
 	for _, s := range l.window.All() {
 		alone := s.alone
 		d.abandon(s)

@@ -3,9 +3,12 @@ package aaaclient
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"tollbridge/aaaclient/peer"
@@ -66,6 +69,22 @@ func newLink(c *Client, index int, p Peer) (*link, error) {
 	}
 	l.keeper = l.newKeeper()
 	return l, nil
+}
+
+// cutOff reports whether a connection that has ended with err was cut off by the
+// peer, perhaps for what it was sent: it has closed or reset the transport, or
+// has answered what is no Diameter. Where the peer may ask too (Config.Table),
+// that proves nothing, as it may be a request.
+func (l *link) cutOff(err error) bool {
+	if errors.Is(err, peer.ErrProtocol) {
+		return l.client.cfg.Table == nil
+	}
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // accuse says that the peer has cut off the connection at a record that it was

@@ -1,9 +1,9 @@
 package aaaclient
 
 import (
-	"errors"
 	"math"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,7 +97,7 @@ func TestOneRealmStarvesNoOther(t *testing.T) {
 		c.Buffer, c.Window = 20, 4
 		c.Routes = []Route{{Realms: []string{"dead.example"}, Peers: []int{1}}, {Peers: []int{0}}}
 	})
-	d.s.Closed(1, errors.New("connection reset"))
+	d.s.Closed(1, syscall.ECONNRESET)
 	d.work()
 	if n := len(d.succeed(0)); n != 200 {
 		t.Errorf("%d records of the other realm arrived, want 200", n)
@@ -140,7 +140,7 @@ func TestLoadIsShared(t *testing.T) {
 			t.Errorf("peer %d got %.3f of the load, want %.2f", i, got, share)
 		}
 	}
-	d.s.Closed(2, errors.New("connection reset"))
+	d.s.Closed(2, syscall.ECONNRESET)
 	d.outbox.add(ofRealm("", records(sessions, 1))...)
 	for i := range d.outbox.rows[2*sessions:] {
 		r := &d.outbox.rows[2*sessions+i].Record
@@ -321,7 +321,7 @@ func TestPoisonedServer(t *testing.T) {
 	d := newDesk(t, records(30, 2), func(c *Config) { c.Peers = c.Peers[:1] })
 	for range 60 {
 		d.requests(0)
-		d.s.Closed(0, errors.New("connection reset"))
+		d.s.Closed(0, syscall.ECONNRESET)
 		d.now = d.now.Add(d.client.cfg.RetryMax)
 		d.open(0)
 		d.work()
@@ -358,7 +358,7 @@ func TestPoisonAfterPoisonedServer(t *testing.T) {
 			d.answer(0, m, avp.ResultSuccess, "", nil)
 		}
 		if cut {
-			d.s.Closed(0, errors.New("connection reset"))
+			d.s.Closed(0, syscall.ECONNRESET)
 			d.open(0)
 		}
 		d.now = d.now.Add(d.client.cfg.RetryMax)

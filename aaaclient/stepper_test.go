@@ -1,7 +1,7 @@
 package aaaclient
 
 import (
-	"errors"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,7 +62,7 @@ func TestStepper(t *testing.T) {
 		t.Fatalf("sent first: flags %#x and %d octets more", r.Flags, len(first.sent))
 	}
 
-	s.Closed(0, errors.New("connection reset"))
+	s.Closed(0, syscall.ECONNRESET)
 	s.Opened(1, second)
 	work()
 	again := second.request(t)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"syscall"
 	"time"
 
 	"tollbridge/aaaclient"
@@ -143,7 +144,7 @@ func (p *process) dial(s *server) {
 	change(w.between(0, 2*time.Minute), func() {
 		switch w.rng.IntN(3) {
 		case 0:
-			l.breaks(errors.New("connection reset"))
+			l.breaks(syscall.ECONNRESET)
 		case 1:
 			l.leaving = true
 			change(w.between(0, time.Second), func() { l.breaks(&peer.DisconnectError{Cause: avp.Rebooting}) })

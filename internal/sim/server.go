@@ -2,9 +2,9 @@ package sim
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"tollbridge/aaaclient/peer"
@@ -31,7 +31,7 @@ func (s *server) node() peer.Node {
 // hangUp ends the connection.
 func (s *server) hangUp() {
 	if s.link != nil {
-		s.link.breaks(errors.New("connection reset"))
+		s.link.breaks(syscall.ECONNRESET)
 	}
 }
 
@@ -88,7 +88,7 @@ func (s *server) receive(l *link, m peer.Message) {
 	case 7: // answered, and the connection goes with it
 		account()
 		reply(avp.ResultSuccess, soon)
-		w.after(w.between(0, 300*time.Millisecond), func() { l.breaks(errors.New("connection reset")) })
+		w.after(w.between(0, 300*time.Millisecond), func() { l.breaks(syscall.ECONNRESET) })
 	case 8:
 		if !w.mood.refuse {
 			account()
