@@ -310,6 +310,28 @@ func TestARequestIsNoPoison(t *testing.T) {
 	}
 }
 
+// An answer to what nobody asks is counted, also where a server could have asked
+// it but there is none.
+func TestForeignAnswer(t *testing.T) {
+	for name, table := range map[string]*peer.Table{"a client alone": nil, "a table without a server": peer.NewTable(0)} {
+		t.Run(name, func(t *testing.T) {
+			outbox := newOutbox()
+			outbox.add(records(1, 1)...)
+			server := &rogue{act: func(c *rogueConn, r rogueRequest) {
+				c.Send(avp.AppendHeader(nil, avp.Header{Command: avp.CommandAbortSession, Length: avp.HeaderLen})) //nolint:errcheck // the records would not be settled
+				c.reply(r, avp.ResultSuccess)
+			}}
+			cfg := client(outbox, server.listen(t))
+			cfg.Peers[0].Host, cfg.Table, cfg.Timeout = "acct.home.example", table, time.Minute
+			c, _ := runClient(t, cfg)
+			settled(t, outbox, c)
+			if n := c.Stats().Unmatched; n != 1 {
+				t.Errorf("%d answers are unmatched, want 1", n)
+			}
+		})
+	}
+}
+
 // TestOutboxFails has an outbox that fails now and then.
 func TestOutboxFails(t *testing.T) {
 	outbox := newOutbox()

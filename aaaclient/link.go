@@ -177,7 +177,7 @@ func (l *link) newKeeper() *peer.Keeper {
 			l.mu.Unlock()
 			l.log.Info("peer is connected", "origin_host", c.Remote().OriginHost, "product", c.Remote().ProductName)
 			events <- event{link: l, opened: c}
-			return &handler{link: l}
+			return &handler{link: l, conn: c}
 		},
 		Closed: func(err error) {
 			l.mu.Lock()
@@ -239,12 +239,13 @@ func (l *link) written() func([]byte) {
 // A handler reads the answers of one connection.
 type handler struct {
 	link  *link
+	conn  *peer.Conn // nil with a Stepper
 	batch *answers
 }
 
 func (h *handler) Receive(m peer.Message) bool {
 	foreign := m.Command != avp.CommandAccounting
-	if m.Request() || foreign && h.link.client.cfg.Table != nil {
+	if m.Request() || foreign && h.conn != nil && h.conn.Shared() {
 		return false
 	}
 	if h.batch == nil {

@@ -31,7 +31,8 @@ func Connect(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 // closes it on error, after it has told the peer why: DIAMETER_UNKNOWN_PEER
 // for one that Config does not admit, or what its *Refusal says,
 // DIAMETER_NO_COMMON_APPLICATION, ELECTION_LOST or another code for a
-// connection too many, or what is wrong with its CER. A Config.Table has to be
+// connection too many, or what is wrong with its CER; nothing where ctx ends
+// before that is known. A Config.Table has to be
 // told that the connection is over, which Table.Run does.
 func Accept(ctx context.Context, nc net.Conn, cfg Config) (*Conn, error) {
 	c, err := newConn(nc, cfg)
@@ -139,7 +140,9 @@ func (c *Conn) accept(ctx context.Context) error {
 		err = c.admit(ctx)
 	}
 	var refused *Refusal
-	errors.As(err, &refused)
+	if err != nil && !errors.As(err, &refused) {
+		return err // nothing is decided, as we stop or the time is over
+	}
 	if _, writeErr := c.nc.Write(c.appendCEA(nil, m, refused)); writeErr != nil && err == nil {
 		err = fmt.Errorf("send CEA: %w", writeErr)
 	}

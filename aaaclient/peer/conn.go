@@ -21,7 +21,7 @@ const (
 	DefaultMaxMessage = 1 << 20 // octets
 	DefaultTimeout    = 10 * time.Second
 	readBuffer        = 64 << 10
-	maxBacklog        = 1 << 20 // octets; Drain blocks above
+	maxBacklog        = 1 << 20 // octets; Answer blocks above
 	linger            = 5 * time.Second
 )
 
@@ -74,9 +74,10 @@ type Conn struct {
 	done chan struct{} // closed with err set
 
 	mu       sync.Mutex
-	room     sync.Cond // out has become short, or the connection closed
+	room     sync.Cond // out is empty, or the connection closed
 	watchdog *Watchdog
 	out      []byte // to be written
+	answers  int    // octets of answers in out
 	hop, end uint32 // the identifiers of our latest request of the base protocol
 	dwr      [2]uint32
 	dpr      [2]uint32
@@ -136,6 +137,13 @@ func (c *Conn) adopt(cfg Config) {
 	}
 }
 
+// Shared reports whether there is somebody else on the connection who may know
+// an answer that the Handler does not (see Table).
+func (c *Conn) Shared() bool {
+	_, ok := c.cfg.Handler.(both)
+	return ok
+}
+
 // Remote returns what the peer said of itself.
 func (c *Conn) Remote() Node { return c.remote }
 
@@ -174,15 +182,34 @@ func (c *Conn) Status() Status {
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Send queues whole messages, one after the other in b, which it copies. All
-// that is queued leaves in one write. It does not block; see Drain.
+// that is queued leaves in one write. It does not block; see Answer.
 func (c *Conn) Send(b []byte) error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sendLocked(b)
+}
+
+// Answer is Send for answers: it blocks while more than a mebibyte of them is
+// queued, for those that answer as fast as they are asked. Requests don't count:
+// whoever sends them bounds what is in flight. A peer that does not read loses
+// its connection after Config.Timeout, which ends Answer too.
+func (c *Conn) Answer(b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.sendLocked(b); err != nil {
+		return err
+	}
+	for c.answers += len(b); c.answers > maxBacklog && c.err == nil; {
+		c.room.Wait()
+	}
+	return nil
+}
+
+func (c *Conn) sendLocked(b []byte) error {
 	if c.err != nil {
-		defer c.mu.Unlock()
 		return c.err
 	}
 	c.out = append(c.out, b...)
-	c.mu.Unlock()
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -217,24 +244,6 @@ func (c *Conn) lives(ctx context.Context, within time.Duration) bool {
 
 // abandon closes a connection that does not live: Run returns ErrSilent.
 func (c *Conn) abandon() { c.close(fmt.Errorf("peer: %w", ErrSilent)) }
-
-// Backlog returns the octets that are queued and not yet being written.
-func (c *Conn) Backlog() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.out)
-}
-
-// Drain blocks while more than a mebibyte is queued, for those that answer as
-// fast as they are asked. A peer that does not read loses its connection after
-// Config.Timeout, which ends Drain too.
-func (c *Conn) Drain() {
-	c.mu.Lock()
-	for len(c.out) > maxBacklog && c.err == nil {
-		c.room.Wait()
-	}
-	c.mu.Unlock()
-}
 
 // Run serves the connection until it ends and returns why: a *DisconnectError
 // if the peer took leave, ErrClosed after Disconnect, ErrSilent, ErrProtocol,
@@ -314,7 +323,7 @@ func (c *Conn) write() {
 		case <-c.wake:
 		}
 		c.mu.Lock()
-		b, c.out = c.out, b[:0]
+		b, c.out, c.answers = c.out, b[:0], 0
 		c.mu.Unlock()
 		c.room.Broadcast()
 		if len(b) == 0 {
@@ -551,8 +560,7 @@ func (c *Conn) ours(m Message, ids *[2]uint32) bool {
 // reply sends an answer of the base protocol. A peer that asks and does not
 // read is held up here.
 func (c *Conn) reply(b []byte) {
-	c.Send(b) //nolint:errcheck // the next read fails for the same reason
-	c.Drain()
+	c.Answer(b) //nolint:errcheck // the next read fails for the same reason
 }
 
 // leave answers a DPR. Its sender closes the connection when it has the

@@ -460,10 +460,15 @@ func TestWriteDeadline(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait() // the writer has taken them and nobody reads
-		if err := c.Send(make([]byte, maxBacklog+1)); err != nil {
+		if err := c.Send(make([]byte, 2*maxBacklog)); err != nil {
 			t.Fatal(err)
 		}
-		c.Drain()
+		if err := c.Answer(make([]byte, maxBacklog)); err != nil || time.Now() != before {
+			t.Errorf("an answer waits for requests to leave, or %v", err)
+		}
+		if err := c.Answer(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
 		if err := <-end; err == nil {
 			t.Error("a peer that does not read keeps its connection")
 		}

@@ -14,10 +14,12 @@ const leaveTimeout = 2 * time.Second
 
 // A Keeper keeps a connection to a peer: while there is none it tries to make
 // one. Attempts begin at least a Pause apart, so a connection that lasted that
-// long is replaced at once. All functions are called by Run's goroutine.
+// long is replaced at once. All functions but Proves are called by Run's
+// goroutine.
 //
 // A Keeper that a Table has (Table.Keep) takes a connection that the peer makes
-// as its own.
+// as its own. Where an attempt has given way to one that is over before it is
+// taken, the next begins at once.
 type Keeper struct {
 	Config Config                                  // of its connections; Config.Handler is ignored
 	Dial   func(context.Context) (net.Conn, error) // required
@@ -36,11 +38,11 @@ type Keeper struct {
 // Run keeps the connection until ctx ends. It then takes leave of the peer
 // (Disconnect-Cause REBOOTING) and returns.
 func (k *Keeper) Run(ctx context.Context) {
-	if k.table != nil {
-		defer k.table.leave(k)
-	}
 	last := ""
 	var given *Conn
+	if k.table != nil {
+		defer func() { k.table.leave(k, given) }()
+	}
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := k.serve(ctx, given)

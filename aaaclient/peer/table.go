@@ -120,19 +120,31 @@ func (t *Table) Keep(k *Keeper) error {
 	return nil
 }
 
-// leave is the end of Keep.
-func (t *Table) leave(k *Keeper) {
+// leave is the end of Keep. Of a connection that the peer has made, and which k
+// was given in vain (nil for none), leave is taken.
+func (t *Table) leave(k *Keeper, given *Conn) {
 	t.mu.Lock()
 	t.atLocked(k.Config.Peer).keeper = nil
 	t.tidyLocked(k.Config.Peer)
 	t.mu.Unlock()
-	select {
-	case c := <-k.given:
-		c.close(ErrClosed)
-		t.release(c)
-	default:
+	if given == nil {
+		select {
+		case given = <-k.given:
+		default:
+			return
+		}
 	}
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	t.run(over, given, nobody{}, func(error) {}) //nolint:errcheck // that we took leave
 }
+
+// nobody asks nothing.
+type nobody struct{}
+
+func (nobody) Receive(Message) bool { return false }
+func (nobody) Flush()               {}
+func (nobody) Changed()             {}
 
 // Run serves a connection that Accept has returned until it ends and returns
 // why, as Conn.Run does. Where the peer has a Keeper, that does so; then Run
@@ -185,8 +197,12 @@ func (t *Table) run(ctx context.Context, c *Conn, asks Handler, closed func(erro
 // both are those who ask on a connection and those who serve.
 type both struct{ asks, serves Handler }
 
+// Receive hands over what was read for those who ask before those who serve take
+// their time.
 func (b both) Receive(m Message) bool {
-	if !m.Request() && b.asks.Receive(m) {
+	if m.Request() {
+		b.asks.Flush()
+	} else if b.asks.Receive(m) {
 		return true
 	}
 	return b.serves.Receive(m)

@@ -3,9 +3,12 @@ package peer
 import (
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -219,6 +222,154 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// A stopping is a context that ends when the Keeper has been given a connection.
+type stopping struct {
+	context.Context
+	end   context.CancelFunc
+	given atomic.Pointer[Keeper] // nil: not yet
+}
+
+func (s *stopping) Err() error {
+	if k := s.given.Load(); k != nil && len(k.given) == 0 {
+		s.end()
+	}
+	return s.Context.Err()
+}
+
+// A node that stops takes leave of a peer that has connected to it in that
+// moment, and forgets the connection (RFC 6733, Section 5.4).
+func TestAConnectionGivenAtTheEnd(t *testing.T) {
+	for name, serves := range map[string]bool{"a peer that may ask": true, "one that may not": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				table := NewTable(0)
+				if err := table.Join(alpha); err != nil {
+					t.Fatal(err)
+				}
+				if serves {
+					table.Serve(func(c *Conn) (Handler, func()) { return nobody{}, func() {} })
+				}
+				k := keeper(t, table, zenith)
+				k.Dial = func(context.Context) (net.Conn, error) { return nil, errors.New("nobody listens") }
+				k.Pause = func() time.Duration { return time.Hour }
+				k.Failed = func(error, bool) {}
+				ctx, cancel := context.WithCancel(t.Context())
+				end := &stopping{Context: ctx, end: cancel}
+				stopped := make(chan struct{})
+				go func() { defer close(stopped); k.Run(end) }()
+				synctest.Wait()
+				near, far := net.Pipe()
+				defer far.Close()
+				c, err := newConn(near, Config{Node: table.Node(), Table: table})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.remote = zenith.filled(near.RemoteAddr())
+				if err := table.accept(ctx, c); err != nil {
+					t.Fatal(err)
+				}
+				end.given.Store(k)
+				ended := make(chan error, 1)
+				go func() { ended <- table.Run(t.Context(), c) }()
+				head := make([]byte, avp.HeaderLen)
+				if _, err := io.ReadFull(far, head); err != nil {
+					t.Fatalf("no leave is taken: %v", err)
+				}
+				if h, err := avp.ParseHeader(head); err != nil || h.Command != avp.CommandDisconnectPeer {
+					t.Errorf("command %d where a DPR should be: %v", h.Command, err)
+				}
+				go io.Copy(io.Discard, far) //nolint:errcheck // the rest of it
+				<-stopped
+				if err := <-ended; err != ErrClosed {
+					t.Errorf("the connection ends with %v", err)
+				}
+				if len(table.entries) != 0 {
+					t.Errorf("the table has %d entries", len(table.entries))
+				}
+			})
+		})
+	}
+}
+
+// While an election is undecided our end says nothing of it: a CEA would.
+func TestStopInWaitReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := NewTable(0)
+		if err := table.Join(alpha); err != nil {
+			t.Fatal(err)
+		}
+		keeper(t, table, zenith)
+		a, _, err := table.attempt(t.Context(), zenith.OriginHost)
+		if err == nil {
+			err = a.acked()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, far := net.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		heard := &hearing{Conn: near}
+		accepted, called := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := Accept(ctx, heard, Config{Node: table.Node(), Table: table})
+			accepted <- err
+		}()
+		go func() {
+			_, err := Connect(t.Context(), far, Config{Node: zenith})
+			called <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-accepted; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ends with %v", err)
+		}
+		if err := <-called; err == nil || heard.writes.Load() != 0 {
+			t.Errorf("%d messages are sent, the peer has %v", heard.writes.Load(), err)
+		}
+	})
+}
+
+// A hearing is a connection that counts what is written to it.
+type hearing struct {
+	net.Conn
+	writes atomic.Int32
+}
+
+func (h *hearing) Write(b []byte) (int, error) {
+	h.writes.Add(1)
+	return h.Conn.Write(b)
+}
+
+// Answers that are read are handed on before a request behind them, which may
+// take long to store.
+func TestAnswersAreNotHeldUp(t *testing.T) {
+	var order []string
+	a, s := &noting{name: "asks", order: &order, takes: true}, &noting{name: "serves", order: &order}
+	b := both{a, s}
+	b.Receive(Message{Header: avp.Header{Command: ask}})
+	b.Receive(Message{Header: avp.Header{Command: ask, Flags: avp.FlagRequest}})
+	b.Flush()
+	if got := strings.Join(order, ", "); got != "asks receives, asks flushes, serves receives, asks flushes, serves flushes" {
+		t.Errorf("in order: %s", got)
+	}
+}
+
+// A noting is a Handler that notes its calls.
+type noting struct {
+	name  string
+	order *[]string
+	takes bool
+}
+
+func (n *noting) note(what string) { *n.order = append(*n.order, n.name+" "+what) }
+
+func (n *noting) Receive(Message) bool {
+	n.note("receives")
+	return n.takes
+}
+func (n *noting) Flush()   { n.note("flushes") }
+func (n *noting) Changed() {}
+
 // Those that share a Table are one node, which says all that they have.
 func TestJoin(t *testing.T) {
 	table := NewTable(0)
@@ -248,7 +399,7 @@ func TestJoin(t *testing.T) {
 			t.Errorf("a second Keeper keeps %s", name)
 		}
 	}
-	table.leave(k)
+	table.leave(k, nil)
 	keeper(t, table, alpha)
 }
 

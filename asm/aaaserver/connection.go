@@ -184,10 +184,9 @@ func (c *connection) store(ctx context.Context) {
 		for i := range b.requests {
 			answers = c.server.appendAnswer(answers, &b.requests[i], node)
 		}
-		if c.conn.Send(answers) == nil {
+		if c.conn.Answer(answers) == nil {
 			c.server.count.answered.Add(uint64(len(b.requests)))
 		}
-		c.conn.Drain()
 		clear(b.requests)
 		b.octets, b.requests = b.octets[:0], b.requests[:0]
 		spare = b

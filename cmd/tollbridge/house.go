@@ -9,8 +9,8 @@ import (
 )
 
 // keepHouse lets settled records go once they have been kept for long enough,
-// counts what waits for partners, and keeps openings, at which the journal can be read again, while there is a
-// journal to be read.
+// counts what waits for partners, and keeps openings, at which the journal can
+// be read again, while there is a journal to be read.
 func (b *bridge) keepHouse(ctx context.Context) error {
 	every := time.NewTicker(time.Minute)
 	defer every.Stop()
