@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,8 +29,26 @@ func (s *Spool) loadCheckpoint() error {
 		return explain(s.w.file, err)
 	}
 	s.time = at
+	if err := resumable(ctx, s.r); err != nil {
+		return &fileError{file: s.w.file, is: ErrDamaged, advice: restore(s.w.file), err: err}
+	}
 	c.identities, err = loadIdentities(ctx, s.r, s.w.file)
 	return err
+}
+
+// resumable says what is wrong with a checkpoint behind the journal's beginning
+// of which the pipeline's state is gone.
+func resumable(ctx context.Context, q querier) error {
+	var lost bool
+	err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM meta WHERE name = ? AND value > 0)
+		AND NOT EXISTS (SELECT 1 FROM state WHERE kind = ? AND length(value) > 0)`, metaPosition, acct.StatePipeline).Scan(&lost)
+	if err != nil {
+		return err
+	}
+	if lost {
+		return errors.New("where the pipeline stands can't be read any more")
+	}
+	return nil
 }
 
 // readCheckpoint reads the numbers of the stored checkpoint into c and returns

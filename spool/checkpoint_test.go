@@ -58,7 +58,7 @@ func TestCheckpoint(t *testing.T) {
 		cp := load(t, s)
 		want := acct.Checkpoint{Position: 10, Time: noon.UnixNano(), Epoch: s.Meta().Epoch, HashKey: s.Meta().HashKey, NextSuspended: 8,
 			Sessions: []acct.SessionState{one, two},
-			State:    []acct.State{{Kind: "template", Key: "a", Value: []byte("1")}, {Kind: "users", Key: "b", Value: []byte{}}}}
+			State:    []acct.State{pipeline, {Kind: "template", Key: "a", Value: []byte("1")}, {Kind: "users", Key: "b", Value: []byte{}}}}
 		if !reflect.DeepEqual(cp, want) {
 			t.Errorf("loaded\n%+v\nwant\n%+v", cp, want)
 		}
@@ -80,7 +80,7 @@ func TestCheckpoint(t *testing.T) {
 	mustCommit(t, s, acct.Batch{Position: 11, Sessions: []acct.SessionState{{ID: 1, Ended: true}, {ID: 2, SessionID: "changed"}},
 		Released: []uint64{5}, State: []acct.State{{Kind: "template", Key: "a"}}})
 	cp = load(t, s)
-	if len(cp.Sessions) != 1 || cp.Sessions[0].SessionID != "changed" || len(cp.State) != 1 || cp.NextSuspended != 8 {
+	if len(cp.Sessions) != 1 || cp.Sessions[0].SessionID != "changed" || len(cp.State) != 2 || cp.NextSuspended != 8 {
 		t.Errorf("loaded %+v", cp)
 	}
 	if ids := suspendedIDs(t, s, 0); !slices.Equal(ids, []uint64{7}) {
@@ -180,7 +180,7 @@ func TestIdentities(t *testing.T) {
 				b.Floors[0].Bucket = floor
 				maps.DeleteFunc(model, func(bucket int64, _ string) bool { return bucket < floor })
 			}
-			if err := s.Commit(context.Background(), b); err != nil {
+			if err := s.Commit(context.Background(), resumed(b)); err != nil {
 				t.Fatal(err)
 			}
 			if rapid.IntRange(0, 40).Draw(t, "restart") == 0 {

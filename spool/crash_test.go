@@ -116,7 +116,7 @@ func victim(dir string) error {
 				b.Ledger = append(b.Ledger, acct.LedgerRow{LedgerKey: key(noon.Unix()), Received: count(done), Accounted: count(done)})
 			}
 			b.Position = done
-			if err := s.Commit(ctx, b); err != nil {
+			if err := s.Commit(ctx, resumed(b)); err != nil {
 				return err
 			}
 			say("checkpoint", done)

@@ -4,6 +4,8 @@ package spool
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -27,6 +29,25 @@ func TestCrashPoints(t *testing.T) {
 			if t.Failed() {
 				t.Fatalf("killed at %q", point)
 			}
+		}
+	}
+}
+
+// A salvage that is killed at any moment has changed nothing, and is done anew.
+func TestCrashPointsOfASalvage(t *testing.T) {
+	w := newWhole(t)
+	overwrite(t, filepath.Join(w.dir, "state.db"), "settled")
+	for _, at := range []string{
+		crashpoint.Salvaging + ":1", crashpoint.Salvaging + ":7", crashpoint.Salvaging + ":9", crashpoint.Salvaging + ":14",
+		crashpoint.SalvageWhole + ":1",
+	} {
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(w.dir)); err != nil {
+			t.Fatal(err)
+		}
+		kill(t, dir, "", 0, "TOLLBRIDGE_CRASH="+at)
+		if w.salvaged(t, dir); t.Failed() {
+			t.Fatalf("killed at %s", at)
 		}
 	}
 }

@@ -32,6 +32,9 @@ const looks = 4
 // openBoth opens a database for writing, looks for damage, and opens it once
 // more for readers. A damaged one is salvaged; salvaged says so.
 func openBoth(file string, pageSize int, schema schema, cfg Config) (w *writer, r *sql.DB, salvaged *Salvage, err error) {
+	if err := clearSalvage(file); err != nil {
+		return nil, nil, nil, err
+	}
 	damage, err := proveDamage(file, cfg.Log, func() (err error) {
 		w, r, err = openChecked(file, pageSize, schema, cfg)
 		return err

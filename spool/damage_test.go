@@ -559,3 +559,167 @@ func TestOpensBesideAnUnfinishedDatabase(t *testing.T) {
 	reader.Close()
 	open(t, dir, Config{})
 }
+
+// A checkpoint of which the pipeline's state is gone is not resumed from nothing.
+func TestLostPipeline(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Config{})
+	mustCommit(t, s, acct.Batch{Position: 1, Needed: 1})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, filepath.Join(dir, "state.db"), "DELETE FROM state WHERE kind = 'pipeline'")
+	if _, err := Open(dir, Config{}); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "where the pipeline stands") {
+		t.Error(err)
+	}
+}
+
+// Whatever else a salvage has lost, it stays missed in the books: settlements
+// that were lost with it, or are damaged later, don't balance them.
+func TestLostAmountsAreMissed(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		damage []string // tables, by one salvage after the other
+	}{
+		{"sessions with settlements", []string{"settled session"}},
+		{"sessions before settlements", []string{"session", "settled"}},
+		{"the ledger with settlements", []string{"settled ledger"}},
+		{"suspended flows with settlements", []string{"settled suspended"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir, Config{})
+			share := func(n uint64) []acct.Share { return []acct.Share{{LedgerKey: key(0), Count: count(n)}} }
+			mustCommit(t, s, acct.Batch{
+				Position: 1, Needed: 1,
+				Records:   []acct.Record{{SessionID: sessionID(1), Type: acct.Event, Shares: share(5)}},
+				Sessions:  []acct.SessionState{{ID: 1, SessionID: sessionID(2), Open: share(2)}},
+				Suspended: []acct.Suspended{{ID: 1, Key: key(0), Count: count(1), Reason: "unmapped"}},
+				Ledger: []acct.LedgerRow{{LedgerKey: key(0), Received: count(5).Plus(count(2)).Plus(count(1)),
+					Accounted: count(5).Plus(count(2)), Suspended: count(1)}},
+			})
+			if err := s.Outbox().Settle(t.Context(), []acct.Settlement{{ID: 1, State: acct.Acknowledged, Result: 2001, At: time.Unix(1, 0)}}); err != nil {
+				t.Fatal(err)
+			}
+			balanced(t, s)
+			for _, tables := range row.damage {
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				for _, table := range strings.Fields(tables) {
+					overwrite(t, filepath.Join(dir, "state.db"), table)
+				}
+				s = open(t, dir, Config{})
+			}
+			if got := pending(t, s.Outbox(), 0, 10); len(got) != 1 || !got[0].MaySent {
+				t.Errorf("pending are %+v, want the one record, as maybe sent", got)
+			}
+			if books, err := s.Audit(t.Context()); err != nil || books.Balanced {
+				t.Errorf("the books balance: %+v (%v)", books.Total, err)
+			}
+		})
+	}
+}
+
+// A new database that a salvage has left unfinished counts for nothing.
+func TestUnfinishedSalvage(t *testing.T) {
+	w := newWhole(t)
+	file := filepath.Join(w.dir, "state.db")
+	overwrite(t, file, "settled")
+	half, err := openWriter(file+".salvage", statePage, stateSchema)
+	if err == nil {
+		err = errors.Join(half.close(), os.WriteFile(file+".salvage-wal", []byte("half"), 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.salvaged(t, w.dir)
+}
+
+// salvaged checks that a spool of which the settlements are lost goes on with
+// all else, and that one salvage was finished.
+func (w *whole) salvaged(t *testing.T, dir string) {
+	t.Helper()
+	s := open(t, dir, Config{})
+	cp := load(t, s)
+	if cp.Position != w.checkpoint.Position || len(cp.Sessions) != len(w.checkpoint.Sessions) || len(cp.State) != len(w.checkpoint.State) || cp.HashKey != w.checkpoint.HashKey {
+		t.Errorf("it goes on at %d with %d sessions and %d states", cp.Position, len(cp.Sessions), len(cp.State))
+	}
+	if cp.Epoch <= w.checkpoint.Epoch {
+		t.Errorf("the epoch of Session-Ids is %d, was %d", cp.Epoch, w.checkpoint.Epoch)
+	}
+	if total, was := balanced(t, s).Total, w.books.Total; total.Accounted != was.Accounted || !total.Acknowledged.IsZero() {
+		t.Errorf("the books come to %+v, were %+v", total, was)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for pattern, want := range map[string]bool{"*.salvage*": false, "state.db.damaged-*Z": true, "state.db.damaged-*Z.json": true} {
+		if found, err := filepath.Glob(filepath.Join(dir, pattern)); err != nil || len(found) > 0 != want {
+			t.Errorf("%s: %v (%v)", pattern, found, err)
+		}
+	}
+}
+
+// Earlier versions moved the damaged database away first. What one that was
+// killed has left is refused: a part of the database, or none.
+func TestSalvageCutShortByAnEarlierVersion(t *testing.T) {
+	for _, row := range []struct {
+		name, moved string
+		left        bool
+	}{
+		{"the database is missing", "", false},
+		{"a part of it is there", "", true},
+		{"its write-ahead log was moved alone", "-wal", true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := open(t, dir, Config{}).Close(); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(dir, "state.db")
+			content, err := os.ReadFile(file)
+			if err == nil {
+				err = os.WriteFile(file+".damaged-20260102T030405Z"+row.moved, content, 0o600)
+			}
+			if err == nil && !row.left {
+				err = os.Remove(file)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Open(dir, Config{}); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "killed") {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(file); err == nil != row.left {
+				t.Errorf("%s: %v", file, err)
+			}
+		})
+	}
+}
+
+// What a write-ahead log holds that was not copied into the database is saved
+// as well.
+func TestSalvageMergesTheLog(t *testing.T) {
+	dir, killed := t.TempDir(), t.TempDir()
+	s := open(t, dir, Config{})
+	if _, err := s.w.conn.ExecContext(t.Context(), "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		t.Fatal(err)
+	}
+	mustCommit(t, s, acct.Batch{Position: 7, Needed: 1})
+	for _, name := range []string{"state.db", "state.db-wal", "journal.db", "journal.db-wal"} {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(killed, name), content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := salvage(filepath.Join(killed, "state.db"), statePage, stateSchema, errors.New("for the test"), s.log); err != nil {
+		t.Fatal(err)
+	}
+	if cp := load(t, open(t, killed, Config{})); cp.Position != 7 {
+		t.Errorf("position %d, want 7", cp.Position)
+	}
+}

@@ -67,6 +67,13 @@ func newReader(file string, immutable bool) connector {
 	}}
 }
 
+// newSalvaged is of a damaged database, to be read, and its log to be merged.
+func newSalvaged(file string) connector {
+	c := newReader(file, false)
+	c.query = "mode=rw"
+	return c
+}
+
 func (c connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
 
 func (c connector) Connect(context.Context) (driver.Conn, error) {

@@ -31,7 +31,7 @@ func TestFencedHolder(t *testing.T) {
 		err = old.Journal().Wait(t.Context(), position)
 	}
 	if err == nil {
-		err = old.Commit(t.Context(), acct.Batch{Position: 1, Needed: 1})
+		err = old.Commit(t.Context(), acct.Batch{Position: 1, Needed: 1, State: []acct.State{{Kind: acct.StatePipeline, Value: []byte{1}}}})
 	}
 	if err != nil {
 		t.Fatal(err)

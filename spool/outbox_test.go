@@ -524,7 +524,7 @@ func TestOutboxModel(t *testing.T) {
 					model[next] = e
 					next++
 				}
-				if err := s.Commit(ctx, b); err != nil {
+				if err := s.Commit(ctx, resumed(b)); err != nil {
 					t.Fatal(err)
 				}
 			},

@@ -21,7 +21,7 @@ func TestProfiles(t *testing.T) {
 		for i := range n {
 			b.Records = append(b.Records, acct.Record{SessionID: fmt.Sprintf("a;%d;%d", position, i), Type: acct.Event})
 		}
-		if err := s.Commit(ctx, b); err != nil {
+		if err := s.Commit(ctx, resumed(b)); err != nil {
 			t.Fatal(err)
 		}
 	}

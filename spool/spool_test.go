@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -68,10 +69,20 @@ func sessionID(n int) string { return fmt.Sprintf("bridge.example.net;%d;%d", no
 
 func mustCommit(tb testing.TB, s *Spool, b acct.Batch) {
 	tb.Helper()
-	if err := s.Commit(tb.Context(), b); err != nil {
+	if err := s.Commit(tb.Context(), resumed(b)); err != nil {
 		tb.Fatal(err)
 	}
 }
+
+// resumed gives b a state that a pipeline can be resumed with, if it has none.
+func resumed(b acct.Batch) acct.Batch {
+	if !slices.ContainsFunc(b.State, func(s acct.State) bool { return s.Kind == acct.StatePipeline }) {
+		b.State = append(slices.Clip(b.State), pipeline)
+	}
+	return b
+}
+
+var pipeline = acct.State{Kind: acct.StatePipeline, Value: []byte{1}}
 
 func TestOpenMakesDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")

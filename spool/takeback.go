@@ -14,12 +14,20 @@ import (
 //
 // What is acknowledged too much is by how much a row of the ledger comes to
 // more than was accounted, but not more than is pending. Where anything else
-// that the books are drawn up from can't be read, that is not known: then they
-// stay as they are, and an audit names the row.
+// that the books are drawn up from can't be read, or was lost in a salvage, that
+// is not known, and what was lost would be hidden: then they stay as they are,
+// and an audit names the row.
 func (w *writer) takeBack(ctx context.Context) error {
 	books, problems, err := drawUp(ctx, w.conn)
 	if err != nil {
 		return err
+	}
+	lost, err := metaNumber(ctx, w.conn, metaAmountsLost)
+	if err != nil {
+		return err
+	}
+	if lost != 0 {
+		problems = append(problems, "amounts were lost when the database was salvaged")
 	}
 	if len(problems) > 0 {
 		w.log.Error("what is acknowledged can't be set right, as other amounts are damaged too: the books will not balance", "problems", problems)

@@ -23,7 +23,7 @@ func TestSpoolRequeue(t *testing.T) {
 	}
 	ctx := t.Context()
 	record := acct.Record{SessionID: "bridge.isp.example;1;1", Type: acct.Event, User: "alice", Event: time.UnixMilli(1000).UTC()}
-	if err := s.Commit(ctx, acct.Batch{Position: 1, Needed: 2, Time: 1, Records: []acct.Record{record}}); err != nil {
+	if err := s.Commit(ctx, acct.Batch{Position: 1, Needed: 2, Time: 1, State: []acct.State{{Kind: acct.StatePipeline, Value: []byte{1}}}, Records: []acct.Record{record}}); err != nil {
 		t.Fatal(err)
 	}
 	refused := acct.Settlement{ID: 1, State: acct.Quarantined, Result: 5004, Peer: "aaa.isp.example", Reason: "why", At: time.UnixMilli(2000)}

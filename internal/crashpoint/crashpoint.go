@@ -12,6 +12,8 @@ const (
 	CheckpointCommitted = "checkpoint committed" // durable, nobody has been told
 	Trimming            = "trimming"             // between two steps of a trim of the journal
 	SettleWritten       = "settle written"       // inside the transaction, before its COMMIT
+	Salvaging           = "salvaging"            // a table of a damaged database is saved, others are not
+	SalvageWhole        = "salvage whole"        // the new database is whole, its name is still the damaged one's
 	RequestSent         = "acr sent"             // an Accounting-Request has left, its answer has not come
 	BindingDurable      = "binding durable"      // a binding's event is durable, its source has not been told
 )
