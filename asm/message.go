@@ -8,6 +8,7 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 	"tollbridge/dedup"
+	"tollbridge/internal/memory"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/ack"
 )
@@ -35,7 +36,6 @@ type decoder struct {
 	addrs     [2 * chunk]netip.Addr // source and destination of each
 	moments   [2 * chunk]int64
 	holders   [2 * chunk]*users.Holder
-	sink      int64 // keeps touches from being optimized away
 
 	request *request // that the record at hand came in; nil for those of a Message
 
@@ -237,6 +237,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		c.octets[n], c.ends[n] = r.Bytes(), f.end
 		if p.timed {
 			c.ids[n] = p.identity(r)
+			window.Prefetch(c.ids[n], f.end)
 		}
 		n++
 	}
@@ -328,8 +329,7 @@ func (m *Module) tooLarge(f *flow, row *acct.LedgerRow, key acct.LedgerKey, temp
 }
 
 // lookup finds the holders of the addresses of the first n flows. Their
-// tallies are touched one after another before any is used, so that the waits
-// for memory overlap.
+// tallies are fetched before any is used, so that the waits for memory overlap.
 func (m *Module) lookup(n int, p *plan) {
 	c := &m.decoder
 	for i := range n {
@@ -350,7 +350,7 @@ func (m *Module) lookup(n int, p *plan) {
 			continue
 		}
 		if y, _ := h.Session.(*tally); y != nil {
-			c.sink += y.last
+			memory.Prefetch(y)
 		}
 	}
 }

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"tollbridge/internal/hugepage"
+	"tollbridge/internal/memory"
 )
 
 // A page is what a table's identities are kept in, 2 KiB of them: little enough
@@ -57,7 +57,7 @@ func (p *pool) index(bits uint8) index {
 	n := len(*kept)
 	if n == 0 {
 		x := make(index, 1<<bits)
-		hugepage.Advise(x)
+		memory.Advise(x)
 		return x
 	}
 	x := (*kept)[n-1]
@@ -168,6 +168,13 @@ func (t *table) touch(id Identity) uint32 {
 		return 0
 	}
 	return t.index[at]
+}
+
+// prefetch is touch that does not wait.
+func (t *table) prefetch(id Identity) {
+	if at := uint32(id.hi>>32) >> (-t.bits & 31); int(at) < len(t.index) {
+		memory.Prefetch(&t.index[at])
+	}
 }
 
 // find returns the number of id in t, counted from 1; 0 if it is missing.

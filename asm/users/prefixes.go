@@ -5,7 +5,7 @@ import (
 	"math/bits"
 	"net/netip"
 
-	"tollbridge/internal/hugepage"
+	"tollbridge/internal/memory"
 )
 
 // prefixes maps the prefixes of one length to chains of Holders by open
@@ -214,7 +214,7 @@ func (t *prefixes) distance(i, j int) int {
 func (t *prefixes) resize(n int) {
 	old := t.slots
 	t.slots = make([]slot, n)
-	hugepage.Advise(t.slots)
+	memory.Advise(t.slots)
 	for _, s := range old {
 		if s.head == nil {
 			continue

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"tollbridge/internal/hugepage"
+	"tollbridge/internal/memory"
 )
 
 // A Table says who holds an address at a moment. Its bindings come from
@@ -148,7 +148,7 @@ func (t *Table) Replace(source string, bindings []Binding, at int64) Change {
 	var room []Holder
 	if s.empty() {
 		room = make([]Holder, len(bindings))
-		hugepage.Advise(room)
+		memory.Advise(room)
 	}
 	revived := false
 	for _, b := range bindings {

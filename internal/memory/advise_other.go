@@ -1,0 +1,6 @@
+//go:build !linux
+
+package memory
+
+// Advise does nothing here.
+func Advise[T any]([]T) {}
