@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"sync"
 	"syscall"
@@ -115,6 +116,27 @@ func BenchmarkCheckpoint(b *testing.B) {
 		mustCommit(b, s, batch)
 	}
 	b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N*sessions), "cpu-us/session")
+}
+
+// BenchmarkIdentities commits the identities of a million records at a time.
+func BenchmarkIdentities(b *testing.B) {
+	const pieces, size = 15, 64 << 10 // as dedup hands them out
+	s := open(b, b.TempDir(), Config{})
+	data := make([]byte, size*18)
+	if _, err := rand.Read(data); err != nil {
+		b.Fatal(err)
+	}
+	at := noon.Unix()
+	before := cpu(b)
+	for b.Loop() {
+		batch := acct.Batch{Position: s.checkpoint.position + 1, Needed: 1, Floors: []acct.Floor{{Exporter: "router", Bucket: at - 60}}}
+		for range pieces {
+			batch.Identities = append(batch.Identities, acct.Identities{Exporter: "router", Bucket: at, Data: data})
+		}
+		mustCommit(b, s, batch)
+		at += 60
+	}
+	b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N*pieces*size), "cpu-us/identity")
 }
 
 // BenchmarkOutbox takes records from their cut to their settlement, 1,000 at
