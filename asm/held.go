@@ -27,7 +27,7 @@ const heldVersion = 0x80
 // appendHeld appends what parseHeld reads.
 func appendHeld(b []byte, f *flow, r heldRecord) []byte {
 	b = append(b, heldVersion)
-	b = octets.AppendString(b, string(f.appendBinary(nil)))
+	b = octets.AppendBytes(b, f.appendBinary(nil))
 	if b = octets.AppendBool(b, r.identified); r.identified {
 		b = r.identity.Append(b)
 	}

@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"maps"
@@ -297,7 +298,7 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 	if version > 2 {
 		s.key.id, s.key.vrf, s.key.ports, s.framed = r.Text(), r.Text(), users.Ports(r.Text()), r.prefix()
 		for range r.Count() {
-			s.attributes = append(s.attributes, acct.Attribute{Code: uint32(r.Uvarint()), Vendor: uint32(r.Uvarint()), Data: []byte(r.Text())})
+			s.attributes = append(s.attributes, acct.Attribute{Code: uint32(r.Uvarint()), Vendor: uint32(r.Uvarint()), Data: bytes.Clone(r.Bytes())})
 		}
 	}
 	if version > 3 {
