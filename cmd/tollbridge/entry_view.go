@@ -3,11 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 )
@@ -23,6 +25,8 @@ type entryView struct {
 	Octets   int             `json:"octets"`
 	Begins   *sessionView    `json:"begins,omitempty"`
 	Command  json.RawMessage `json:"command,omitempty"`
+	Bindings *bindingsView   `json:"bindings,omitempty"`
+	Settings json.RawMessage `json:"settings,omitempty"` // of the pipeline from here on
 	Messages []messageView   `json:"messages,omitempty"` // the first is the entry's; others were passed on in it
 }
 
@@ -42,6 +46,42 @@ func (s *sessionView) String() string {
 	return fmt.Sprintf("%s, %s from %s to %s", s.Exporter, s.Transport, s.Remote, s.Local)
 }
 
+// A bindingsView is what a source told of its user bindings: an event of one
+// session, or all of them.
+type bindingsView struct {
+	Source   string         `json:"source"`
+	Event    string         `json:"event,omitempty"` // of a session; "" for a list, which replaces the one before
+	Session  string         `json:"session,omitempty"`
+	NAS      string         `json:"nas,omitempty"`
+	User     string         `json:"user,omitempty"`
+	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
+	At       time.Time      `json:"at,omitzero"`
+	Listed   int            `json:"listed,omitempty"`
+}
+
+func (b *bindingsView) String() string {
+	if b.Event == "" {
+		return fmt.Sprintf("%d of %s", b.Listed, b.Source)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s by %s at %s: session %q, NAS %q, user %q %v", b.Event, b.Source, timeText(b.At), b.Session, b.NAS, b.User, b.Prefixes))
+}
+
+// viewBindings returns nil for an entry that can't be read.
+func viewBindings(e acct.Entry) *bindingsView {
+	if e.Kind == acct.EntryUsers {
+		source, list, err := users.ParseList(e.Data)
+		if err != nil {
+			return nil
+		}
+		return &bindingsView{Source: source, Listed: len(list)}
+	}
+	x, err := users.ParseEvent(e.Data)
+	if err != nil {
+		return nil
+	}
+	return &bindingsView{Source: x.Source, Event: x.Kind.String(), Session: x.ID, NAS: x.NAS, User: x.User, Prefixes: x.Prefixes, At: x.At}
+}
+
 func viewEntry(e acct.Entry, from string) *entryView {
 	v := &entryView{Position: e.Position, Kind: e.Kind.String(), Time: time.Unix(0, e.Time).UTC(), From: from, Octets: len(e.Data)}
 	v.Session, v.Stream = e.Stream()
@@ -49,6 +89,12 @@ func viewEntry(e acct.Entry, from string) *entryView {
 	case acct.EntryOpen:
 		if i, err := asm.ParseSessionInfo(e.Data); err == nil {
 			v.Begins = viewSession(i)
+		}
+	case acct.EntryUsers, acct.EntryBinding:
+		v.Bindings = viewBindings(e)
+	case acct.EntryConfig:
+		if json.Valid(e.Data) {
+			v.Settings = e.Data
 		}
 	case acct.EntryCommand:
 		if json.Valid(e.Data) {
@@ -74,6 +120,12 @@ func (v *entryView) table() table {
 	t.add("octets", v.Octets)
 	if v.Begins != nil {
 		t.add("begins", v.Begins)
+	}
+	if v.Bindings != nil {
+		t.add("bindings", v.Bindings)
+	}
+	if v.Settings != nil {
+		t.add("settings", string(v.Settings))
 	}
 	if v.Command != nil {
 		t.add("command", string(v.Command))
