@@ -223,7 +223,9 @@ func captureTraffic(t *testing.T, ports []string) (stop func() string) {
 		return nil
 	}
 	file := filepath.Join(readable(t), "diameter.pcap")
-	cmd := exec.Command("tcpdump", "-i", "lo", "-n", "-U", "--immediate-mode", "-B", "8192", "-Z", "root", "-w", file, "tcp port "+strings.Join(ports, " or tcp port "))
+	// In immediate mode each packet takes a whole snapshot of the buffer: 1,024
+	// have room, for as long as a loaded machine lets tcpdump wait.
+	cmd := exec.Command("tcpdump", "-i", "lo", "-n", "-U", "--immediate-mode", "-B", "65536", "-s", "65535", "-Z", "root", "-w", file, "tcp port "+strings.Join(ports, " or tcp port "))
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
