@@ -176,15 +176,17 @@ func (t *truth) forgetTranslations(before int64) {
 
 // sharer returns who had the port of an end at a moment, if its address is
 // shared: of several blocks the narrowest counts, then the one had since the
-// latest moment, then what a file lists.
+// latest moment, then the lowest, then what a file lists.
 func (t *truth) sharer(e end, at int64) (best *holder) {
 	var width, since int64
+	var lowest uint16
 	consider := func(first, last uint16, from int64, h func() *holder) {
 		if e.port < first || e.port > last {
 			return
 		}
-		if w := int64(last) - int64(first) + 1; width == 0 || w < width || w == width && from > since {
-			width, since, best = w, from, h()
+		w := int64(last) - int64(first) + 1
+		if width == 0 || w < width || w == width && (from > since || from == since && first < lowest) {
+			width, since, lowest, best = w, from, first, h()
 		}
 	}
 	var listed []*holder
