@@ -49,7 +49,10 @@ func TestASecondSignalEndsTheDaemonAtOnce(t *testing.T) {
 // What the last checkpoint of a daemon cuts is delivered before it ends.
 func TestAStopDeliversItsLastRecords(t *testing.T) {
 	t.Parallel()
-	cfg := setup{data: filepath.Join(t.TempDir(), "data"), mode: "aaa-client", tcp: "127.0.0.1:0", server: "127.0.0.1:0"}
+	cfg := setup{
+		data: filepath.Join(t.TempDir(), "data"), mode: "aaa-client", tcp: "127.0.0.1:0", server: "127.0.0.1:0",
+		timeout: "1m", delivery: ", drain: 15s", // however slow the machine is
+	}
 	content, err := os.ReadFile(cfg.write(t))
 	cfg.file = cfg.data + ".yaml"
 	if err == nil {
