@@ -38,7 +38,11 @@ func cdrFile(dir string) string { return filepath.Join(dir, "cdr.db") }
 // OpenCDRs opens the CDRs in dir, which must exist, making the file if there
 // is none.
 func OpenCDRs(dir string) (*CDRs, error) {
-	d, salvaged, err := openDatabase(cdrFile(dir), cdrPage, cdrSchema)
+	return soleOpener().cdrs(dir)
+}
+
+func (o *opener) cdrs(dir string) (*CDRs, error) {
+	d, salvaged, err := o.openDatabase(cdrFile(dir), cdrPage, cdrSchema)
 	if err != nil {
 		return nil, err
 	}

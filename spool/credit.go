@@ -18,7 +18,11 @@ func creditFile(dir string) string { return filepath.Join(dir, "credit.db") }
 // OpenCredit opens the state in dir, which must exist, making the file if
 // there is none.
 func OpenCredit(dir string) (*Credit, error) {
-	d, _, err := openDatabase(creditFile(dir), creditPage, creditSchema)
+	return soleOpener().credit(dir)
+}
+
+func (o *opener) credit(dir string) (*Credit, error) {
+	d, _, err := o.openDatabase(creditFile(dir), creditPage, creditSchema)
 	if err != nil {
 		return nil, err
 	}

@@ -29,25 +29,52 @@ import (
 // looks is how often a database is looked at before Open gives up on a disk.
 const looks = 4
 
-// openBoth opens a database for writing, looks for damage, and opens it once
-// more for readers. A damaged one is salvaged; salvaged says so.
-func openBoth(file string, pageSize int, schema schema, cfg Config) (w *writer, r *sql.DB, salvaged *Salvage, err error) {
-	if err := clearSalvage(file); err != nil {
-		return nil, nil, nil, err
+// An opener opens databases for writing.
+type opener struct {
+	log       *slog.Logger
+	checkTime time.Duration // the most that looking for damage may take
+	fence     *fence        // what their transactions check; nil without a lease
+	alone     bool          // no other process has them open: they may be salvaged
+}
+
+// soleOpener is for a database that is its process's alone.
+func soleOpener() *opener {
+	cfg := Config{}.withDefaults()
+	return &opener{log: cfg.Log, checkTime: cfg.CheckTime, alone: true}
+}
+
+// both opens a database for writing, looks for damage, and opens it once more
+// for readers. A damaged one is salvaged; salvaged says so. One that another
+// process may be writing, or salvaging, is refused: the salvage would take it
+// from under that process.
+func (o *opener) both(file string, pageSize int, schema schema) (w *writer, r *sql.DB, salvaged *Salvage, err error) {
+	if o.alone {
+		if err := clearSalvage(file); err != nil {
+			return nil, nil, nil, err
+		}
 	}
-	damage, err := proveDamage(file, cfg.Log, func() (err error) {
-		w, r, err = openChecked(file, pageSize, schema, cfg)
+	damage, err := proveDamage(file, o.log, func() (err error) {
+		w, r, err = o.checked(file, pageSize, schema)
 		return err
-	}, func() error { return readWhole(file, cfg.Log) })
+	}, func() error { return readWhole(file, o.log) })
 	if damage == nil || err != nil {
 		return w, r, nil, err
 	}
-	telling(cfg.Log, "saving what can be read", file, func() { salvaged, err = salvage(file, pageSize, schema, damage, cfg.Log) })
+	if !o.alone {
+		return nil, nil, nil, inOtherHands(file, damage)
+	}
+	telling(o.log, "saving what can be read", file, func() { salvaged, err = salvage(file, pageSize, schema, damage, o.log) })
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	w, r, err = openChecked(file, pageSize, schema, cfg)
+	w, r, err = o.checked(file, pageSize, schema)
 	return w, r, salvaged, err
+}
+
+// inOtherHands is the error for damage that can't be mended beside another process.
+func inOtherHands(file string, damage error) error {
+	return &fileError{file: file, is: ErrDamaged, advice: "another process has the state directory open: end it and start again, which saves what can be read",
+		err: errors.New(damage.Error())}
 }
 
 // proveDamage looks at a file until it is found whole, or damaged for certain:
@@ -122,26 +149,33 @@ func telling(log *slog.Logger, what, file string, f func()) {
 	g.Wait()
 }
 
-func openChecked(file string, pageSize int, schema schema, cfg Config) (*writer, *sql.DB, error) {
-	w, err := openWriter(file, pageSize, schema)
+// checked opens a database for writing and for readers, if it is whole.
+func (o *opener) checked(file string, pageSize int, schema schema) (*writer, *sql.DB, error) {
+	w, err := openWriter(file, pageSize, schema, o.fence)
 	if err != nil {
 		return nil, nil, err
 	}
-	w.log = cfg.Log
+	w.log = o.log
+	// Who salvages makes the new file and reads the epoch then; we have written
+	// the epoch and look for the file now. So one sees the other.
+	if _, err := os.Stat((&Salvage{File: file}).making()); err == nil && !o.alone {
+		w.close()
+		return nil, nil, inOtherHands(file, errors.New("it is being salvaged"))
+	}
 	r, err := openReader(file, schema)
 	if err != nil {
 		w.close()
 		return nil, nil, err
 	}
 	var whole bool
-	telling(cfg.Log, "looking for damage", file, func() { whole, err = quickCheck(r, file, cfg.CheckTime) })
+	telling(o.log, "looking for damage", file, func() { whole, err = quickCheck(r, file, o.checkTime) })
 	if err != nil {
 		r.Close()
 		w.close()
 		return nil, nil, err
 	}
 	if !whole {
-		cfg.Log.Info("too large to be looked through whole at a start", "file", file, "limit", cfg.CheckTime)
+		o.log.Info("too large to be looked through whole at a start", "file", file, "limit", o.checkTime)
 	}
 	return w, r, nil
 }

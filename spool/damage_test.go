@@ -626,7 +626,7 @@ func TestUnfinishedSalvage(t *testing.T) {
 	w := newWhole(t)
 	file := filepath.Join(w.dir, "state.db")
 	overwrite(t, file, "settled")
-	half, err := openWriter(file+".salvage", statePage, stateSchema)
+	half, err := openWriter(file+".salvage", statePage, stateSchema, nil)
 	if err == nil {
 		err = errors.Join(half.close(), os.WriteFile(file+".salvage-wal", []byte("half"), 0o600))
 	}
@@ -721,5 +721,53 @@ func TestSalvageMergesTheLog(t *testing.T) {
 	}
 	if cp := load(t, open(t, killed, Config{})); cp.Position != 7 {
 		t.Errorf("position %d, want 7", cp.Position)
+	}
+}
+
+// A database that another process has open is not salvaged from under it: who
+// takes over shuts it out first, then finds the damage and is refused.
+func TestDamageBesideAnotherHolder(t *testing.T) {
+	for _, name := range []string{"state.db", "cdr.db"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			old := open(t, dir, Config{Lease: true})
+			cdrs, err := old.OpenCDRs()
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, table := old.w, "settled"
+			if name == "cdr.db" {
+				w, table = cdrs.w, "cdr"
+			}
+			if _, err := w.conn.ExecContext(t.Context(), "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+				t.Fatal(err)
+			}
+			overwrite(t, filepath.Join(dir, name), table)
+			before, err := os.Stat(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := Open(dir, Config{Lease: true})
+			if err == nil {
+				_, err = next.OpenCDRs()
+				err = errors.Join(err, next.Close())
+			}
+			if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "another process has the state directory open") {
+				t.Error(err)
+			}
+			after, err := os.Stat(filepath.Join(dir, name))
+			if err != nil || !os.SameFile(before, after) {
+				t.Errorf("another file is in its place (%v)", err)
+			}
+			if err := w.transact(func() error { return nil }); !errors.Is(err, ErrFenced) {
+				t.Errorf("the old holder still writes: %v", err)
+			}
+			if err := errors.Join(cdrs.Close(), old.Close()); err != nil {
+				t.Log(err)
+			}
+			if s := open(t, dir, Config{Lease: true}); s.Epoch() <= old.Epoch() {
+				t.Errorf("epoch %d after %d", s.Epoch(), old.Epoch())
+			}
+		})
 	}
 }

@@ -127,8 +127,9 @@ func (w *writer) measure(query string) error {
 	return nil
 }
 
-// openWriter opens or creates file and brings its schema up to date.
-func openWriter(file string, pageSize int, schema schema) (*writer, error) {
+// openWriter opens or creates file and brings its schema up to date. From then
+// on the transactions of f alone count, unless it is nil.
+func openWriter(file string, pageSize int, schema schema, f *fence) (*writer, error) {
 	db := sql.OpenDB(newWriter(file, pageSize))
 	db.SetMaxOpenConns(1)
 	conn, err := db.Conn(context.Background())
@@ -137,7 +138,7 @@ func openWriter(file string, pageSize int, schema schema) (*writer, error) {
 		return nil, explain(file, err)
 	}
 	w := &writer{file: file, log: slog.New(slog.DiscardHandler), db: db, conn: conn, stmt: make(map[string]*sql.Stmt)}
-	if err := migrate(w, schema); err != nil {
+	if err := migrate(w, schema, f); err != nil {
 		w.close()
 		return nil, err
 	}
@@ -341,8 +342,8 @@ type database struct {
 
 // openDatabase opens file for writing, making it if there is none. Salvaged is
 // what was saved if it was damaged, nil if it was whole.
-func openDatabase(file string, pageSize int, schema schema) (d database, salvaged *Salvage, err error) {
-	w, r, salvaged, err := openBoth(file, pageSize, schema, Config{}.withDefaults())
+func (o *opener) openDatabase(file string, pageSize int, schema schema) (d database, salvaged *Salvage, err error) {
+	w, r, salvaged, err := o.both(file, pageSize, schema)
 	return database{file, w, r}, salvaged, err
 }
 

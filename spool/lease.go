@@ -20,8 +20,11 @@ import (
 // The one who writes has a lease: an epoch, in table meta of every database,
 // that is its own. Every transaction looks at the epoch of its database first,
 // in the transaction itself, under SQLite's write lock. Who takes the lease
-// over writes an epoch higher than that of any into state.db, then into each other one when it
-// opens that, and reads a database only after that. So a holder that was
+// over writes an epoch higher than that of any into state.db, then into each
+// other one when it opens that, and migrates, checks and reads a database only
+// after that. A damaged one is salvaged only where the lock says that nobody
+// else has it: the new file would leave an old holder, and what it checks,
+// behind with the old one. So a holder that was
 // stopped, or cut off, for however long, commits nothing to it from then on: a
 // transaction of it is either before the new epoch, and seen by the new holder,
 // or refused. What it had told exporters to be durable was committed before,
@@ -47,6 +50,7 @@ const beats = 4
 // A fence is what the writers of a spool check.
 type fence struct {
 	epoch  int64
+	joined sync.Map // files that have the epoch already, by us
 	once   sync.Once
 	fenced chan struct{} // closed when a higher epoch was found
 }
@@ -69,35 +73,15 @@ func (f *fence) check(w *writer) error {
 	return ErrFenced
 }
 
-// acquire takes the lease: from now on only this spool's transactions count.
-func (s *Spool) acquire() error {
-	epoch, err := s.latestEpoch()
-	if err != nil {
-		return err
-	}
-	f := &fence{epoch: epoch + 1, fenced: make(chan struct{})}
-	for _, w := range []*writer{s.w, s.jw} {
-		if err := f.join(w); err != nil {
-			return err
-		}
-	}
-	s.fence = f
-	return nil
-}
+func newFence(epoch int64) *fence { return &fence{epoch: epoch, fenced: make(chan struct{})} }
 
 // latestEpoch returns the highest epoch of the spool's databases, since each may
 // have been restored from a backup older than the others.
 func (s *Spool) latestEpoch() (latest int64, err error) {
-	for _, w := range []*writer{s.w, s.jw} {
-		epoch, err := metaNumber(context.Background(), w.conn, metaLeaseEpoch)
-		if err != nil {
-			return 0, explain(w.file, err)
-		}
-		latest = max(latest, epoch)
-	}
-	for file, schema := range map[string]schema{cdrFile(s.dir): cdrSchema, creditFile(s.dir): creditSchema} {
+	state, journal := s.files()
+	for file, schema := range map[string]schema{state: stateSchema, journal: journalSchema, cdrFile(s.dir): cdrSchema, creditFile(s.dir): creditSchema} {
 		epoch, err := epochBeside(file, schema)
-		if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotDatabase) {
+		if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotDatabase) || errors.Is(err, ErrIO) {
 			s.log.Warn("no epoch of the lease can be read", "file", file, "error", err) // who opens it mends or refuses it
 			continue
 		} else if err != nil {
@@ -125,15 +109,19 @@ func epochBeside(file string, schema schema) (int64, error) {
 }
 
 // join makes the transactions of w count for as long as those of f do, and
-// those of earlier holders not any more.
+// those of earlier holders not any more. A nil fence joins none.
 func (f *fence) join(w *writer) error {
+	if f == nil {
+		return nil
+	}
+	_, again := f.joined.Load(w.file)
 	err := w.transact(func() error {
 		// Somebody else may have been first; then both would have the same.
 		now, err := metaNumber(context.Background(), w.conn, metaLeaseEpoch)
 		if err != nil {
 			return err
 		}
-		if now >= f.epoch {
+		if now > f.epoch || now == f.epoch && !again {
 			return ErrFenced
 		}
 		return w.setMeta(metaLeaseEpoch, f.epoch)
@@ -141,6 +129,7 @@ func (f *fence) join(w *writer) error {
 	if err != nil {
 		return fmt.Errorf("spool: take the lease over: %w", err)
 	}
+	f.joined.Store(w.file, true)
 	w.fence = f
 	return nil
 }
@@ -148,26 +137,12 @@ func (f *fence) join(w *writer) error {
 // OpenCDRs is the function of that name for the CDRs beside the spool: they are
 // the holder's of its lease alone.
 func (s *Spool) OpenCDRs() (*CDRs, error) {
-	c, err := OpenCDRs(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.fence.join(c.w); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return c, nil
+	return s.opener.cdrs(s.dir)
 }
 
 // OpenCredit is the function of that name, likewise.
 func (s *Spool) OpenCredit() (*Credit, error) {
-	c, err := OpenCredit(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.fence.join(c.w); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	return c, nil
+	return s.opener.credit(s.dir)
 }
 
 // Epoch returns the fencing epoch of the lease; 0 of a spool that is read only.

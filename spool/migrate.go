@@ -94,11 +94,17 @@ func known(q querier, file string, s schema) error {
 }
 
 // migrate brings w's database to the newest version of s, each step in a
-// transaction of its own.
-func migrate(w *writer, s schema) error {
+// transaction of its own. Earlier holders of the lease are shut out before.
+func migrate(w *writer, s schema, f *fence) error {
 	v, err := version(w.conn, w.file, s)
 	if err != nil {
 		return err
+	}
+	made := v == 0
+	if !made {
+		if err := f.join(w); err != nil {
+			return err
+		}
 	}
 	for ; v < len(s.steps); v++ {
 		err := w.transact(func() error {
@@ -117,6 +123,9 @@ func migrate(w *writer, s schema) error {
 		if err != nil {
 			return err
 		}
+	}
+	if made {
+		return f.join(w)
 	}
 	return nil
 }

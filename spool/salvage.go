@@ -194,7 +194,7 @@ func (s *Salvage) save(pageSize int, schema schema) (err error) {
 	if err := removeDatabase(s.making()); err != nil {
 		return err
 	}
-	dst, err := openWriter(s.making(), pageSize, schema)
+	dst, err := openWriter(s.making(), pageSize, schema, nil)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,8 @@ type Spool struct {
 	jw      *writer  // of journal.db; nil when read only
 	jr      *sql.DB
 	meta    Meta
-	fence   *fence // nil without a lease
+	fence   *fence // nil when read only
+	opener  *opener
 	journal *Journal
 	outbox  *Outbox // nil when read only
 
@@ -96,16 +97,19 @@ func (s *Spool) open(cfg Config) error {
 		return err // with a lease it is the fence that counts, not the lock
 	}
 	state, journal := s.files()
-	if s.w, s.r, _, err = openBoth(state, statePage, stateSchema, cfg); err != nil {
+	epoch, err := s.latestEpoch()
+	if err != nil {
 		return err
 	}
-	if s.jw, s.jr, _, err = openBoth(journal, journalPage, journalSchema, cfg); err != nil {
+	s.fence = newFence(epoch + 1)
+	s.opener = &opener{log: cfg.Log, checkTime: cfg.CheckTime, fence: s.fence, alone: s.lock != nil}
+	if s.w, s.r, _, err = s.opener.both(state, statePage, stateSchema); err != nil {
+		return err
+	}
+	if s.jw, s.jr, _, err = s.opener.both(journal, journalPage, journalSchema); err != nil {
 		return err
 	}
 	if err := initMeta(s.w, time.Now()); err != nil {
-		return err
-	}
-	if err := s.acquire(); err != nil {
 		return err
 	}
 	if s.meta, err = loadMeta(context.Background(), s.r, state); err != nil {

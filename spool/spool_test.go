@@ -306,7 +306,7 @@ func TestMigrate(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.db")
 	two := schema{"state", stateSchema.id, append(stateSchema.steps[:1:1], "CREATE TABLE added (x); INSERT INTO added SELECT count(*) FROM meta")}
 	one := schema{"state", stateSchema.id, stateSchema.steps[:1]}
-	reopen := func(s schema) (*writer, error) { return openWriter(file, statePage, s) }
+	reopen := func(s schema) (*writer, error) { return openWriter(file, statePage, s, nil) }
 
 	w, err := reopen(one)
 	if err != nil {
