@@ -90,9 +90,14 @@ func (t *truth) chargeSide(f *flow, h *holder, s side, out, in volume) {
 		moments = slices.DeleteFunc(slices.Compact(moments), func(at int64) bool { return at < start || at > f.end })
 		left := [2]volume{out, in}
 		for i := 1; i < len(moments); i++ {
-			o, next := exactly(all, moments[i-1]), h
-			if i < len(moments)-1 {
-				next = exactly(all, moments[i])
+			o, next := exactly(all, moments[i-1]), h // nobody's time at the end is h's
+			for j, at := range moments[i : len(moments)-1] {
+				if n := exactly(all, at); n != nil {
+					if next = n; j > 0 {
+						next = nil // it was nobody's before
+					}
+					break
+				}
 			}
 			if o == nil || next != nil && next.key() == o.key() {
 				continue
