@@ -20,8 +20,9 @@ build:
 demo: build
 	bin/tollbridge demo
 
+# Most tests of the daemon wait for other processes: several at once cost no more.
 test:
-	$(GO) tool gotestsum --format pkgname -- -race -timeout 20m ./...
+	$(GO) tool gotestsum --format pkgname -- -race -parallel 6 -timeout 20m ./...
 	$(GO) tool gotestsum --format pkgname -- -tags crashpoints -run CrashPoint ./spool
 	$(GO) tool gotestsum --format pkgname -- -run TestSim ./internal/sim
 

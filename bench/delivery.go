@@ -138,7 +138,7 @@ func (l *lab) fillSpool(n int) (string, error) {
 	}
 	const batch = 10_000
 	for first := 0; first < n; first += batch {
-		b := acct.Batch{Position: uint64(first/batch + 1), Needed: 1}
+		b := acct.Batch{Position: uint64(first/batch + 1), Needed: 1, State: []acct.State{{Kind: acct.StatePipeline, Value: []byte{1}}}}
 		for i := first; i < min(first+batch, n); i++ {
 			b.Records = append(b.Records, accountingRecord(i))
 		}

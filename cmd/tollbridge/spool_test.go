@@ -79,7 +79,7 @@ func TestSpoolExport(t *testing.T) {
 	ctx := t.Context()
 	const n = 2500 // more than two pages of the export
 	row := acct.LedgerRow{LedgerKey: acct.LedgerKey{Exporter: "edge", Domain: 1, Interval: 60}}
-	b := acct.Batch{Position: 1, Needed: 2, Time: 1}
+	b := acct.Batch{Position: 1, Needed: 2, Time: 1, State: []acct.State{{Kind: acct.StatePipeline, Value: []byte{1}}}}
 	for i := range uint32(n) {
 		c := acct.Count{Records: 1, Octets: uint64(i), Packets: 2}
 		row.Received, row.Accounted = row.Received.Plus(c), row.Accounted.Plus(c)
@@ -149,7 +149,7 @@ func TestRequeueBesideADaemon(t *testing.T) {
 	}
 	ctx := t.Context()
 	record := acct.Record{SessionID: "bridge.isp.example;1;1", Type: acct.Event, User: "alice", Realm: "aaa.example", Start: time.UnixMilli(0), End: time.UnixMilli(1000), Event: time.UnixMilli(1000).UTC()}
-	if err := s.Commit(ctx, acct.Batch{Position: 1, Needed: 2, Time: 1, State: []acct.State{}, Records: []acct.Record{record}}); err != nil {
+	if err := s.Commit(ctx, acct.Batch{Needed: 1, Time: 1, Records: []acct.Record{record}}); err != nil {
 		t.Fatal(err)
 	}
 	refused := acct.Settlement{ID: 1, State: acct.Quarantined, Result: 5004, Peer: "aaa.isp.example", Reason: "why", At: time.UnixMilli(2000)}

@@ -83,7 +83,7 @@ func (l *life) account(ctx context.Context) error {
 	key := acct.LedgerKey{Exporter: "edge", Domain: 1, Interval: 60}
 	var row acct.LedgerRow
 	row.LedgerKey = key
-	b := acct.Batch{Position: l.entries, Needed: l.entries + 1, Time: int64(l.entries)}
+	b := acct.Batch{Position: l.entries, Needed: l.entries + 1, Time: int64(l.entries), State: []acct.State{{Kind: acct.StatePipeline, Value: []byte{1}}}}
 	for range 10 {
 		n := acct.Count{Records: 1, Octets: 100, Packets: 2}
 		row.Received, row.Accounted = row.Received.Plus(n), row.Accounted.Plus(n)
