@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -72,8 +73,18 @@ func (l *life) account(ctx context.Context) error {
 	for range 5 {
 		l.entries++
 		var at uint64
-		if at, err = j.Append(acct.EntryTick, int64(l.entries), 0, fmt.Append(nil, "entry ", l.entries)); err == nil && at != l.entries {
+		for { // until Run has begun
+			at, err = j.Append(acct.EntryTick, int64(l.entries), 0, fmt.Append(nil, "entry ", l.entries))
+			if !errors.Is(err, spool.ErrClosed) {
+				break
+			}
+			runtime.Gosched()
+		}
+		if err == nil && at != l.entries {
 			err = fmt.Errorf("entry %d became %d", l.entries, at)
+		}
+		if err != nil {
+			break
 		}
 	}
 	stop()
