@@ -159,13 +159,21 @@ func (t *truth) has(x *translation, at int64) bool {
 	return until == 0 || at < until
 }
 
-// forgetTranslations forgets what ended at a moment or before.
+// forgetTranslations forgets what ended at a moment or before. Who got a block
+// that he had already has it by the later event: what he had by the earlier one
+// is forgotten by itself, or a NAT that says so ever again would fill the memory.
+// A flow of then that still waits may find a wider block afterwards.
 func (t *truth) forgetTranslations(before int64) {
 	var left []*translation
 	for _, x := range t.translations {
 		until := x.at
 		if x.gets {
 			until = t.ends(x)
+			for _, y := range t.translations {
+				if y.gets && y.same(x) && y.at > x.at && (until == 0 || y.at < until) {
+					until = y.at
+				}
+			}
 		}
 		if until == 0 || until > before {
 			left = append(left, x)
