@@ -285,7 +285,7 @@ func (g *segment) addCharge(c *charge) {
 	if c.shared {
 		b = binary.BigEndian.AppendUint16(b, c.port)
 		b = append(b, c.protocol)
-		b = appendAddr(b, c.remote.Addr())
+		b = octets.AppendAddr(b, c.remote.Addr())
 		b = binary.BigEndian.AppendUint16(b, c.remote.Port())
 	}
 	b = binary.AppendUvarint(b, class)
@@ -334,7 +334,7 @@ func (g *segment) name(name string) uint64 {
 // each calls visit, or marked, for each item of g in order. What they are given
 // is used again.
 func (g *segment) each(visit func(*charge), marked func(*recordMark)) error {
-	r := newReader(g.data)
+	r := octets.NewReader(g.data)
 	if r.Octet() != segmentVersion {
 		r.Fail()
 	}
@@ -384,9 +384,9 @@ func (g *segment) each(visit func(*charge), marked func(*recordMark)) error {
 			}
 			if kind&itemShared != 0 {
 				c.shared = true
-				c.port, c.protocol = r.uint16(), r.Octet()
-				a := r.addr()
-				c.remote = netip.AddrPortFrom(a, r.uint16())
+				c.port, c.protocol = r.Uint16(), r.Octet()
+				a := r.Addr()
+				c.remote = netip.AddrPortFrom(a, r.Uint16())
 			}
 			class := r.Uvarint()
 			c.class, c.ofBinding, c.moved = name(class>>2), class&1 != 0, class&2 != 0
@@ -415,13 +415,6 @@ func (g *segment) without(ordinals []int) (*segment, error) {
 		n++
 	}, kept.addMark)
 	return kept, err
-}
-
-func (r *reader) uint16() uint16 {
-	if b := r.Take(2); b != nil {
-		return binary.BigEndian.Uint16(b)
-	}
-	return 0
 }
 
 // keys returns the names of the pieces that the store has of g.
@@ -467,7 +460,7 @@ func (x *charges) put(put func(kind, key string, value []byte)) {
 	b := binary.AppendUvarint(nil, uint64(len(x.doubts)))
 	for _, d := range x.doubts {
 		b = octets.AppendString(b, d.VRF)
-		b = appendPrefix(b, d.Prefix)
+		b = octets.AppendPrefix(b, d.Prefix)
 		b = binary.AppendVarint(b, d.From)
 		b = binary.AppendVarint(b, d.Until)
 	}
@@ -549,7 +542,7 @@ func (m *Module) chargesDamaged(key string, err error) {
 
 // read returns g, of which only data and what is stored are known.
 func (g *segment) read() (*segment, error) {
-	r := newReader(g.data)
+	r := octets.NewReader(g.data)
 	r.Octet()
 	read := newSegment(g.number, r.Varint())
 	if err := g.each(read.addCharge, read.addMark); err != nil {
@@ -564,9 +557,9 @@ func (g *segment) read() (*segment, error) {
 
 // restoreDoubts takes in the doubts, or doubts everything if they are damaged.
 func (x *charges) restoreDoubts(data []byte) error {
-	r := newReader(data)
+	r := octets.NewReader(data)
 	for range r.Count() {
-		x.doubts = append(x.doubts, users.Doubt{VRF: r.Text(), Prefix: r.prefix(), From: r.Varint(), Until: r.Varint()})
+		x.doubts = append(x.doubts, users.Doubt{VRF: r.Text(), Prefix: r.Prefix(), From: r.Varint(), Until: r.Varint()})
 	}
 	err := r.Close()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
 
@@ -198,7 +199,7 @@ func (c *comparison) appendBinary(b []byte) []byte {
 	return b
 }
 
-func (c *comparison) restore(r *reader) {
+func (c *comparison) restore(r *octets.Reader) {
 	c.octets = r.Uvarint()
 	c.marks = make([]mark, r.Count())
 	for i := range c.marks {

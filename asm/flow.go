@@ -71,8 +71,8 @@ const flowVersion = 4
 // appendBinary appends what parseFlow reads.
 func (f *flow) appendBinary(b []byte) []byte {
 	b = append(b, flowVersion, f.protocol, f.dscp)
-	b = appendAddr(b, f.source)
-	b = appendAddr(b, f.destination)
+	b = octets.AppendAddr(b, f.source)
+	b = octets.AppendAddr(b, f.destination)
 	b = binary.BigEndian.AppendUint16(b, f.sourcePort)
 	b = binary.BigEndian.AppendUint16(b, f.destinationPort)
 	b = binary.AppendVarint(b, f.start)
@@ -90,13 +90,13 @@ func (f *flow) appendBinary(b []byte) []byte {
 }
 
 func parseFlow(data []byte) (f flow, err error) {
-	r := newReader(data)
+	r := octets.NewReader(data)
 	version := r.Octet()
 	if version == 0 || version > flowVersion {
 		r.Fail()
 	}
 	f.protocol, f.dscp = r.Octet(), r.Octet()
-	f.source, f.destination = r.addr(), r.addr()
+	f.source, f.destination = r.Addr(), r.Addr()
 	if ports := r.Take(4); ports != nil {
 		f.sourcePort = binary.BigEndian.Uint16(ports)
 		f.destinationPort = binary.BigEndian.Uint16(ports[2:])

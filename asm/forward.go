@@ -26,7 +26,7 @@ func (o origin) append(b []byte) []byte {
 	return binary.AppendUvarint(b, o.session)
 }
 
-func (r *reader) origin() (o origin) {
+func readOrigin(r *octets.Reader) (o origin) {
 	o.collector = r.Text()
 	for i := range o.instance {
 		o.instance[i] = r.Octet()

@@ -39,13 +39,13 @@ func parseHeld(data []byte) (h held, err error) {
 		h.flow, err = parseFlow(data)
 		return h, err
 	}
-	r := newReader(data)
+	r := octets.NewReader(data)
 	if r.Octet() != heldVersion {
 		r.Fail()
 	}
 	f := r.Bytes()
 	if h.identified = r.Bool(); h.identified {
-		h.identity = r.identity()
+		h.identity = dedup.ReadIdentity(&r)
 	}
 	h.avps = r.Bytes()
 	if err := r.Close(); err != nil {

@@ -3,6 +3,7 @@ package asm
 import (
 	"encoding/binary"
 
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
 
@@ -80,7 +81,7 @@ func (t *transport) appendLosses(b []byte) []byte {
 	return b
 }
 
-func (t *transport) restoreLosses(r *reader) {
+func (t *transport) restoreLosses(r *octets.Reader) {
 	for range r.Count() {
 		id := uint32(r.Uvarint())
 		losses := make([]loss, r.Count())

@@ -18,6 +18,7 @@ import (
 	"tollbridge/asm/users"
 	"tollbridge/dedup"
 	"tollbridge/dict"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
 
@@ -56,6 +57,10 @@ type Config struct {
 // memory and store disagree, or an entry was half applied. Make a new one,
 // which begins at the last checkpoint.
 var ErrFailed = errors.New("module has failed")
+
+// ErrCorrupt is matched by the errors of journal entries and stored state
+// that can't be read.
+var ErrCorrupt = octets.ErrCorrupt
 
 // A Module is the pipeline. It belongs to one goroutine.
 type Module struct {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/ack"
 )
@@ -295,7 +296,7 @@ func (m *Module) restorePositions(key string, value []byte) error {
 		m.spools.count[exporter]++
 	}
 	if number == "" {
-		r := newReader(value[1:])
+		r := octets.NewReader(value[1:])
 		i.used, i.floor = r.Uvarint(), r.Uvarint()
 		return r.Close()
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tollbridge/dedup"
+	"tollbridge/internal/octets"
 )
 
 // released are the identities of records that an operator released from
@@ -88,11 +89,11 @@ func (r *released) restore(key string, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("%q is no position: %w", key, ErrCorrupt)
 	}
-	d := newReader(value)
+	d := octets.NewReader(value)
 	r.pieces = append(r.pieces, &releasedPiece{position: position, at: d.Varint(), stored: true})
 	p := r.pieces[len(r.pieces)-1]
 	for d.Len() > 0 {
-		id := d.identity()
+		id := dedup.ReadIdentity(&d)
 		if d.Err() == nil {
 			p.identities = append(p.identities, id)
 			if r.all == nil {

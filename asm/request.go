@@ -314,7 +314,7 @@ func (p *partials) put(put func(kind, key string, value []byte)) {
 
 // restore takes in a partial as put wrote it.
 func (p *partials) restore(id string, data []byte) error {
-	r := newReader(data)
+	r := octets.NewReader(data)
 	if r.Octet() != partialVersion {
 		r.Fail()
 	}

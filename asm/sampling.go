@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/ack"
 )
@@ -286,7 +287,7 @@ func (m *Module) restoreSamplers(key string, data []byte) error {
 	if err != nil || !ok {
 		return fmt.Errorf("asm: samplers of %q: %w", key, ErrCorrupt)
 	}
-	r := newReader(data)
+	r := octets.NewReader(data)
 	if r.Octet() != samplersVersion {
 		r.Fail()
 	}

@@ -218,7 +218,7 @@ const sessionStateVersion = 7
 func (s *session) appendState(b []byte, classNames []string) []byte {
 	b = append(b, sessionStateVersion, byte(s.phase))
 	b = octets.AppendString(b, s.key.source)
-	b = appendPrefix(b, s.key.prefix)
+	b = octets.AppendPrefix(b, s.key.prefix)
 	b = binary.AppendVarint(b, s.key.from)
 	b = octets.AppendString(b, s.realm)
 	if s.class == noClass {
@@ -243,7 +243,7 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 	b = octets.AppendString(b, s.key.id)
 	b = octets.AppendString(b, s.key.vrf)
 	b = octets.AppendString(b, string(s.key.ports))
-	b = appendPrefix(b, s.framed)
+	b = octets.AppendPrefix(b, s.framed)
 	b = binary.AppendUvarint(b, uint64(len(s.attributes)))
 	for _, a := range s.attributes {
 		b = binary.AppendUvarint(b, uint64(a.Code))
@@ -265,13 +265,13 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 
 // restoreSession reads a row; class returns the index of a class's name.
 func restoreSession(row acct.SessionState, class func(string) classIndex) (*session, error) {
-	r := newReader(row.State)
+	r := octets.NewReader(row.State)
 	version := r.Octet()
 	if version == 0 || version > sessionStateVersion {
 		return nil, ErrCorrupt
 	}
 	p := phase(r.Octet())
-	s := newSession(row.ID, bindingKey{source: r.Text(), prefix: r.prefix(), user: row.User, from: r.Varint()})
+	s := newSession(row.ID, bindingKey{source: r.Text(), prefix: r.Prefix(), user: row.User, from: r.Varint()})
 	s.phase, s.sessionID, s.number = p, row.SessionID, row.Number
 	s.open = append(s.open, row.Open...)
 	s.realm = r.Text()
@@ -296,7 +296,7 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 	}
 	s.framed = s.key.prefix
 	if version > 2 {
-		s.key.id, s.key.vrf, s.key.ports, s.framed = r.Text(), r.Text(), users.Ports(r.Text()), r.prefix()
+		s.key.id, s.key.vrf, s.key.ports, s.framed = r.Text(), r.Text(), users.Ports(r.Text()), r.Prefix()
 		for range r.Count() {
 			s.attributes = append(s.attributes, acct.Attribute{Code: uint32(r.Uvarint()), Vendor: uint32(r.Uvarint()), Data: bytes.Clone(r.Bytes())})
 		}

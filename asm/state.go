@@ -218,7 +218,7 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 // and, from before version 6, until when bindings that ended have been dropped
 // since they were stored, Unix milliseconds.
 func (m *Module) restorePipeline(data []byte) (base, trimmed int64, err error) {
-	r := newReader(data)
+	r := octets.NewReader(data)
 	version := r.Octet()
 	if version == 0 || version > pipelineVersion {
 		r.Fail()

@@ -297,16 +297,16 @@ func (t *totals) appendPiece(b []byte, all bool) []byte {
 
 // restorePiece takes in a piece. After the last one order must be called.
 func (t *totals) restorePiece(data []byte) error {
-	r := newReader(data)
+	r := octets.NewReader(data)
 	if r.Octet() != totalsVersion {
 		r.Fail()
 	}
 	t.next, t.horizon = r.Uvarint(), r.Varint()
 	for range r.Count() {
-		delete(t.byKey, r.identity())
+		delete(t.byKey, dedup.ReadIdentity(&r))
 	}
 	for r.Len() > 0 {
-		e := &total{key: r.identity()}
+		e := &total{key: dedup.ReadIdentity(&r)}
 		for i := range e.values {
 			e.values[i] = r.Uvarint()
 		}
@@ -326,14 +326,6 @@ func (t *totals) order() {
 	for _, e := range all {
 		t.link(e)
 	}
-}
-
-func (r *reader) identity() dedup.Identity {
-	b := r.Take(16)
-	if b == nil {
-		return dedup.Identity{}
-	}
-	return dedup.ParseIdentity(b)
 }
 
 // putTotals hands out what of the totals changed, as a piece per exporter and

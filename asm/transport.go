@@ -32,7 +32,7 @@ func (i SessionInfo) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, sessionInfoVersion, byte(i.Transport))
 	b = octets.AppendString(b, i.Exporter)
 	for _, a := range []netip.AddrPort{i.Remote, i.Local} {
-		b = appendAddr(b, a.Addr())
+		b = octets.AppendAddr(b, a.Addr())
 		b = binary.AppendUvarint(b, uint64(a.Port()))
 	}
 	return b, nil
@@ -40,22 +40,22 @@ func (i SessionInfo) AppendBinary(b []byte) ([]byte, error) {
 
 // ParseSessionInfo reads what AppendBinary wrote. Errors match ErrCorrupt.
 func ParseSessionInfo(data []byte) (SessionInfo, error) {
-	r := newReader(data)
-	i := r.sessionInfo()
+	r := octets.NewReader(data)
+	i := readSessionInfo(&r)
 	if err := r.Close(); err != nil {
 		return SessionInfo{}, fmt.Errorf("asm: decode session info: %w", err)
 	}
 	return i, nil
 }
 
-func (r *reader) sessionInfo() (i SessionInfo) {
+func readSessionInfo(r *octets.Reader) (i SessionInfo) {
 	if r.Octet() != sessionInfoVersion {
 		r.Fail()
 	}
 	i.Transport = ipfix.Transport(r.Octet())
 	i.Exporter = r.Text()
 	for _, a := range []*netip.AddrPort{&i.Remote, &i.Local} {
-		*a = netip.AddrPortFrom(r.addr(), uint16(r.Uvarint()))
+		*a = netip.AddrPortFrom(r.Addr(), uint16(r.Uvarint()))
 	}
 	return i
 }
@@ -326,13 +326,13 @@ func (s *transport) appendState(b []byte) ([]byte, error) {
 
 // restore takes in a session as appendState wrote it.
 func (t *transports) restore(number uint64, state []byte) error {
-	r := newReader(state)
+	r := octets.NewReader(state)
 	version := r.Octet()
 	if version < 1 || version > transportVersion {
 		r.Fail()
 	}
-	info := newReader(r.Bytes())
-	s := &transport{number: number, info: info.sessionInfo(), domains: make(map[uint32]*domain)}
+	info := octets.NewReader(r.Bytes())
+	s := &transport{number: number, info: readSessionInfo(&info), domains: make(map[uint32]*domain)}
 	s.early = make([]earlySet, r.Count())
 	for i := range s.early {
 		e := earlySet{position: r.Uvarint(), time: r.Varint(), interval: r.Varint()}
@@ -341,7 +341,7 @@ func (t *transports) restore(number uint64, state []byte) error {
 		}
 		e.offset, e.domain, e.template, e.octets = int(r.Uvarint()), uint32(r.Uvarint()), uint16(r.Uvarint()), int(r.Uvarint())
 		if version > 3 {
-			e.message = r.identity()
+			e.message = dedup.ReadIdentity(&r)
 		} else {
 			e.message = judgedFirst
 			if r.Bool() { // the Message had come before
@@ -355,7 +355,7 @@ func (t *transports) restore(number uint64, state []byte) error {
 		s.restoreLosses(&r)
 	}
 	if version > 2 {
-		s.origin = r.origin()
+		s.origin = readOrigin(&r)
 	}
 	if version > 4 {
 		if head := r.Bytes(); len(head) > 0 {

@@ -8,6 +8,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
+	"tollbridge/internal/octets"
 )
 
 // A storedWindow is what the store has of an exporter's window of record
@@ -104,7 +105,7 @@ func (m *Module) putWindows(b *acct.Batch, put func(kind, key string, value []by
 // can't be told apart by exporter, so what may be among them is below the
 // floor.
 func oneWindow(state []byte) int64 {
-	r := newReader(state)
+	r := octets.NewReader(state)
 	r.Octet()
 	width, _, newest := int64(r.Uvarint()), r.Uvarint(), int64(r.Uvarint())
 	if r.Err() != nil || width <= 0 || newest < 0 || newest >= 1<<50/width {

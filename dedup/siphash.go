@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math/bits"
+
+	"tollbridge/internal/octets"
 )
 
 // IdentitySize is the length of an encoded Identity in octets.
@@ -19,6 +21,14 @@ type Identity struct{ lo, hi uint64 }
 func ParseIdentity(b []byte) Identity {
 	_ = b[IdentitySize-1]
 	return Identity{binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])}
+}
+
+// ReadIdentity takes what Append wrote.
+func ReadIdentity(r *octets.Reader) Identity {
+	if b := r.Take(IdentitySize); b != nil {
+		return ParseIdentity(b)
+	}
+	return Identity{}
 }
 
 // Weak returns id with all but its leading bits, up to 32, cleared: a hash that

@@ -35,7 +35,7 @@ func referenceVectors(tb testing.TB) []string {
 	return vectors
 }
 
-func octets(n int) []byte {
+func counting(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
 		b[i] = byte(i)
@@ -86,7 +86,7 @@ func siphash(c, d int, key Key, in []byte) Identity {
 // publish vectors of SipHash-2-4-128.
 func TestSipHashReferenceVectors(t *testing.T) {
 	for n, want := range referenceVectors(t) {
-		if got := siphash(2, 4, referenceKey, octets(n)).String(); got != want {
+		if got := siphash(2, 4, referenceKey, counting(n)).String(); got != want {
 			t.Errorf("hash of %d octets is %s, want %s", n, got, want)
 		}
 	}
@@ -94,11 +94,11 @@ func TestSipHashReferenceVectors(t *testing.T) {
 
 func TestSumIsSipHash(t *testing.T) {
 	// Stored identities hold for as long as this does not change.
-	if got := referenceKey.Hash().Sum(octets(60)).String(); got != "ade83cf7e7f3847b36fa4b54b00dce61" {
+	if got := referenceKey.Hash().Sum(counting(60)).String(); got != "ade83cf7e7f3847b36fa4b54b00dce61" {
 		t.Errorf("hash of 60 octets is %s", got)
 	}
 	for n := range 100 {
-		in := octets(n)
+		in := counting(n)
 		want := siphash(1, 3, referenceKey, in)
 		if got := referenceKey.Hash().Sum(in); got != want {
 			t.Errorf("hash of %d octets is %s, want %s", n, got, want)
@@ -164,7 +164,7 @@ func TestIdentityRoundTrip(t *testing.T) {
 }
 
 func TestSumDoesNotAllocate(t *testing.T) {
-	record := octets(60)
+	record := counting(60)
 	if n := testing.AllocsPerRun(100, func() {
 		sink = referenceKey.Hash().String("exporter 1").Uint64(1).Sum(record)
 	}); n != 0 {
@@ -181,7 +181,7 @@ func BenchmarkSum(b *testing.B) {
 	}{{"record of 60 octets", 60}, {"Message of 1400 octets", 1400}} {
 		b.Run(c.name, func(b *testing.B) {
 			prefix := referenceKey.Hash().String("exporter 1").Uint64(1).Uint64(2)
-			in := octets(c.n)
+			in := counting(c.n)
 			b.ReportAllocs()
 			b.SetBytes(int64(c.n))
 			for b.Loop() {

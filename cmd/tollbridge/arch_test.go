@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"aaaclient/credit": {"aaaclient/peer", "asm/acct", "dict/avp"},
 
 	"ipfix/file":        {"ipfix"},
-	"dedup":             {"internal/memory"},
+	"dedup":             {"internal/memory", "internal/octets"},
 	"dict/avp":          {},
 	"dict":              {"ipfix", "asm/acct", "dict/avp"},
 	"meter":             {"ipfix", "meter/pcap"},

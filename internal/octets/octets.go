@@ -1,11 +1,12 @@
 // Package octets reads and appends the values that stored encodings are made
-// of: integers of variable length (encoding/binary's), and octets and strings
-// behind their length.
+// of: integers of variable length (encoding/binary's), octets and strings
+// behind their length, and addresses.
 package octets
 
 import (
 	"encoding/binary"
 	"errors"
+	"net/netip"
 )
 
 // ErrCorrupt says that an encoding can't be read: it ends within a value, or
@@ -28,6 +29,27 @@ func AppendBool(b []byte, v bool) []byte {
 		return append(b, 1)
 	}
 	return append(b, 0)
+}
+
+// AppendAddr appends the length of a, in octets, and a; a zero octet if it is
+// invalid.
+func AppendAddr(b []byte, a netip.Addr) []byte {
+	switch {
+	case !a.IsValid():
+		return append(b, 0)
+	case a.Is4():
+		v := a.As4()
+		return append(append(b, 4), v[:]...)
+	default:
+		v := a.As16()
+		return append(append(b, 16), v[:]...)
+	}
+}
+
+// AppendPrefix appends the address of p and its length in bits.
+func AppendPrefix(b []byte, p netip.Prefix) []byte {
+	b = AppendAddr(b, p.Addr())
+	return append(b, byte(max(p.Bits(), 0)))
 }
 
 // A Reader reads values off the front of an encoding. After the first failure
@@ -127,3 +149,39 @@ func (r *Reader) Bytes() []byte { return r.Take(r.Uvarint()) }
 
 // Text is Bytes as a string.
 func (r *Reader) Text() string { return string(r.Bytes()) }
+
+// Uint16 takes what binary.BigEndian.AppendUint16 wrote.
+func (r *Reader) Uint16() uint16 {
+	if b := r.Take(2); b != nil {
+		return binary.BigEndian.Uint16(b)
+	}
+	return 0
+}
+
+// Addr takes what AppendAddr wrote.
+func (r *Reader) Addr() netip.Addr {
+	switch n := r.Octet(); n {
+	case 0:
+		return netip.Addr{}
+	case 4, 16:
+		a, _ := netip.AddrFromSlice(r.Take(uint64(n)))
+		return a
+	default:
+		r.Fail()
+		return netip.Addr{}
+	}
+}
+
+// Prefix takes what AppendPrefix wrote.
+func (r *Reader) Prefix() netip.Prefix {
+	a := r.Addr()
+	bits := int(r.Octet())
+	if !a.IsValid() {
+		return netip.Prefix{}
+	}
+	p := netip.PrefixFrom(a, bits)
+	if !p.IsValid() {
+		r.Fail()
+	}
+	return p
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -19,7 +20,7 @@ type value struct {
 }
 
 func drawValue(t *rapid.T) value {
-	switch rapid.IntRange(0, 6).Draw(t, "kind") {
+	switch rapid.IntRange(0, 9).Draw(t, "kind") {
 	case 0:
 		v := rapid.Uint64().Draw(t, "uvarint")
 		return value{
@@ -56,6 +57,25 @@ func drawValue(t *rapid.T) value {
 			func(b []byte) []byte { return octets.AppendBytes(b, v) },
 			func(r *octets.Reader) bool { return bytes.Equal(r.Bytes(), v) },
 		}
+	case 6:
+		v := rapid.Uint16().Draw(t, "uint16")
+		return value{
+			func(b []byte) []byte { return binary.BigEndian.AppendUint16(b, v) },
+			func(r *octets.Reader) bool { return r.Uint16() == v },
+		}
+	case 7:
+		v := drawAddr(t)
+		return value{
+			func(b []byte) []byte { return octets.AppendAddr(b, v) },
+			func(r *octets.Reader) bool { return r.Addr() == v },
+		}
+	case 8:
+		a := drawAddr(t)
+		v := netip.PrefixFrom(a, rapid.IntRange(0, a.BitLen()).Draw(t, "bits"))
+		return value{
+			func(b []byte) []byte { return octets.AppendPrefix(b, v) },
+			func(r *octets.Reader) bool { return r.Prefix() == v || !a.IsValid() },
+		}
 	default:
 		v := rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "elements")
 		return value{
@@ -63,6 +83,13 @@ func drawValue(t *rapid.T) value {
 			func(r *octets.Reader) bool { n := r.Count(); return bytes.Equal(r.Take(uint64(n)), v) },
 		}
 	}
+}
+
+// drawAddr draws an IPv4 or IPv6 address, or an invalid one.
+func drawAddr(t *rapid.T) netip.Addr {
+	b := rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address")
+	a, _ := netip.AddrFromSlice(b[:rapid.SampledFrom([]int{0, 4, 16}).Draw(t, "octets of address")])
+	return a
 }
 
 // What was appended is read, and of what was cut short anywhere nothing is
@@ -111,6 +138,8 @@ func TestReaderRefuses(t *testing.T) {
 		{"more elements than octets", []byte{3, 'a', 'b'}, func(r *octets.Reader) { r.Count() }},
 		{"an octet at the end", nil, func(r *octets.Reader) { r.Octet() }},
 		{"octets left at the end", []byte{1, 2}, func(r *octets.Reader) { r.Octet() }},
+		{"an address of 5 octets", []byte{5, 1, 2, 3, 4, 5}, func(r *octets.Reader) { r.Addr() }},
+		{"a prefix of 33 bits of an IPv4 address", []byte{4, 192, 0, 2, 0, 33}, func(r *octets.Reader) { r.Prefix() }},
 		{"what the caller refuses", []byte{1}, func(r *octets.Reader) { r.Fail() }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -143,7 +172,7 @@ func FuzzReader(f *testing.F) {
 		for _, kind := range kinds {
 			before, failed := r.Len(), r.Err()
 			took := 0
-			switch kind % 7 {
+			switch kind % 9 {
 			case 0:
 				took = len(binary.AppendUvarint(nil, r.Uvarint()))
 			case 1:
@@ -163,6 +192,10 @@ func FuzzReader(f *testing.F) {
 					t.Fatalf("%d elements in %d octets", n, r.Len())
 				}
 				took = 1
+			case 7:
+				took = len(octets.AppendAddr(nil, r.Addr()))
+			case 8:
+				took = len(octets.AppendPrefix(nil, r.Prefix()))
 			}
 			switch {
 			case failed != nil && r.Err() == nil:
