@@ -4,16 +4,8 @@ import (
 	"math/bits"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/totals"
 	"tollbridge/ipfix"
-)
-
-// The four counters of a flow, as bits and as indexes.
-const (
-	forwardOctets = iota
-	forwardPackets
-	reverseOctets
-	reversePackets
-	counterCount
 )
 
 // Information Elements that count, by what they mean (docs/counters.md). Of
@@ -81,11 +73,10 @@ func layerOf(t *ipfix.Template, enterprise uint32, ids []uint16) layers {
 // So a record with both is counted once, by its delta. Where the frames of
 // layer 2 are billed, its counters come before those of layer 3.
 type counters struct {
-	link         bool               // frames of layer 2 are billed
-	layer        layers             // of the octets
-	alternatives bool               // counters stand beside each other, of which one may be zero
-	totals       uint8              // a bit for each counter that is a total
-	widths       [counterCount]uint // bits of these, after which they wrap
+	link         bool   // frames of layer 2 are billed
+	layer        layers // of the octets
+	alternatives bool   // counters stand beside each other, of which one may be zero
+	totals       totals.Layout
 }
 
 // columns compiles the counters of t.
@@ -103,24 +94,24 @@ func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 		octetDeltas, octetTotals = linkDeltas, linkTotals
 	}
 	columns := make([]ipfix.Column, 0, 7)
-	add := func(counter, slot int, enterprise uint32, ids, totals []uint16, delta bool) {
-		if !delta && hasAny(t, enterprise, totals) {
-			c.totals |= 1 << counter
-			ids = totals
+	add := func(counter, slot int, enterprise uint32, ids, totalIDs []uint16, delta bool) {
+		if !delta && hasAny(t, enterprise, totalIDs) {
+			c.totals.Add(counter)
+			ids = totalIDs
 		}
 		columns = append(columns, number(slot, elements(enterprise, ids...)))
-		if counter == forwardOctets || counter == reverseOctets {
+		if counter == totals.ForwardOctets || counter == totals.ReverseOctets {
 			c.layer |= layerOf(t, enterprise, ids)
 		}
 	}
 	octets := hasAny(t, 0, octetDeltas) || hasAny(t, ipfix.ReversePEN, octetDeltas)
 	packets := hasAny(t, 0, packetDeltas) || hasAny(t, ipfix.ReversePEN, packetDeltas)
-	add(forwardOctets, slotOctets, 0, octetDeltas, octetTotals, octets)
-	add(forwardPackets, slotPackets, 0, packetDeltas, packetTotals, packets)
-	add(reverseOctets, slotReverseOctets, ipfix.ReversePEN, octetDeltas, octetTotals, octets)
-	add(reversePackets, slotReversePackets, ipfix.ReversePEN, packetDeltas, packetTotals, packets)
-	for i := range c.widths {
-		c.widths[i] = width(t, columns[i].Elements)
+	add(totals.ForwardOctets, slotOctets, 0, octetDeltas, octetTotals, octets)
+	add(totals.ForwardPackets, slotPackets, 0, packetDeltas, packetTotals, packets)
+	add(totals.ReverseOctets, slotReverseOctets, ipfix.ReversePEN, octetDeltas, octetTotals, octets)
+	add(totals.ReversePackets, slotReversePackets, ipfix.ReversePEN, packetDeltas, packetTotals, packets)
+	for i := range c.totals.Widths {
+		c.totals.Widths[i] = width(t, columns[i].Elements)
 	}
 	for _, a := range []struct {
 		slot       int
@@ -136,17 +127,6 @@ func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 		}
 	}
 	return columns
-}
-
-// addsTotals reports whether any of the counters that are totals adds to what
-// was known, by delta.
-func (c *counters) addsTotals(delta [counterCount]uint64) bool {
-	for i, n := range delta {
-		if n != 0 && c.totals>>i&1 != 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // choose puts, for a counter of f that is zero, the one that stands beside it.

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/totals"
 	"tollbridge/asm/users"
 	"tollbridge/ipfix"
 )
@@ -263,17 +264,17 @@ func same(t tb, a, b *modelStore) {
 // are stored in.
 func joinTotals(t tb, s *modelStore) {
 	t.Helper()
-	m := &Module{totals: make(map[string]*totals)}
 	var state []acct.State
 	for k, v := range s.state {
 		state = append(state, acct.State{Kind: k[0], Key: k[1], Value: v})
 	}
-	if err := m.restoreTotals(state); err != nil {
+	all := make(totals.Exporters)
+	if err := all.Restore(ofKind(state, stateTotals)); err != nil {
 		t.Fatal(err)
 	}
 	maps.DeleteFunc(s.state, func(k [2]string, _ []byte) bool { return k[0] == stateTotals })
-	for exporter, totals := range m.totals {
-		s.state[[2]string{stateTotals, exporter}] = totals.appendPiece(nil, true)
+	for exporter, table := range all {
+		s.state[[2]string{stateTotals, exporter}] = must(table.AppendBinary(nil))
 	}
 }
 

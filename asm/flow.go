@@ -260,7 +260,7 @@ func (p *plan) flow(r ipfix.Record, row *row, exported uint32, f *flow) reason {
 		p.counters.choose(row, f)
 	}
 	f.estimated, f.user, f.userTo, f.skip, f.vrf, f.vrfTo = false, "", false, false, "", ""
-	if p.counters.totals == 0 && !f.fits() {
+	if !p.counters.totals.Any() && !f.fits() {
 		return tooLarge
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/totals"
 	"tollbridge/asm/users"
 	"tollbridge/dedup"
 	"tollbridge/internal/memory"
@@ -29,7 +30,7 @@ type decoder struct {
 	ordinal  uint16        // of the next record
 
 	// Of records whose counters are totals.
-	sightings [chunk]sighting
+	sightings [chunk]totals.Sighting
 	rates     [chunk]rate
 	doubts    [chunk]bool // what the record adds can't be known
 	scratch   []byte
@@ -252,7 +253,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		window.AddBatch(c.ids[:n], c.ends[:n], c.ordinals[:n], c.verdicts[:n])
 	}
 	comparing := p.timed && m.settings.CompareOctets > 0 && c.request == nil
-	totals := p.counters.totals != 0 && !stated
+	totals := p.counters.totals.Any() && !stated
 	for i := range n {
 		v := &c.verdicts[i]
 		if again {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/totals"
 	"tollbridge/asm/users"
 	"tollbridge/dedup"
 	"tollbridge/dict"
@@ -117,8 +118,8 @@ type Module struct {
 	inBand        []ipfix.Element       // that name a record's user
 	samplers      map[samplerKey]*samplers
 	samplersDirty []samplerKey
-	sampled       map[string]int     // samplers by exporter
-	totals        map[string]*totals // by exporter
+	sampled       map[string]int // samplers by exporter
+	totals        totals.Exporters
 	clocks        map[string]*exporterClock
 	spools        spools
 	forwards      map[string]bool // exporters that are collectors which pass on
@@ -430,9 +431,7 @@ func (m *Module) adopt(s Settings) {
 			m.inBand = append(m.inBand, e)
 		}
 	}
-	for _, t := range m.totals {
-		m.stats.TotalsForgotten += uint64(t.bound(s.MaxTotals))
-	}
+	m.stats.TotalsForgotten += uint64(m.totals.Bound(s.MaxTotals))
 	m.charges.configure(s.Correct.Milliseconds(), s.CorrectOctets)
 	m.linkLayer = s.Layer == LayerLink
 	m.realms = make(map[string]*RealmSettings)

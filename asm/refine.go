@@ -58,7 +58,7 @@ func (r *refiner) compile(p *plan) {
 	r.egress, r.hasEgress = t.Accessor(0, ipfix.EgressInterface)
 	r.direction, r.hasDirection = t.Accessor(0, ipfix.FlowDirection)
 	r.initMatters = (p.has[slotEndUptime] || p.has[slotStartUptime]) && !p.has[slotInit]
-	if p.counters.totals == 0 {
+	if !p.counters.totals.Any() {
 		return
 	}
 	for _, id := range flowKeys {
@@ -106,7 +106,7 @@ func (m *Module) resolve(p *plan, key acct.LedgerKey, id uint16) {
 	r.user, r.hasUser = inBandOf(p.template, m.inBand)
 	r.vrf = newVRFPlan(m.vrfs[key.Exporter], p.template)
 	r.point = m.points[key.Exporter]
-	r.active = r.point != nil || r.vrf.reader != nil || r.hasUser || r.source != rateFixed || !r.fixed.one() || p.counters.totals != 0
+	r.active = r.point != nil || r.vrf.reader != nil || r.hasUser || r.source != rateFixed || !r.fixed.one() || p.counters.totals.Any()
 }
 
 // choose says where records that r reads, of a Template ID, have their rate
@@ -200,7 +200,7 @@ func (m *Module) refine(p *plan, d ipfix.Record, f *flow, n int, key acct.Ledger
 		m.logs.warn(m.log, "records of a sampler that no options record has told of are counted unscaled", key, uint64(p.template.ID))
 		f.estimated = true
 	}
-	if p.counters.totals != 0 {
+	if p.counters.totals.Any() {
 		c := &m.decoder
 		c.rates[n] = v
 		c.scratch = p.sight(d, f, &c.sightings[n], c.scratch)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/totals"
 	"tollbridge/dedup"
 	"tollbridge/internal/octets"
 )
@@ -72,7 +73,7 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 		crashes:  make(map[uint64]int),
 		samplers: make(map[samplerKey]*samplers),
 		sampled:  make(map[string]int),
-		totals:   make(map[string]*totals),
+		totals:   make(totals.Exporters),
 		clocks:   make(map[string]*exporterClock),
 		spools:   newSpools(),
 		stored:   make(map[string]storedWindow),
@@ -129,7 +130,7 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			return fmt.Errorf("state %s %s: %w", s.Kind, s.Key, err)
 		}
 	}
-	if err := m.restoreTotals(cp.State); err != nil {
+	if err := m.totals.Restore(ofKind(cp.State, stateTotals)); err != nil {
 		return err
 	}
 	m.restoreCharges(cp.State)
@@ -163,6 +164,16 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 	return nil
 }
 
+// ofKind returns those of state that are of a kind.
+func ofKind(state []acct.State, kind string) (of []acct.State) {
+	for _, s := range state {
+		if s.Kind == kind {
+			of = append(of, s)
+		}
+	}
+	return of
+}
+
 // restoreMessages takes in the identities of Messages.
 func (m *Module) restoreMessages(state []acct.State) error {
 	for i := range m.pieces {
@@ -173,10 +184,7 @@ func (m *Module) restoreMessages(state []acct.State) error {
 			return fmt.Errorf("state %s %s: %w", stateMessages, p.key, ErrCorrupt)
 		}
 	}
-	for _, s := range state {
-		if s.Kind != stateMessages {
-			continue
-		}
+	for _, s := range ofKind(state, stateMessages) {
 		i := slices.IndexFunc(m.pieces, func(p piece) bool { return p.key == s.Key })
 		if err := m.messages.Restore(m.pieces[i].generation, s.Value); err != nil {
 			return fmt.Errorf("state %s %s: %w", stateMessages, s.Key, err)
@@ -326,7 +334,7 @@ func (m *Module) batch() (acct.Batch, error) {
 	m.users.Delta(func(key string, value []byte) { put(stateClaim, key, value) })
 	m.users.DeltaPorts(func(key string, value []byte) { put(statePorts, key, value) })
 	m.putSamplers(put)
-	m.putTotals(put)
+	m.totals.Delta(func(key string, value []byte) { put(stateTotals, key, value) })
 	m.putPositions(put)
 	m.parts.put(put)
 	m.charges.put(put)

@@ -90,9 +90,7 @@ func (m *Module) Stats() Stats {
 	s.Transports = len(m.transports.open)
 	s.Suspended = m.suspense.unmapped
 	s.Identities = m.windows.Stats().Identities
-	for _, t := range m.totals {
-		s.Totals += len(t.byKey)
-	}
+	s.Totals = m.totals.Len()
 	s.InBand = m.sessions.named
 	s.Overlaps = m.users.Overlaps()
 	s.Mappings, s.MappingsRefused = m.users.Mappings()

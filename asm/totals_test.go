@@ -1,7 +1,6 @@
 package asm
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -178,16 +177,6 @@ func TestTotalsByTemplate(t *testing.T) {
 	}
 }
 
-func TestTotalOf64BitsWraps(t *testing.T) {
-	totals, c := newTotals(), counters{totals: 1 << forwardOctets, widths: [counterCount]uint{64, 64, 64, 64}}
-	before := sighting{values: [counterCount]uint64{1<<64 - 10}, end: 1}
-	after := sighting{values: [counterCount]uint64{20}, end: 2}
-	totals.put(&c, &before, 10)
-	if delta, known := totals.delta(&c, &after); !known || delta[forwardOctets] != 30 {
-		t.Errorf("adds %v, %v", delta, known)
-	}
-}
-
 // A flow whose totals may have been forgotten can't be told from a new one:
 // its first record is suspended. One that began after what was forgotten is
 // new.
@@ -271,34 +260,4 @@ func TestTotalsTruth(t *testing.T) {
 			rt.Errorf("accounted %d, the flows' last totals are %d: %v", sum.Accounted.Octets, want, arrived)
 		}
 	})
-}
-
-// The pieces that totals are stored in become one before they are many more
-// than what they hold.
-func TestTotalsPieces(t *testing.T) {
-	b := mapped(t, testSettings)
-	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
-	most := 0
-	for i := range 1000 {
-		b.clock = b.clock.Add(time.Second)
-		b.sendRecords(s, totalsTemplate, []any{b.clock, netip.MustParseAddr("192.0.2.1"), i % 10, i * 100, i})
-		if err := b.m.Checkpoint(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		size := 0
-		for k, v := range b.s.state {
-			if k[0] == stateTotals {
-				size += len(v)
-			}
-		}
-		most = max(most, size)
-	}
-	if most == 0 || most > 2*48*10+1<<14+100 {
-		t.Errorf("%d octets for 10 flows", most)
-	}
-	before := fmt.Sprint(b.m.totals["router"].appendPiece(nil, true))
-	b.restart()
-	if after := fmt.Sprint(b.m.totals["router"].appendPiece(nil, true)); after != before {
-		t.Errorf("restored %s, was %s", after, before)
-	}
 }
