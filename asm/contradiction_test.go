@@ -1,6 +1,7 @@
 package asm
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -259,8 +260,8 @@ func TestContradictions(t *testing.T) {
 			b.send(s, idle)
 			b.put(b.event(users.Begin, "2", "bob", at(-time.Second), "192.0.2.1"))
 			b.after(time.Minute)
-			if n := len(b.m.charges.doubts); n != 0 {
-				b.t.Errorf("%d doubts stay", n)
+			if b.m.charges.InDoubt() {
+				b.t.Errorf("doubts stay")
 			}
 		},
 		totals: map[string]uint64{},
@@ -365,16 +366,15 @@ func TestContradictionOfDamagedCharges(t *testing.T) {
 				b.after(time.Minute - 30*time.Second)
 			}
 			b.checkpoint()
-			g := b.m.charges.segments[1]
-			if len(g.pieces) < 3 {
-				t.Fatalf("pieces at %d", g.pieces)
+			damaged := segmentKeys(b.s, 1)
+			if len(damaged) < 3 {
+				t.Fatalf("pieces %q", damaged)
 			}
-			c.damage(b.s.state, [2]string{stateCharge, g.key(g.pieces[1])})
-			damaged := g.keys()
+			c.damage(b.s.state, [2]string{stateCharge, damaged[1]})
 			b.s.state[[2]string{stateCharge, "x/y"}] = []byte("?")
 			b.restart()
-			if at := b.clock.UnixMilli(); b.m.charges.covers(at-1) || !b.m.charges.covers(at) {
-				t.Errorf("what was lost ended before %v, want the checkpoint's time, %v", b.m.charges.lost, at)
+			if at := b.clock.UnixMilli(); b.m.charges.Covers(at-1) || !b.m.charges.Covers(at) {
+				t.Errorf("what was lost did not end by the checkpoint's time, %v", at)
 			}
 			b.put(b.event(users.Begin, "2", "bob", epoch.Add(-time.Second), "192.0.2.1"))
 			b.after(time.Minute)
@@ -393,6 +393,18 @@ func TestContradictionOfDamagedCharges(t *testing.T) {
 	}
 }
 
+// segmentKeys returns the keys of the pieces that a store has of segment number
+// of the charges, in order.
+func segmentKeys(s *modelStore, number int) (keys []string) {
+	for k := range s.state {
+		if k[0] == stateCharge && strings.HasPrefix(k[1], fmt.Sprint(number, "/")) {
+			keys = append(keys, k[1])
+		}
+	}
+	slices.SortFunc(keys, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	return keys
+}
+
 // Damaged doubts doubt everything.
 func TestContradictionOfDamagedDoubts(t *testing.T) {
 	b := newBridge(t, correctingSettings)
@@ -402,7 +414,7 @@ func TestContradictionOfDamagedDoubts(t *testing.T) {
 	b.after(time.Minute)
 	b.put(b.event(users.Begin, "2", "bob", epoch.Add(-time.Second), "192.0.2.1"))
 	b.checkpoint()
-	b.s.state[[2]string{stateCharge, doubtsKey}] = []byte{9}
+	b.s.state[[2]string{stateCharge, "doubts"}] = []byte{9}
 	b.restart()
 	b.after(time.Minute)
 	b.checkpoint()

@@ -21,37 +21,17 @@ var (
 	linkTotals = []uint16{ipfix.Layer2OctetTotalCount, ipfix.OctetTotalCount, ipfix.PostLayer2OctetTotalCount, ipfix.PostOctetTotalCount}
 )
 
-// layers is a set of layers that octets were counted at.
-type layers uint8
-
-const (
-	layerNetwork layers = 1 << iota // from the IP header on
-	layerLink                       // with the frame's header
-	layerOther                      // nobody knows, or payload alone
-)
-
-// layer returns what records say of a set.
-func (l layers) layer() acct.Layer {
-	switch l {
-	case layerNetwork:
-		return acct.LayerNetwork
-	case layerLink:
-		return acct.LayerLink
-	}
-	return acct.LayerUnknown
-}
-
 // layerOf returns the layer of the first of ids that t has.
-func layerOf(t *ipfix.Template, enterprise uint32, ids []uint16) layers {
+func layerOf(t *ipfix.Template, enterprise uint32, ids []uint16) acct.Layers {
 	for _, id := range ids {
 		if _, ok := t.Index(enterprise, id); !ok {
 			continue
 		}
 		switch id {
 		case ipfix.Layer2OctetDeltaCount, ipfix.PostLayer2OctetDeltaCount, ipfix.Layer2OctetTotalCount, ipfix.PostLayer2OctetTotalCount:
-			return layerLink
+			return acct.AtLink
 		}
-		return layerNetwork
+		return acct.AtNetwork
 	}
 	return 0
 }
@@ -73,9 +53,9 @@ func layerOf(t *ipfix.Template, enterprise uint32, ids []uint16) layers {
 // So a record with both is counted once, by its delta. Where the frames of
 // layer 2 are billed, its counters come before those of layer 3.
 type counters struct {
-	link         bool   // frames of layer 2 are billed
-	layer        layers // of the octets
-	alternatives bool   // counters stand beside each other, of which one may be zero
+	link         bool        // frames of layer 2 are billed
+	layer        acct.Layers // of the octets
+	alternatives bool        // counters stand beside each other, of which one may be zero
 	totals       totals.Layout
 }
 
@@ -83,7 +63,7 @@ type counters struct {
 func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 	if !hasAny(t, 0, octetDeltas) && !hasAny(t, 0, packetDeltas) &&
 		hasAny(t, 0, []uint16{ipfix.InitiatorOctets, ipfix.InitiatorPackets, ipfix.ResponderOctets, ipfix.ResponderPackets}) {
-		c.layer = layerOther
+		c.layer = acct.AtOther
 		return []ipfix.Column{
 			number(slotOctets, elements(0, ipfix.InitiatorOctets)), number(slotPackets, elements(0, ipfix.InitiatorPackets)),
 			number(slotReverseOctets, elements(0, ipfix.ResponderOctets)), number(slotReversePackets, elements(0, ipfix.ResponderPackets)),
@@ -133,9 +113,9 @@ func (c *counters) columns(t *ipfix.Template) []ipfix.Column {
 func (c *counters) choose(row *row, f *flow) {
 	if f.forward.octets == 0 {
 		if f.forward.octets = row[slotOtherOctets]; f.forward.octets != 0 {
-			f.layer = layerNetwork ^ layerLink ^ c.layer
+			f.layer = acct.AtNetwork ^ acct.AtLink ^ c.layer
 		} else if f.forward.octets = row[slotPostOctets]; f.forward.octets != 0 {
-			f.layer = layerNetwork
+			f.layer = acct.AtNetwork
 		}
 	}
 	if f.forward.packets == 0 {

@@ -115,8 +115,8 @@ func (m *Module) emitEvent(r acct.Record) []acct.Record {
 // mark notes, for corrections, that the records that r was cut into have what
 // was charged to s since those before.
 func (m *Module) mark(s *session, r *acct.Record, cut []acct.Record) {
-	if m.charges.on() && r.Increase != (acct.Usage{}) {
-		m.charges.markAll(s.id, false, cut, m.millis())
+	if m.charges.On() && r.Increase != (acct.Usage{}) {
+		m.charges.MarkAll(s.id, false, cut, m.millis())
 	}
 }
 
@@ -148,7 +148,7 @@ func (m *Module) record(s *session, t acct.RecordType, at int64) acct.Record {
 		Start: milliTime(s.cut), End: milliTime(at), Event: milliTime(at),
 		SessionTime: time.Duration(at-s.started) * time.Millisecond,
 		Usage:       s.total(), Increase: s.increase(), Classes: m.classUsage(s),
-		Estimated: s.estimated, Layer: s.layers.layer(), Attributes: m.attributes(s), Source: s.key.source, NAS: s.nas, Interim: s.interim,
+		Estimated: s.estimated, Layer: s.layers.Layer(), Attributes: m.attributes(s), Source: s.key.source, NAS: s.nas, Interim: s.interim,
 		Shares: slices.Clone(s.open),
 	}
 	if r.Realm == "" {

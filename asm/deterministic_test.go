@@ -1,11 +1,13 @@
 package asm
 
 import (
-	"log/slog"
+	"fmt"
 	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -282,17 +284,24 @@ func joinTotals(t tb, s *modelStore) {
 // stored in.
 func joinCharges(t tb, s *modelStore) {
 	t.Helper()
-	var state []acct.State
-	for k, v := range s.state {
-		state = append(state, acct.State{Kind: k[0], Key: k[1], Value: v})
+	pieces := make(map[string][]int) // where they begin, by segment
+	for k := range s.state {
+		if number, at, ok := strings.Cut(k[1], "/"); ok && k[0] == stateCharge {
+			pieces[number] = append(pieces[number], must(strconv.Atoi(at)))
+		}
 	}
-	m := &Module{log: slog.New(slog.DiscardHandler)}
-	if m.restoreCharges(state); len(m.charges.stale) > 0 {
-		t.Fatalf("damaged: %q", m.charges.stale)
-	}
-	maps.DeleteFunc(s.state, func(k [2]string, _ []byte) bool { return k[0] == stateCharge })
-	for _, g := range m.charges.segments {
-		s.state[[2]string{stateCharge, g.key(0)}] = g.data
+	for number, begins := range pieces {
+		slices.Sort(begins)
+		var whole []byte
+		for _, at := range begins {
+			if at != len(whole) {
+				t.Fatalf("segment %s has a piece at %d after %d octets", number, at, len(whole))
+			}
+			key := [2]string{stateCharge, fmt.Sprintf("%s/%d", number, at)}
+			whole = append(whole, s.state[key]...)
+			delete(s.state, key)
+		}
+		s.state[[2]string{stateCharge, number}] = whole
 	}
 }
 

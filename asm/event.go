@@ -37,7 +37,7 @@ func (m *Module) emitFlow(f *flow, flow []byte, key acct.LedgerKey) {
 		SessionTime: time.Duration(f.end-f.start) * time.Millisecond,
 		Usage:       usage(f.forward, f.reverse),
 		Estimated:   f.estimated,
-		Layer:       f.layer.layer(),
+		Layer:       f.layer.Layer(),
 		Shares:      []acct.Share{{LedgerKey: key, Count: f.count()}},
 	}
 	if m.tracer != nil {

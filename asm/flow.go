@@ -23,15 +23,15 @@ type flow struct {
 	start, end                  int64  // Unix milliseconds; equal where the record gives one time
 	forward, reverse            volume // from the source and to it (RFC 5103)
 
-	layer     layers // of the octets
-	vrf       string // address space of the source; "" is the global one
-	vrfTo     string // of the destination
-	internal  bool   // both sides are users; known once it is mapped
-	estimated bool   // the volumes are scaled from sampled packets
-	user      string // who the record itself says it belongs to; "" for nobody
-	skip      bool   // left to another observation point
-	userTo    bool   // that user is at the destination, unless the bindings know better
-	half      half   // of a flow in suspense: what is still to be accounted
+	layer     acct.Layers // of the octets
+	vrf       string      // address space of the source; "" is the global one
+	vrfTo     string      // of the destination
+	internal  bool        // both sides are users; known once it is mapped
+	estimated bool        // the volumes are scaled from sampled packets
+	user      string      // who the record itself says it belongs to; "" for nobody
+	skip      bool        // left to another observation point
+	userTo    bool        // that user is at the destination, unless the bindings know better
+	half      half        // of a flow in suspense: what is still to be accounted
 }
 
 // A half says which of its two ends a flow in suspense waits for a user at,
@@ -109,7 +109,7 @@ func parseFlow(data []byte) (f flow, err error) {
 		f.estimated, f.user, f.userTo = r.Bool(), r.Text(), r.Bool()
 	}
 	if version > 2 {
-		f.layer, f.vrf, f.vrfTo = layers(r.Octet()), r.Text(), r.Text()
+		f.layer, f.vrf, f.vrfTo = acct.Layers(r.Octet()), r.Text(), r.Text()
 	}
 	if version > 3 {
 		if f.half = half(r.Octet()); f.half > destinationEnd {

@@ -66,13 +66,6 @@ func FuzzState(f *testing.F) {
 		f.Add("flow", "", x.Flow)
 	}
 	f.Add("session", "x;1;2", newSession(1, bindingKey{source: "file", user: "ann"}).appendState(nil, nil))
-	g := newSegment(0, epoch.UnixMilli())
-	g.addCharge(&charge{session: 1, end: epoch.UnixMilli(), addr: netip.MustParseAddr("192.0.2.1"), class: "dns", usage: acct.Usage{InputOctets: 100}})
-	g.addCharge(&charge{session: 2, addr: netip.MustParseAddr("2001:db8::1"), vrf: "red", shared: true, port: 53, remote: netip.MustParseAddrPort("192.0.2.2:53"), layer: layerOther, moved: true})
-	g.addMark(&recordMark{session: 1, sessionID: "x;1;2", number: 3, classes: []string{"dns"}})
-	g.addMark(&recordMark{session: 2, moved: true, sessionID: "x;1;4"})
-	f.Add(stateCharge, "0/0", g.data)
-	f.Add(stateCharge, doubtsKey, []byte("\x01\x00\x04\xc0\x00\x02\x01\x20\x02\x00"))
 	f.Add("info", "", must(SessionInfo{Transport: ipfix.UDP, Exporter: "x"}.AppendBinary(nil)))
 	f.Fuzz(func(t *testing.T, kind, key string, value []byte) {
 		switch kind {

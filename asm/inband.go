@@ -119,14 +119,14 @@ func (m *Module) accountSide(f *flow, y *tally, to bool, key acct.LedgerKey, n a
 		if back := m.classes.find(f, remote, port, false, y.class); back != class {
 			in, out := acct.Usage{InputOctets: u.InputOctets, InputPackets: u.InputPackets}, acct.Usage{OutputOctets: u.OutputOctets, OutputPackets: u.OutputPackets}
 			m.use(y, back, out, key, acct.Count{Octets: u.OutputOctets, Packets: u.OutputPackets})
-			if m.charges.on() {
+			if m.charges.On() {
 				m.charge(f, y, to, back, out)
 			}
 			u, n = in, acct.Count{Records: n.Records, Octets: u.InputOctets, Packets: u.InputPackets}
 		}
 	}
 	m.use(y, class, u, key, n)
-	if m.charges.on() {
+	if m.charges.On() {
 		m.charge(f, y, to, class, u)
 	}
 	y.estimated = y.estimated || f.estimated

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/charges"
 	"tollbridge/asm/totals"
 	"tollbridge/asm/users"
 	"tollbridge/dedup"
@@ -108,7 +109,7 @@ type Module struct {
 	sessions sessions
 	ledger   ledger
 	suspense suspense
-	charges  charges
+	charges  charges.Memory
 
 	generation    uint64                // rises with all that refiners go by
 	points        map[string]*point     // policies of observation points, by exporter
@@ -308,7 +309,7 @@ func (m *Module) Deadline() time.Time {
 		earlier(s.due * int64(time.Millisecond))
 	}
 	earlier(m.suspense.remap)
-	if len(m.sessions.changed) > 0 || len(m.charges.doubts) > 0 {
+	if len(m.sessions.changed) > 0 || m.charges.InDoubt() {
 		earlier(m.boundary)
 	}
 	if s := &m.suspense; s.since != 0 && m.settings.Fallback != "" && m.settings.Mode == ModeASM {
@@ -341,7 +342,7 @@ func (m *Module) configure(ctx context.Context, s Settings) error {
 	}
 	if s.Mode != old.Mode {
 		m.stopAll()
-		m.charges.configure(0, 0) // they are of sessions that are gone
+		m.charges.Configure(0, 0) // they are of sessions that are gone
 	}
 	m.adopt(s)
 	m.configured = true
@@ -432,7 +433,7 @@ func (m *Module) adopt(s Settings) {
 		}
 	}
 	m.stats.TotalsForgotten += uint64(m.totals.Bound(s.MaxTotals))
-	m.charges.configure(s.Correct.Milliseconds(), s.CorrectOctets)
+	m.charges.Configure(s.Correct.Milliseconds(), s.CorrectOctets)
 	m.linkLayer = s.Layer == LayerLink
 	m.realms = make(map[string]*RealmSettings)
 	for i := range s.Realms {

@@ -302,7 +302,7 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 		}
 	}
 	if version > 3 {
-		s.layers, s.timeZone, s.midnight = layers(r.Octet()), r.Text(), r.Varint()
+		s.layers, s.timeZone, s.midnight = acct.Layers(r.Octet()), r.Text(), r.Varint()
 	}
 	for i := range s.usage {
 		u := &s.usage[i]

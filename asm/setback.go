@@ -25,7 +25,7 @@ func (m *Module) setBack(to int64) {
 	if m.forgotten > now {
 		// Whose it was before can't be told any more, and would keep what is
 		// charged from now on from being corrected.
-		m.charges.forgetAll()
+		m.charges.ForgetAll()
 		m.forgotten = m.over()
 	}
 	for _, s := range m.sessions.byKey {

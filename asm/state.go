@@ -133,7 +133,9 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 	if err := m.totals.Restore(ofKind(cp.State, stateTotals)); err != nil {
 		return err
 	}
-	m.restoreCharges(cp.State)
+	for _, err := range m.charges.Restore(ofKind(cp.State, stateCharge), m.millis()) {
+		m.log.Error("what was charged is damaged in the store", "error", err)
+	}
 	if trimmed != 0 {
 		m.state.users = m.users.Trim(trimmed)
 		m.forgotten = max(trimmed, m.millis()-settings.Late.Milliseconds())
@@ -337,7 +339,7 @@ func (m *Module) batch() (acct.Batch, error) {
 	m.totals.Delta(func(key string, value []byte) { put(stateTotals, key, value) })
 	m.putPositions(put)
 	m.parts.put(put)
-	m.charges.put(put)
+	m.charges.Delta(func(key string, value []byte) { put(stateCharge, key, value) })
 	for position, times := range m.crashes {
 		if position > m.position {
 			put(stateCrash, strconv.FormatUint(position, 10), []byte{byte(min(times, 255))})

@@ -94,8 +94,8 @@ func (m *Module) Stats() Stats {
 	s.InBand = m.sessions.named
 	s.Overlaps = m.users.Overlaps()
 	s.Mappings, s.MappingsRefused = m.users.Mappings()
-	if x := &m.charges; len(x.segments) > 0 {
-		s.Charges, s.ChargedFor = x.size, max(x.segments[0].begun, m.horizon())
+	if since, ok := m.charges.Since(); ok {
+		s.Charges, s.ChargedFor = m.charges.Size(), max(since, m.horizon())
 	}
 	s.Position, s.Clock = m.position, m.now
 	return s

@@ -17,11 +17,11 @@ type tally struct {
 
 	class     classIndex // of what no rule of the settings matches; noClass for theirs
 	phase     phase
-	gone      bool   // removed
-	dirty     bool   // listed in sessions.dirty
-	changed   bool   // listed in sessions.changed: usage to be cut at the interval's end
-	estimated bool   // some of the session's usage is scaled from sampled packets
-	layers    layers // that its octets were counted at
+	gone      bool        // removed
+	dirty     bool        // listed in sessions.dirty
+	changed   bool        // listed in sessions.changed: usage to be cut at the interval's end
+	estimated bool        // some of the session's usage is scaled from sampled packets
+	layers    acct.Layers // that its octets were counted at
 }
 
 // maxTally is how many flows a tally takes: as each has at most acct.MaxOctets

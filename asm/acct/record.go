@@ -72,6 +72,26 @@ const (
 	LayerLink    Layer = 2 // with the frame's header, as layer2OctetDeltaCount has it
 )
 
+// Layers is a set of what octets were counted at. The bits are stored.
+type Layers uint8
+
+const (
+	AtNetwork Layers = 1 << iota // LayerNetwork
+	AtLink                       // LayerLink
+	AtOther                      // nobody knows, or payload alone
+)
+
+// Layer returns what a Record says of octets counted at all of l.
+func (l Layers) Layer() Layer {
+	switch l {
+	case AtNetwork:
+		return LayerNetwork
+	case AtLink:
+		return LayerLink
+	}
+	return LayerUnknown
+}
+
 // An Attribute is an AVP that a user's binding brought along. RADIUS
 // attributes 1 to 255 are AVPs of the same code without a vendor (RFC 6733,
 // Section 4.1).
