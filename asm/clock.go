@@ -1,6 +1,10 @@
 package asm
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // ClockStats is how an exporter's clock stands to ours.
 type ClockStats struct {
@@ -57,7 +61,7 @@ func (m *Module) see(t *transport, exported uint32, arrived int64) {
 func (m *Module) tell(c *exporterClock, exporter string) {
 	c.told = ClockStats{Exporter: exporter, Offset: time.Duration(c.least), At: time.Unix(0, c.latest)}
 	all := make([]ClockStats, 0, len(m.clocks))
-	for _, name := range sortedKeys(m.clocks) {
+	for _, name := range slices.Sorted(maps.Keys(m.clocks)) {
 		if told := m.clocks[name].told; told.Exporter != "" {
 			all = append(all, told)
 		}

@@ -1,9 +1,8 @@
 package asm
 
 import (
-	"math/bits"
-
 	"tollbridge/asm/acct"
+	"tollbridge/asm/sampling"
 	"tollbridge/asm/totals"
 	"tollbridge/ipfix"
 )
@@ -171,37 +170,14 @@ func (f *flow) fits() bool {
 	return true
 }
 
-// A rate says how many packets a sampled one stands for: a fraction, in lowest
-// terms as far as it is known. The zero rate is that of no sampling.
-type rate struct{ num, den uint64 }
-
-// one reports whether the packets are not sampled.
-func (r rate) one() bool { return r.num == r.den }
-
-// scale multiplies v by r, rounding half up. What does not fit 64 bits is
-// their largest value.
-func (r rate) scale(v uint64) uint64 {
-	if r.den == 0 {
-		return v
-	}
-	hi, lo := bits.Mul64(v, r.num)
-	lo, carry := bits.Add64(lo, r.den/2, 0)
-	hi += carry
-	if hi >= r.den {
-		return 1<<64 - 1
-	}
-	q, _ := bits.Div64(hi, lo, r.den)
-	return q
-}
-
 // scale makes the volumes of f estimates of all packets, where those seen are
 // a sample.
-func (f *flow) scale(r rate) {
-	if r.one() {
+func (f *flow) scale(r sampling.Rate) {
+	if r.One() {
 		return
 	}
 	for _, v := range []*uint64{&f.forward.octets, &f.forward.packets, &f.reverse.octets, &f.reverse.packets} {
-		*v = r.scale(*v)
+		*v = r.Scale(*v)
 	}
 	f.estimated = true
 }

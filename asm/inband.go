@@ -63,7 +63,7 @@ func (m *Module) nameUser(r *refiner, d ipfix.Record, f *flow) {
 		m.stats.InBandInvalid++
 		return
 	}
-	f.userTo = r.hasDirection && r.direction.Uint64(d) == egressFlow
+	f.userTo = r.rates.Egress(d)
 }
 
 // isName reports whether s may be a User-Name: text of a bounded length.

@@ -2,6 +2,8 @@ package asm
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 
 	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
@@ -70,7 +72,7 @@ func (m *Module) lose(t *transport, d *domain, r *ipfix.Result) {
 // appendLosses appends what restoreLosses reads.
 func (t *transport) appendLosses(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.losses)))
-	for _, id := range sortedKeys(t.losses) {
+	for _, id := range slices.Sorted(maps.Keys(t.losses)) {
 		b = binary.AppendUvarint(b, uint64(id))
 		b = binary.AppendUvarint(b, uint64(len(t.losses[id])))
 		for _, l := range t.losses[id] {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/sampling"
 	"tollbridge/asm/totals"
 	"tollbridge/asm/users"
 	"tollbridge/dedup"
@@ -31,7 +32,7 @@ type decoder struct {
 
 	// Of records whose counters are totals.
 	sightings [chunk]totals.Sighting
-	rates     [chunk]rate
+	rates     [chunk]sampling.Rate
 	doubts    [chunk]bool // what the record adds can't be known
 	scratch   []byte
 	addrs     [2 * chunk]netip.Addr // source and destination of each

@@ -16,6 +16,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/charges"
+	"tollbridge/asm/sampling"
 	"tollbridge/asm/totals"
 	"tollbridge/asm/users"
 	"tollbridge/dedup"
@@ -111,19 +112,17 @@ type Module struct {
 	suspense suspense
 	charges  charges.Memory
 
-	generation    uint64                // rises with all that refiners go by
-	points        map[string]*point     // policies of observation points, by exporter
-	identities    map[string]string     // names that identities are made with, by exporter
-	sampling      map[string]uint32     // rates that the settings give, by exporter
-	vrfs          map[string]*vrfReader // of exporters whose addresses are of several spaces
-	inBand        []ipfix.Element       // that name a record's user
-	samplers      map[samplerKey]*samplers
-	samplersDirty []samplerKey
-	sampled       map[string]int // samplers by exporter
-	totals        totals.Exporters
-	clocks        map[string]*exporterClock
-	spools        spools
-	forwards      map[string]bool // exporters that are collectors which pass on
+	generation uint64                // rises with all that refiners go by
+	points     map[string]*point     // policies of observation points, by exporter
+	identities map[string]string     // names that identities are made with, by exporter
+	sampling   map[string]uint32     // rates that the settings give, by exporter
+	vrfs       map[string]*vrfReader // of exporters whose addresses are of several spaces
+	inBand     []ipfix.Element       // that name a record's user
+	samplers   *sampling.Tables
+	totals     totals.Exporters
+	clocks     map[string]*exporterClock
+	spools     spools
+	forwards   map[string]bool // exporters that are collectors which pass on
 
 	records   []acct.Record // cut since the last checkpoint
 	decisions []acct.Decision

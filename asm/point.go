@@ -3,6 +3,7 @@ package asm
 import (
 	"slices"
 
+	"tollbridge/asm/sampling"
 	"tollbridge/dedup"
 	"tollbridge/ipfix"
 )
@@ -21,17 +22,17 @@ func newPoint(e ExporterSettings) *point {
 	return &point{e.Account, slices.Sorted(slices.Values(e.Interfaces))}
 }
 
-// skips reports whether record d, which r reads, is left to another observation
-// point.
-func (p *point) skips(r *refiner, d ipfix.Record) bool {
-	egress := r.hasDirection && r.direction.Uint64(d) == egressFlow
+// skips reports whether record d, metered where r reads, is left to another
+// observation point.
+func (p *point) skips(r *sampling.Meter, d ipfix.Record) bool {
+	egress := r.Egress(d)
 	switch {
 	case p.policy == AccountNone, p.policy == AccountIngress && egress, p.policy == AccountEgress && !egress:
 		return true
-	case len(p.interfaces) == 0 || !r.hasIngress && !r.hasEgress:
+	case len(p.interfaces) == 0 || !r.HasInterface():
 		return false
 	}
-	_, ours := slices.BinarySearch(p.interfaces, uint32(r.interfaceOf(d)))
+	_, ours := slices.BinarySearch(p.interfaces, uint32(r.Interface(d)))
 	return !ours
 }
 

@@ -264,7 +264,7 @@ func (m *Module) putPositions(put func(kind, key string, value []byte)) {
 		b := []byte{positionsVersion}
 		b = binary.AppendUvarint(b, i.used)
 		put(statePositions, i.key.String(), binary.AppendUvarint(b, i.floor))
-		for _, n := range sortedKeys(i.chunks) {
+		for _, n := range slices.Sorted(maps.Keys(i.chunks)) {
 			c := i.chunks[n]
 			if !c.dirty {
 				continue

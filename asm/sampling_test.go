@@ -187,18 +187,6 @@ func TestSamplingOverflow(t *testing.T) {
 	}
 }
 
-func TestScale(t *testing.T) {
-	for _, c := range []struct {
-		v, num, den, want uint64
-	}{
-		{3, 5, 2, 8}, {1, 1, 1, 1}, {0, 1000, 1, 0}, {7, 10, 3, 23}, {1 << 63, 4, 2, 1<<64 - 1}, {1 << 63, 4, 1, 1<<64 - 1}, {1<<64 - 1, 3, 3, 1<<64 - 1}, {5, 0, 0, 5},
-	} {
-		if got := (rate{c.num, c.den}).scale(c.v); got != c.want {
-			t.Errorf("%d of %d for %d: %d, want %d", c.v, c.num, c.den, got, c.want)
-		}
-	}
-}
-
 // An exporter can't make us hold more rates than the bounds, and does not hurt
 // another by trying.
 func TestSamplingBounds(t *testing.T) {
@@ -206,13 +194,14 @@ func TestSamplingBounds(t *testing.T) {
 	s := b.open(ipfix.TCP, "hostile", "198.51.100.1:999")
 	other := b.open(ipfix.TCP, "other", "198.51.100.2:999")
 	options := must(ipfix.NewOptionsTemplate(400, 1, field(ipfix.SelectorId, 8), field(ipfix.SamplingInterval, 4)))
-	for i := range maxRates + 10 {
+	const rates, domains = 4096, 1024 // that there is room for
+	for i := range rates + 10 {
 		b.sendRecords(s, options, []any{i, 10})
 	}
-	if n := len(b.m.samplers[samplerKey{"hostile", 1}].bySelector); n != maxRates || b.m.Stats().OptionsRefused != 10 {
-		t.Errorf("%d rates, %d refused", n, b.m.Stats().OptionsRefused)
+	if n := b.m.Stats().OptionsRefused; n != 10 {
+		t.Errorf("%d rates refused", n)
 	}
-	for i := range maxSampled + 10 {
+	for i := range domains + 10 {
 		e := ipfix.NewEncoder(uint32(i+1), 0)
 		if err := e.AddTemplate(options); err != nil {
 			t.Fatal(err)
@@ -225,11 +214,11 @@ func TestSamplingBounds(t *testing.T) {
 		}
 		b.add(acct.EntryMessage, s, e.Flush(uint32(b.clock.Unix())))
 	}
-	if n := len(b.m.samplers); n != maxSampled {
-		t.Errorf("%d observation domains", n)
+	if n := b.m.Stats().OptionsRefused; n != 20 {
+		t.Errorf("%d rates and observation domains refused", n)
 	}
 	b.sendRecords(other, options, []any{1, 10})
-	if b.m.samplers[samplerKey{"other", 1}] == nil {
+	if n := b.m.Stats().OptionsRefused; n != 20 {
 		t.Error("another exporter has no room")
 	}
 }
@@ -276,8 +265,8 @@ func TestSamplerOfCisco(t *testing.T) {
 	b.add(acct.EntryMessage, s, data) // before its Template
 	b.add(acct.EntryMessage, s, tmpl)
 	b.checkpoint()
-	b.restart()
-	if got := b.m.samplers[samplerKey{"router", 2081}]; got == nil || got.bySelector[1] != (rate{5000, 1}) {
-		t.Errorf("%+v", got)
+	const want = "\x01\x00\x00\x00\x01\x01\x88\x27\x01\x00\x00" // of sampler 1 one packet in 5000
+	if got := b.s.state[[2]string{stateSampling, "2081/router"}]; string(got) != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

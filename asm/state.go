@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/sampling"
 	"tollbridge/asm/totals"
 	"tollbridge/dedup"
 	"tollbridge/internal/octets"
@@ -71,8 +72,7 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 		messages: dedup.NewRecent(dedup.RecentConfig{Length: messageMemory}),
 		suspense: suspense{next: max(cp.NextSuspended, 1)},
 		crashes:  make(map[uint64]int),
-		samplers: make(map[samplerKey]*samplers),
-		sampled:  make(map[string]int),
+		samplers: sampling.NewTables(),
 		totals:   make(totals.Exporters),
 		clocks:   make(map[string]*exporterClock),
 		spools:   newSpools(),
@@ -113,7 +113,7 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 		case stateParts:
 			err = m.parts.restore(s.Key, s.Value)
 		case stateSampling:
-			err = m.restoreSamplers(s.Key, s.Value)
+			err = m.samplers.Restore(s.Key, s.Value)
 		case statePositions:
 			err = m.restorePositions(s.Key, s.Value)
 		case stateReleased:
@@ -335,7 +335,7 @@ func (m *Module) batch() (acct.Batch, error) {
 	}
 	m.users.Delta(func(key string, value []byte) { put(stateClaim, key, value) })
 	m.users.DeltaPorts(func(key string, value []byte) { put(statePorts, key, value) })
-	m.putSamplers(put)
+	m.samplers.Delta(func(key string, value []byte) { put(stateSampling, key, value) })
 	m.totals.Delta(func(key string, value []byte) { put(stateTotals, key, value) })
 	m.putPositions(put)
 	m.parts.put(put)

@@ -87,8 +87,8 @@ type domain struct {
 	messages   dedup.Hash // the same, of message identities
 	totals     dedup.Hash // the same, of flows whose counters are totals
 	plans      map[*ipfix.Template]*plan
-	options    map[*ipfix.Template]*optionsPlan // nil for one that says nothing here
-	decoded    bool                             // some Message of it was well-formed
+	options    map[*ipfix.Template]optionsPlan
+	decoded    bool // some Message of it was well-formed
 }
 
 // domain returns the Observation Domain id of t.
@@ -105,7 +105,7 @@ func (t *transport) domain(id uint32, key dedup.Key) *domain {
 			messages: key.Hash().Uint64(messageIdentity).String(name).Uint64(uint64(id)),
 			totals:   key.Hash().Uint64(totalIdentity).String(name).Uint64(uint64(id)),
 			plans:    make(map[*ipfix.Template]*plan),
-			options:  make(map[*ipfix.Template]*optionsPlan),
+			options:  make(map[*ipfix.Template]optionsPlan),
 		}
 		t.domains[id] = d
 	}

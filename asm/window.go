@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"tollbridge/asm/acct"
 	"tollbridge/dedup"
@@ -32,7 +34,7 @@ func (m *Module) newWindows(s Settings, base int64) *dedup.Windows {
 // from their states and the store.
 func (m *Module) restoreWindows(ctx context.Context, s Settings, base int64) error {
 	m.windows = m.newWindows(s, base)
-	for _, exporter := range sortedKeys(m.stored) {
+	for _, exporter := range slices.Sorted(maps.Keys(m.stored)) {
 		if err := m.windows.Of(exporter).UnmarshalBinary(m.stored[exporter].state); err != nil {
 			return fmt.Errorf("window of %s: %w", exporter, err)
 		}
@@ -90,7 +92,7 @@ func (m *Module) putWindows(b *acct.Batch, put func(kind, key string, value []by
 	for exporter := range m.windows.Exporters() {
 		kept[exporter] = true
 	}
-	for _, exporter := range sortedKeys(m.stored) {
+	for _, exporter := range slices.Sorted(maps.Keys(m.stored)) {
 		if !kept[exporter] {
 			b.Floors = append(b.Floors, acct.Floor{Exporter: exporter, Bucket: math.MaxInt64})
 			put(stateWindow, exporter, nil)
