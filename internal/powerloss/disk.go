@@ -2,11 +2,13 @@ package powerloss
 
 import (
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -36,6 +38,25 @@ func NewDisk() *Disk {
 	return &Disk{files: make(map[string]*file), names: make(map[string]*file), syncs: make(map[string]int)}
 }
 
+// DiskOf returns what lies in dir now, all of it synced.
+func DiskOf(t testing.TB, dir string) *Disk {
+	t.Helper()
+	d := NewDisk()
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		d.files[name] = &file{synced: content}
+		d.names[name] = d.files[name]
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
 // Apply has e happen. Promises are passed over.
 func (d *Disk) Apply(t testing.TB, e Event) {
 	t.Helper()
@@ -59,6 +80,9 @@ func (d *Disk) Apply(t testing.TB, e Event) {
 			delete(names, e.Name)
 			names[e.to] = f
 		}})
+	case link:
+		d.files[e.to] = f
+		d.later = append(d.later, change{filepath.Dir(e.to), func(names map[string]*file) { names[e.to] = f }})
 	case write, truncate:
 		if f == nil {
 			t.Fatalf("%v, which was never created", e)
@@ -155,25 +179,39 @@ func (d *Disk) Image(dir string, r *rand.Rand) error {
 	return nil
 }
 
-// EachImage builds the directory as it may be after so many random moments of
-// events, in directories of its own, and calls look with each and with words
-// for the moment, while that returns true. Before, it calls promise with every
-// line that the processes had written by then.
+// EverySync in place of a number of images is one before and one after each
+// sync, n*EverySync so many.
+const EverySync = -1
+
+// EachImage is that of an empty Disk.
 func EachImage(t testing.TB, events []Event, images int, r *rand.Rand, promise func(text string), look func(image, at string) bool) {
+	t.Helper()
+	NewDisk().EachImage(t, events, images, r, promise, look)
+}
+
+// EachImage builds the directory as it may be after so many random moments of
+// events, or at EverySync, in directories of its own, and calls look with each
+// and with words for the moment, while that returns true. Before, it calls
+// promise with every line that the processes had written by then.
+func (d *Disk) EachImage(t testing.TB, events []Event, images int, r *rand.Rand, promise func(text string), look func(image, at string) bool) {
 	t.Helper()
 	moments := make(map[int]int) // after so many events: how many images
 	for range images {
 		moments[1+r.IntN(len(events))]++
 	}
-	disk := NewDisk()
 	for i, e := range events {
-		disk.Apply(t, e)
+		if images < 0 && e.Call == sync {
+			moments[i], moments[i+1] = images/EverySync, images/EverySync
+		}
+	}
+	for i, e := range events {
+		d.Apply(t, e)
 		if e.Call == Promise {
 			promise(e.Name)
 		}
 		for n := range moments[i+1] {
 			image := filepath.Join(t.TempDir(), fmt.Sprintf("%d-%d", i, n))
-			if err := disk.Image(image, r); err != nil {
+			if err := d.Image(image, r); err != nil {
 				t.Fatal(err)
 			}
 			if !look(image, fmt.Sprintf("event %d of %d (%v), image %d", i+1, len(events), e, n)) {
@@ -183,5 +221,23 @@ func EachImage(t testing.TB, events []Event, images int, r *rand.Rand, promise f
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// Images is how many images a test that looks at so many by itself is to look
+// at: TOLLBRIDGE_POWERLOSS says another number, or "every" for EverySync.
+func Images(t testing.TB, images int) int {
+	t.Helper()
+	switch text := os.Getenv("TOLLBRIDGE_POWERLOSS"); text {
+	case "":
+		return images
+	case "every":
+		return EverySync
+	default:
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			t.Fatalf("TOLLBRIDGE_POWERLOSS=%s is neither a number nor \"every\"", text)
+		}
+		return n
 	}
 }

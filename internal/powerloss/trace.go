@@ -54,7 +54,7 @@ type Event struct {
 	Call Call
 	Name string // the file's, relative to the directory that is traced; "." for that; a promise's text
 
-	to     string // of a rename
+	to     string // of a rename or a link
 	thread string
 	offset int64 // of a write; the new size of a truncation
 	data   []byte
@@ -73,6 +73,7 @@ const (
 	sync      Call = "sync"
 	create    Call = "create"
 	rename    Call = "rename"
+	link      Call = "link"
 	unlink    Call = "unlink"
 )
 
@@ -242,15 +243,17 @@ func (r *reader) onNames(call, args string, texts []string) error {
 		}
 	case strings.HasPrefix(call, "unlink") && ours:
 		r.events = append(r.events, Event{Call: unlink, Name: name})
-	case strings.HasPrefix(call, "rename") && len(texts) == 2:
-		to, also := r.inside(texts[1])
-		if ours && also {
-			r.events = append(r.events, Event{Call: rename, Name: name, to: to})
-		} else if ours || also {
-			return fmt.Errorf("%s renamed %s, into or out of %s", texts[0], texts[1], r.dir)
+	case (strings.HasPrefix(call, "rename") || strings.HasPrefix(call, "link")) && len(texts) == 2:
+		e := Event{Call: rename, Name: name}
+		if strings.HasPrefix(call, "link") {
+			e.Call = link
 		}
-	case strings.HasPrefix(call, "link") && ours:
-		return fmt.Errorf("%s of %s is not understood", call, name)
+		var also bool
+		if e.to, also = r.inside(texts[1]); ours && also {
+			r.events = append(r.events, e)
+		} else if ours || also {
+			return fmt.Errorf("%s: %s and %s are not both in %s", call, texts[0], texts[1], r.dir)
+		}
 	}
 	return nil
 }

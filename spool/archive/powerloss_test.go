@@ -67,7 +67,7 @@ func TestPowerLoss(t *testing.T) {
 		return strings.HasSuffix(name, "-shm") || strings.HasSuffix(name, "/lock")
 	})
 	var entries, records, archived uint64
-	powerloss.EachImage(t, events, 40, rand.New(rand.NewPCG(1, 0)), func(text string) {
+	powerloss.EachImage(t, events, powerloss.Images(t, 40), rand.New(rand.NewPCG(1, 0)), func(text string) {
 		var what string
 		var n, m uint64
 		if _, err := fmt.Sscan(text, &what, &n, &m); err != nil {

@@ -67,7 +67,7 @@ func TestPowerLoss(t *testing.T) {
 	var instance string
 	var safe, acknowledged uint64
 	known := make(map[uint64]bool) // positions that are safe
-	powerloss.EachImage(t, events, 150, rand.New(rand.NewPCG(1, 0)), func(text string) {
+	powerloss.EachImage(t, events, powerloss.Images(t, 150), rand.New(rand.NewPCG(1, 0)), func(text string) {
 		var position uint64
 		what, value, _ := strings.Cut(text, " ")
 		if what == "instance" {
