@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -618,6 +619,94 @@ func TestLostAmountsAreMissed(t *testing.T) {
 				t.Errorf("the books balance: %+v (%v)", books.Total, err)
 			}
 		})
+	}
+}
+
+// Rows of the ledger that began after amounts were lost are whole: what is
+// damaged of theirs is set right again.
+func TestRowsAfterALossAreSetRight(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Config{})
+	account := func(position uint64, k acct.LedgerKey) {
+		t.Helper()
+		mustCommit(t, s, acct.Batch{
+			Position: position, Needed: 1,
+			Records:  []acct.Record{{SessionID: sessionID(int(position)), Type: acct.Event, Shares: []acct.Share{{LedgerKey: k, Count: count(5)}}}},
+			Sessions: []acct.SessionState{{ID: position, SessionID: sessionID(100 + int(position)), Open: []acct.Share{{LedgerKey: k, Count: count(2)}}}},
+			Ledger:   []acct.LedgerRow{{LedgerKey: k, Received: count(7), Accounted: count(7)}},
+		})
+		if err := s.Outbox().Settle(t.Context(), []acct.Settlement{{ID: position, State: acct.Acknowledged, Result: 2001, At: time.Unix(1, 0)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damaged := func(damage func(state string)) Books {
+		t.Helper()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		damage(filepath.Join(dir, "state.db"))
+		s = open(t, dir, Config{})
+		books, err := s.Audit(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return books
+	}
+	account(1, key(0))
+	books := damaged(func(state string) { overwrite(t, state, "session") })
+	if len(books.Problems) == 0 {
+		t.Fatal("nothing was lost")
+	}
+	missed := books.Problems
+	account(2, key(time.Now().Add(time.Hour).Unix()))
+	books = damaged(func(state string) { execute(t, state, "UPDATE settled SET peer = 'aaa-9'") })
+	var pendingNow []uint64
+	for _, d := range pending(t, s.Outbox(), 0, 10) {
+		pendingNow = append(pendingNow, d.ID)
+	}
+	if !reflect.DeepEqual(pendingNow, []uint64{1, 2}) {
+		t.Errorf("records %v are pending", pendingNow)
+	}
+	if later := books.Rows[len(books.Rows)-1]; later.Acknowledged != (acct.Count{}) || later.Pending != count(5) {
+		t.Errorf("the later row has %+v", later.Sums)
+	}
+	for _, p := range books.Problems {
+		if !strings.Contains(p, "1970-01-01T00:00:00Z") {
+			t.Errorf("besides %q it says %s", missed, p)
+		}
+	}
+	if first := books.Rows[0]; first.Acknowledged != count(5) {
+		t.Errorf("the row of which amounts were lost has %+v", first.Sums)
+	}
+}
+
+// A file system without hard links, as strace plays one, keeps a copy of the
+// damaged database.
+func TestSalvageWithoutHardLinks(t *testing.T) {
+	t.Parallel()
+	w := newWhole(t)
+	state := filepath.Join(w.dir, "state.db")
+	overwrite(t, state, "settled")
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("skipped: strace is not installed")
+	}
+	cmd := exec.CommandContext(t.Context(), strace, "-f", "-e", "trace=linkat", "-e", "inject=linkat:error=EPERM", os.Args[0])
+	cmd.Env = append(os.Environ(), "SPOOL_SALVAGED="+w.dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("INJECTED")) {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.salvaged(t, w.dir)
+	kept, err := filepath.Glob(state + ".damaged-*Z")
+	if err != nil || len(kept) != 1 {
+		t.Fatal(kept, err)
+	}
+	if copied, err := os.ReadFile(kept[0]); err != nil || !bytes.Contains(copied, bytes.Repeat([]byte{0xa5}, statePage)) {
+		t.Errorf("the copy of %d octets has no damage (%v)", len(copied), err)
 	}
 }
 

@@ -22,7 +22,7 @@ const (
 	metaNextSuspended = "next suspended"
 	metaSum           = "sum"          // of the checkpoint's numbers
 	metaSettledLost   = "settled lost" // 1 when a salvage may have lost what became of records
-	metaAmountsLost   = "amounts lost" // 1 when a salvage has lost amounts of the books, for good
+	metaAmountsLost   = "amounts lost" // when a salvage has lost amounts of the books, Unix seconds; 1 is not known
 	metaEndToEnd      = "end-to-end"   // counter of requests sent anew after an error answer
 )
 

@@ -1,11 +1,13 @@
 package spool
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -41,6 +43,19 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
+func sameContent(t *testing.T, a, b string) bool {
+	t.Helper()
+	x, err := os.ReadFile(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := os.ReadFile(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Equal(x, y)
+}
+
 // TestPowerLossFindsWhatIsNotSynced plants the mistake that TestPowerLoss is
 // there for.
 func TestPowerLossFindsWhatIsNotSynced(t *testing.T) {
@@ -67,10 +82,51 @@ func traceVictim(t *testing.T, lives int, synchronous string) []powerloss.Event 
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "spool")
 	life := fmt.Sprintf("SPOOL_VICTIM=%s SPOOL_VICTIM_PROMISES=60 SPOOL_VICTIM_SYNCHRONOUS=%s %s\n", dir, synchronous, os.Args[0])
-	return powerloss.Trace(t, dir, strings.Repeat(life, lives)+"true", func(name string) bool {
-		// The index of a WAL is made anew from it, and nothing is in the lock.
-		return strings.HasSuffix(name, "-shm") || name == "lock"
-	})
+	return powerloss.Trace(t, dir, strings.Repeat(life, lives)+"true", rebuilt)
+}
+
+// rebuilt reports whether nothing of a file is durable: the index of a WAL is
+// made anew from it, and nothing is in the lock.
+func rebuilt(name string) bool { return strings.HasSuffix(name, "-shm") || name == "lock" }
+
+// TestPowerLossOfASalvage has the power go at any moment of a salvage, most of
+// all at its end, when names change: there is the old database, which is
+// salvaged anew, or the new one, and the books balance.
+func TestPowerLossOfASalvage(t *testing.T) {
+	t.Parallel()
+	w := newWhole(t)
+	overwrite(t, filepath.Join(w.dir, "state.db"), "settled")
+	disk := powerloss.DiskOf(t, w.dir)
+	events := powerloss.Trace(t, w.dir, fmt.Sprintf("SPOOL_SALVAGED=%s %s", w.dir, os.Args[0]), rebuilt)
+	first := func(what string) int {
+		i := slices.IndexFunc(events, func(e powerloss.Event) bool { return strings.HasPrefix(e.String(), what) })
+		if i < 0 {
+			t.Fatalf("there is no %s", what)
+		}
+		return i
+	}
+	names := first("create state.db" + damagedInfix) // from here on they change
+	renamed := first("rename state.db.salvage") + 3  // and the directory is synced
+	at := make(map[string]int)                       // which database was found how often
+	look := func(image, moment string) bool {
+		found := "old"
+		if kept, err := filepath.Glob(filepath.Join(image, "state.db.damaged-*Z")); err == nil && len(kept) > 0 && !sameContent(t, kept[0], filepath.Join(image, "state.db")) {
+			found = "new"
+		}
+		at[found]++
+		if w.salvaged(t, image); t.Failed() {
+			t.Fatalf("power lost after %s: %s database", moment, found)
+		}
+		return true
+	}
+	promise := func(text string) { t.Fatalf("%q is no promise", text) }
+	r := rand.New(rand.NewPCG(3, 0))
+	disk.EachImage(t, events[:names], powerloss.Images(t, 4), r, promise, look)
+	disk.EachImage(t, events[names:renamed], 4*powerloss.EverySync, r, promise, look)
+	disk.EachImage(t, events[renamed:], powerloss.Images(t, 1), r, promise, look)
+	if at["old"] == 0 || at["new"] == 0 {
+		t.Errorf("found were %v", at)
+	}
 }
 
 // eachImage calls f with so many images of random moments, and what was

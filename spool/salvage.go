@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -43,8 +44,9 @@ func (t *SalvagedTable) whole() bool { return len(t.Hollow)+len(t.Lost) == 0 }
 //
 // The damaged file keeps its name, and counts, until the new one is whole. That
 // is made as FILE.salvage: all tables, what mend makes of them, synced, without
-// a write-ahead log; and the report is synced. Then the damaged file gets a
-// second name, after which one rename puts the new one into its place. Who is
+// a write-ahead log; and the report is synced, with its name, without which the
+// damaged file's second name would be taken for a part of a salvage of before.
+// Then that gets its second name, after which one rename puts the new one into its place. Who is
 // killed before that has changed nothing: a FILE.salvage that is found beside a
 // FILE is never whole for certain, and is deleted. Before all else the damaged
 // file's write-ahead log is merged into it, so that there is no moment at which
@@ -148,7 +150,7 @@ func (s *Salvage) replace() error {
 	if err := os.WriteFile(s.Kept+".json", append(report, '\n'), 0o600); err != nil {
 		return err
 	}
-	if err := errors.Join(syncFile(s.Kept+".json"), syncFile(s.making())); err != nil {
+	if err := errors.Join(syncFile(s.Kept+".json"), syncFile(s.making()), syncDir(dir)); err != nil {
 		return err
 	}
 	// Both are merged and empty. SQLite removes them where nobody reads beside us.
@@ -157,7 +159,7 @@ func (s *Salvage) replace() error {
 			return err
 		}
 	}
-	if err := os.Link(s.File, s.Kept); err != nil {
+	if err := keep(s.File, s.Kept); err != nil {
 		return err
 	}
 	if err := syncDir(dir); err != nil {
@@ -168,6 +170,29 @@ func (s *Salvage) replace() error {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// keep gives a file a second name; where a file system has no such thing (FAT,
+// some of FUSE), a copy of it, synced.
+func keep(file, name string) error {
+	err := os.Link(file, name)
+	if err == nil || errors.Is(err, os.ErrExist) {
+		return err
+	}
+	from, e := os.Open(file)
+	if e != nil {
+		return errors.Join(err, e)
+	}
+	defer from.Close()
+	to, e := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if e != nil {
+		return errors.Join(err, e)
+	}
+	_, e = io.Copy(to, from)
+	if e = errors.Join(e, to.Sync(), to.Close()); e != nil {
+		return errors.Join(err, e, os.Remove(name))
+	}
+	return nil
 }
 
 func syncFile(name string) error {
@@ -292,13 +317,23 @@ func (s *Salvage) mend(dst *writer, schema schema) error {
 				}
 			}
 			if slices.Contains(booked, t.Name) {
-				if err := dst.setMeta(metaAmountsLost, 1); err != nil {
+				if err := dst.loseAmounts(ctx); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	})
+}
+
+// loseAmounts notes that of all rows that the ledger may have had by now amounts
+// are missing, within a transaction. Later rows are whole.
+func (w *writer) loseAmounts(ctx context.Context) error {
+	var last sql.NullInt64
+	if err := w.conn.QueryRowContext(ctx, "SELECT max(interval) FROM ledger").Scan(&last); err != nil {
+		return err
+	}
+	return w.setMeta(metaAmountsLost, max(last.Int64, time.Now().Unix()))
 }
 
 // raise gives a number that comes from the clock a higher value, within a

@@ -14,9 +14,9 @@ import (
 //
 // What is acknowledged too much is by how much a row of the ledger comes to
 // more than was accounted, but not more than is pending. Where anything else
-// that the books are drawn up from can't be read, or was lost in a salvage, that
-// is not known, and what was lost would be hidden: then they stay as they are,
-// and an audit names the row.
+// that the books are drawn up from can't be read, that is not known, and what
+// was lost would be hidden: then all stays as it is, and an audit names the row.
+// So do the rows that there were when a salvage lost amounts.
 func (w *writer) takeBack(ctx context.Context) error {
 	books, problems, err := drawUp(ctx, w.conn)
 	if err != nil {
@@ -26,9 +26,6 @@ func (w *writer) takeBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if lost != 0 {
-		problems = append(problems, "amounts were lost when the database was salvaged")
-	}
 	if len(problems) > 0 {
 		w.log.Error("what is acknowledged can't be set right, as other amounts are damaged too: the books will not balance", "problems", problems)
 		return nil
@@ -36,6 +33,11 @@ func (w *writer) takeBack(ctx context.Context) error {
 	for _, b := range books {
 		back := b.excess()
 		if b.damage != nil || b.unknown || back.IsZero() {
+			continue
+		}
+		if lost == 1 || lost != 0 && b.Interval <= lost {
+			w.log.Error("what is acknowledged can't be set right, as a salvage has lost amounts of then: the books will not balance",
+				"exporter", b.Exporter, "domain", b.Domain, "interval", b.Interval)
 			continue
 		}
 		b.Acknowledged = b.Acknowledged.Minus(back)
