@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
@@ -61,4 +62,31 @@ func Directory(ctx context.Context, s States, a netip.Addr) (*users.Table, error
 		}
 	}
 	return t, nil
+}
+
+// Addresses returns the prefixes that flows of a user have, as a checkpoint has
+// what the user holds and held. It returns none where that can't be told: where
+// nobody of that name is known to hold any, where records name their users
+// themselves, or where a NAT lets other addresses stand for theirs.
+func Addresses(ctx context.Context, s States, user string) (list []netip.Prefix, err error) {
+	unknown := false
+	err = s.EachState(ctx, []string{stateSettings, statePorts}, func(s acct.State) error {
+		if s.Kind == statePorts {
+			unknown = true
+			return nil
+		}
+		settings, err := ParseSettings(s.Value)
+		unknown = unknown || len(settings.InBand) > 0
+		return err
+	})
+	if err != nil || unknown {
+		return nil, err
+	}
+	err = EachHolder(ctx, s, func(h *users.Holder) error {
+		if h.User() == user && !h.Removed() && !slices.Contains(list, h.Prefix()) {
+			list = append(list, h.Prefix())
+		}
+		return nil
+	})
+	return list, err
 }

@@ -266,9 +266,17 @@ func TestUsersUsageNow(t *testing.T) {
 	if len(usage) != 0 {
 		t.Errorf("flows of others were exported: %+v", usage)
 	}
-	show(t, &usage, "users", "usage", "--now", "--data", s.data)
 	truth := captureTruth(t)
 	delete(truth, nobody)
+	show(t, &usage, "users", "usage", "--now", "alice", "--data", s.data)
+	if len(usage) != 1 || usage[0].User != "alice" || usage[0].Usage != truth["alice"] || !usage[0].Exact.Equal(last.Truncate(time.Millisecond)) {
+		t.Errorf("alice used %+v, in truth %+v", usage, truth["alice"])
+	}
+	hers := m.Stats().Exported.Sum()
+	show(t, &usage, "users", "usage", "--now", "--data", s.data)
+	if all := m.Stats().Exported.Sum(); hers == 0 || hers >= all {
+		t.Errorf("%d of %d flows left the cache for alice", hers, all)
+	}
 	if len(usage) != len(truth) {
 		t.Errorf("%d users have used something, in truth %d", len(usage), len(truth))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/control"
 	"tollbridge/ipfix/ack"
@@ -34,11 +35,12 @@ open, and those that were stopped lately and are kept for late flows.
 Flows that last are still in the exporters' flow caches. With --now the running
 daemon asks the connected exporters with acknowledged export for them, and
 waits until they are accounted: the usage is then exact for the time that is
-shown, but for what other exporters have yet to send. --of spares exporters
-the flows of all other addresses.`,
+shown, but for what other exporters have yet to send. Exporters are asked for
+the flows of the addresses that USER holds or held; for all, where that can't
+be told, as behind a NAT that reports what it does. --of names others.`,
 		Example: `  tollbridge users usage
   tollbridge users usage --now alice
-  tollbridge users usage --now --of 192.0.2.7,2001:db8:7::/48 alice
+  tollbridge users usage --now --of 192.0.2.7,2001:db8:7::/48
   tollbridge users usage --now -o json alice`,
 		Args: cobra.MaximumNArgs(1),
 	}
@@ -56,13 +58,9 @@ the flows of all other addresses.`,
 			if err != nil {
 				return err
 			}
-			var request pullRequest
-			for _, text := range of {
-				p, err := prefixOrAddress(text)
-				if err != nil {
-					return fmt.Errorf("users usage: --of: %w", err)
-				}
-				request.Of = append(request.Of, p)
+			request, err := state.pullRequest(cmd.Context(), user, of)
+			if err != nil {
+				return err
 			}
 			if err := control.Call(cmd.Context(), dir, "pull", request, &pulled); err != nil {
 				return fmt.Errorf("users usage --now: %w", err)
@@ -88,6 +86,28 @@ the flows of all other addresses.`,
 		return t.print(cmd.OutOrStdout(), *f)
 	}
 	return cmd
+}
+
+// pullRequest asks for the flows of addresses, or, where none are named, of
+// those of a user, "" for all.
+func (f *stateFlags) pullRequest(ctx context.Context, user string, of []string) (r pullRequest, err error) {
+	for _, text := range of {
+		p, err := prefixOrAddress(text)
+		if err != nil {
+			return r, fmt.Errorf("users usage: --of: %w", err)
+		}
+		r.Of = append(r.Of, p)
+	}
+	if len(of) > 0 || user == "" {
+		return r, nil
+	}
+	s, err := f.open()
+	if err != nil {
+		return r, err
+	}
+	defer s.Close()
+	r.Of, err = asm.Addresses(ctx, s, user)
+	return r, err
 }
 
 // prefixOrAddress reads either.
