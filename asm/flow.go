@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/nat"
 	"tollbridge/dedup"
 	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
@@ -171,10 +172,10 @@ const (
 type plan struct {
 	template *ipfix.Template
 	read     *ipfix.Plan
-	nat      *natReader // of NAT event records; nil for others
-	useless  reason     // why no record of the Template is usage
-	timed    bool       // records have an identity: their Template has a flow time
-	prefix   dedup.Hash // of the identities
+	nat      *nat.Reader // of NAT event records; nil for others
+	useless  reason      // why no record of the Template is usage
+	timed    bool        // records have an identity: their Template has a flow time
+	prefix   dedup.Hash  // of the identities
 	has      [slots]bool
 	counters counters
 	refiner  refiner
@@ -220,7 +221,7 @@ func newPlan(t *ipfix.Template, prefix dedup.Hash, link bool) *plan {
 		_, p.has[c.Slot] = p.read.Field(i)
 	}
 	if !p.counts() {
-		p.nat = newNATReader(t)
+		p.nat = nat.NewReader(t)
 	}
 	switch {
 	case !p.has[slotSource4] && !p.has[slotSource6] && !p.has[slotDestination4] && !p.has[slotDestination6]:

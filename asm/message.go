@@ -107,7 +107,7 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	row := m.row(d)
 	if m.decoder.early {
 		row.UndecodedMessages++
-	} else if m.decoder.identified.instance != nil {
+	} else if m.decoder.identified.spool != nil {
 		m.identifiedDone(d)
 	}
 	m.decoder.identified = identified{}

@@ -16,6 +16,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/charges"
+	"tollbridge/asm/positions"
 	"tollbridge/asm/sampling"
 	"tollbridge/asm/totals"
 	"tollbridge/asm/users"
@@ -121,7 +122,7 @@ type Module struct {
 	samplers   *sampling.Tables
 	totals     totals.Exporters
 	clocks     map[string]*exporterClock
-	spools     spools
+	spools     *positions.Spools
 	forwards   map[string]bool // exporters that are collectors which pass on
 
 	records   []acct.Record // cut since the last checkpoint

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/nat"
 	"tollbridge/asm/users"
 	"tollbridge/ipfix"
 )
@@ -215,7 +216,8 @@ func FuzzNATEvents(f *testing.F) {
 			return
 		}
 		m := Module{now: epoch.UnixNano(), log: slog.New(slog.DiscardHandler)}
-		m.natEvent(newNATReader(natTemplate), must(natTemplate.Record(data)), 1800000000, acct.LedgerKey{})
+		e := nat.NewReader(natTemplate).Event(must(natTemplate.Record(data)), 1800000000, time.Hour, "")
+		m.natEvent(&e, acct.LedgerKey{})
 		// What came of it survives a restart.
 		var again users.Table
 		m.users.DeltaPorts(func(_ string, value []byte) {

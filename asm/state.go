@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/positions"
 	"tollbridge/asm/sampling"
 	"tollbridge/asm/totals"
 	"tollbridge/dedup"
@@ -75,7 +76,7 @@ func New(ctx context.Context, cfg Config) (*Module, error) {
 		samplers: sampling.NewTables(),
 		totals:   make(totals.Exporters),
 		clocks:   make(map[string]*exporterClock),
-		spools:   newSpools(),
+		spools:   positions.NewSpools(),
 		stored:   make(map[string]storedWindow),
 	}
 	m.visit = m.dataSet
@@ -115,7 +116,7 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 		case stateSampling:
 			err = m.samplers.Restore(s.Key, s.Value)
 		case statePositions:
-			err = m.restorePositions(s.Key, s.Value)
+			err = m.spools.Restore(s.Key, s.Value)
 		case stateReleased:
 			err = m.released.restore(s.Key, s.Value)
 		case stateWindow:
@@ -337,7 +338,7 @@ func (m *Module) batch() (acct.Batch, error) {
 	m.users.DeltaPorts(func(key string, value []byte) { put(statePorts, key, value) })
 	m.samplers.Delta(func(key string, value []byte) { put(stateSampling, key, value) })
 	m.totals.Delta(func(key string, value []byte) { put(stateTotals, key, value) })
-	m.putPositions(put)
+	m.spools.Delta(func(key string, value []byte) { put(statePositions, key, value) })
 	m.parts.put(put)
 	m.charges.Delta(func(key string, value []byte) { put(stateCharge, key, value) })
 	for position, times := range m.crashes {

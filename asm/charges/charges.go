@@ -1,6 +1,6 @@
 // Package charges remembers what users were charged, flow by flow, for as long
 // as a late binding may contradict it, and finds what is to be moved from one
-// user to another then (docs/users.md).
+// user to another then (docs/users-over-time.md).
 package charges
 
 import (
