@@ -43,6 +43,9 @@ func (j journal) HeldUp() ack.Reason {
 	case s.Waits != nil:
 		return ack.Failing
 	}
+	if _, marked := j.Held(); marked { // the operator gave it no more room
+		return ack.DiskFull
+	}
 	return ack.Overload
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -104,19 +105,12 @@ func (a *answerer) message(msg []byte, position uint64) {
 			if id.Wants&ack.Acknowledgements == 0 {
 				return
 			}
+			a.begin(id)
 			a.mu.Lock()
-			if !a.started {
-				a.identity.Instance = id.Instance
-			}
 			if id.Instance == a.identity.Instance { // others' Messages, passed on, are not ours to answer
 				a.identity, a.position = id, position
 			}
 			a.mu.Unlock()
-			if !a.started {
-				a.started = true
-				a.p.logAcknowledged(a, id)
-				go a.run()
-			}
 			a.wake()
 		case l.Kind == ack.KindPullAnswer:
 			w := l.PullAnswer(r)
@@ -128,6 +122,38 @@ func (a *answerer) message(msg []byte, position uint64) {
 			a.mu.Unlock()
 		}
 	})
+}
+
+// ahead looks for the first Identity in Messages that are still to be
+// journaled: should they wait for the Journal, the exporter is told why.
+func (a *answerer) ahead(messages iter.Seq[[]byte]) {
+	w := ack.NewWatcher(a.p.cfg.Enterprise)
+	for msg := range messages {
+		if a.started || ipfix.Validate(msg) != nil {
+			return
+		}
+		w.Message(msg, func(l *ack.Layout, r ipfix.Record, front bool) {
+			if l.Kind != ack.KindIdentity || !front {
+				return
+			}
+			if id := l.Identity(r); id.Wants&ack.Acknowledgements != 0 {
+				a.begin(id)
+			}
+		})
+	}
+}
+
+// begin begins to answer an exporter, whose first Identity this is.
+func (a *answerer) begin(id ack.Identity) {
+	if a.started {
+		return
+	}
+	a.started = true
+	a.mu.Lock()
+	a.identity = id
+	a.mu.Unlock()
+	a.p.logAcknowledged(a, id)
+	go a.run()
 }
 
 func (a *answerer) wake() {

@@ -3,6 +3,7 @@ package collect
 import (
 	"errors"
 	"io"
+	"iter"
 	"time"
 
 	"tollbridge/ipfix"
@@ -55,6 +56,20 @@ func (s *stream) next() ([]byte, error) {
 			return nil, io.ErrUnexpectedEOF
 		case err != nil:
 			return nil, err
+		}
+	}
+}
+
+// since returns what next returned last, and the whole Messages behind it that
+// were read already.
+func (s *stream) since(last []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for rest := s.buf[s.start-len(last) : s.end]; len(rest) >= ipfix.HeaderLength; {
+			h, err := ipfix.ParseHeader(rest)
+			if err != nil || int(h.Length) > len(rest) || !yield(rest[:h.Length:h.Length]) {
+				return
+			}
+			rest = rest[h.Length:]
 		}
 	}
 }

@@ -191,6 +191,9 @@ func (c *tcpSession) collect() error {
 			c.ended(err)
 			return nil
 		}
+		if !c.opened && c.answers != nil {
+			c.answers.ahead(c.stream.since(msg))
+		}
 		if err := c.take(c.stream.at, 0, msg); err != nil {
 			return err
 		}
