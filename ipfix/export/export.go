@@ -29,6 +29,7 @@ import (
 var (
 	ErrClosed   = errors.New("exporting process is closed")
 	ErrTemplate = errors.New("template ID is in use by a different template: give it a free one, or a Process of its own")
+	ErrRelative = errors.New("times told from the Export Time can't be exported with acknowledgements, as each sending has another: use absolute times")
 )
 
 // A Process is an Exporting Process. All its methods may be called at once.
@@ -118,7 +119,7 @@ func New(cfg Config) (*Process, error) {
 // 65280 of them (Section 3.4.1); after that each new Template is ErrTemplate.
 //
 // Export blocks while the buffer is full, unless DropWhenFull is set. The error is ErrClosed, ErrTemplate,
-// that of ctx, or ipfix.ErrLength where the octets are no record of t or too
+// with Acknowledged ErrRelative, that of ctx, or ipfix.ErrLength where the octets are no record of t or too
 // many for a Message.
 func (p *Process) Export(ctx context.Context, t *ipfix.Template, record []byte) error {
 	p.mu.Lock()
@@ -156,6 +157,9 @@ func (p *Process) Export(ctx context.Context, t *ipfix.Template, record []byte) 
 
 // useLocked makes t known, so that it is sent before any record of it.
 func (p *Process) useLocked(t *ipfix.Template) error {
+	if p.keeping != nil && slices.ContainsFunc(t.Fields, relative) {
+		return fmt.Errorf("template %d: %w", t.ID, ErrRelative)
+	}
 	if p.keeping != nil && t.ID >= ack.FirstReserved {
 		return fmt.Errorf("template %d: IDs from %d on are those of acknowledged export: %w", t.ID, ack.FirstReserved, ErrTemplate)
 	}
@@ -176,6 +180,12 @@ func (p *Process) useLocked(t *ipfix.Template) error {
 	}
 	p.last = t
 	return nil
+}
+
+// relative reports whether a field is told by its distance from the Export
+// Time, which belongs to one sending of a Message.
+func relative(f ipfix.FieldSpecifier) bool {
+	return f.Enterprise == 0 && (f.ID == ipfix.FlowStartDeltaMicroseconds || f.ID == ipfix.FlowEndDeltaMicroseconds)
 }
 
 // cutLocked ends the Message that is being filled and queues it.

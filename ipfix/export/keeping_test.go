@@ -568,4 +568,8 @@ func TestAcknowledgedRefuses(t *testing.T) {
 	if err := p.Export(t.Context(), reserved, record(1)); !errors.Is(err, export.ErrTemplate) {
 		t.Errorf("a template ID of the protocol: %v", err)
 	}
+	delta := template(256, ipfix.FieldSpecifier{ID: ipfix.FlowStartDeltaMicroseconds, Length: 4})
+	if err := p.Export(t.Context(), delta, make([]byte, 4)); !errors.Is(err, export.ErrRelative) {
+		t.Errorf("a time that each sending moves: %v", err)
+	}
 }
