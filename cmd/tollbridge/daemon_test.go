@@ -294,6 +294,10 @@ func show(t *testing.T, v any, args ...string) {
 type sums struct {
 	Received, Mirrored, Accounted, Duplicate, Suspended, Rejected, Skipped acct.Count
 	Open, Pending, Acknowledged, Quarantined                               acct.Count
+	Lost                                                                   struct {
+		Records    uint64
+		Confidence string
+	}
 }
 
 // audit returns the books of a state directory, which balance at any moment.
