@@ -68,6 +68,21 @@ func TestMoments(t *testing.T) {
 		},
 		want: map[string]uint64{"ann": 100}, suspended: 1,
 	}, {
+		name: "a session that outlives the restart of its NAS held its address all along; its Stop ends it",
+		story: func(b *bridge, send func(time.Duration)) {
+			b.put(b.event(users.Begin, "1", "ann", at(0), "192.0.2.1"), b.event(users.Begin, "2", "bob", at(0), "192.0.2.2"))
+			b.put(users.Event{Source: "radius", Kind: users.EndAll, NAS: "nas1", At: at(5 * time.Second)})
+			send(7 * time.Second)
+			for kind, when := range map[users.EventKind]time.Duration{users.Update: 8 * time.Second, users.End: 12 * time.Second} {
+				heard := b.event(kind, "1", "ann", at(when), "192.0.2.1")
+				heard.Since = at(0)
+				b.put(heard)
+			}
+			send(10 * time.Second)
+			send(12 * time.Second)
+		},
+		want: map[string]uint64{"ann": 200}, suspended: 1,
+	}, {
 		name: "a flow that spans the change is the last holder's",
 		story: func(b *bridge, send func(time.Duration)) {
 			b.put(b.event(users.Begin, "1", "ann", at(0), "192.0.2.1"), b.event(users.Begin, "2", "bob", at(9700*time.Millisecond), "192.0.2.1"))

@@ -18,6 +18,9 @@ import (
 //   - An Update or End of an unknown session that says whose it is and what it
 //     holds makes it, since Since. A Begin that comes after its End is known by
 //     its time.
+//   - An EndAll ends the sessions of a NAS that were not heard of since. One that
+//     is, and says that it began before, has outlived the restart of the NAS, and
+//     held what it holds all along.
 //   - Another User, or a Begin after the End, makes another session of an ID.
 //   - An Update older than what is known changes nothing.
 func (t *Table) Apply(e Event) []*Claim {
@@ -60,6 +63,7 @@ func (a *applying) endAll() {
 	for _, c := range a.s.claims.sorted() {
 		if c.NAS() == a.e.NAS && !c.Ended() && c.began.ms() <= a.at && c.seen.ms() <= a.at {
 			a.end(c, a.at)
+			c.flags |= claimSwept
 		}
 	}
 }
@@ -196,6 +200,9 @@ func (a *applying) goOn(c *Claim) {
 		c.flags |= claimBegun
 		a.touch(c)
 	}
+	if c.flags&claimSwept != 0 && a.at > c.seen.ms() && a.since() < c.until.ms() {
+		c.flags &^= claimEnded | claimSwept
+	}
 	switch {
 	case a.e.Kind == End:
 		if !c.Ended() || a.at < c.until.ms() {
@@ -308,7 +315,7 @@ func (a *applying) change(c *Claim) {
 
 // end ends c at a moment.
 func (a *applying) end(c *Claim, at int64) {
-	c.flags |= claimEnded
+	c.flags = c.flags&^claimSwept | claimEnded
 	c.seen, c.until = momentOf(max(c.Seen(), at)), momentOf(max(at, c.start()))
 	for h := range c.Holders() {
 		if h.flags&holderGiven == 0 || h.Until > at {

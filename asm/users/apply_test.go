@@ -16,6 +16,7 @@ type told struct {
 	id, user, nas      string
 	began, seen, until int64 // until 0: for ever
 	begun, ended       bool
+	swept              bool // ended with all of its NAS
 	latest             bool // of its ID
 	held               []heldPrefix
 }
@@ -91,6 +92,7 @@ func (m *model) apply(e Event) {
 		for _, x := range *m {
 			if x.latest && x.nas == e.NAS && !x.ended && x.began <= at && x.seen <= at {
 				x.stop(at)
+				x.swept = true
 			}
 		}
 		return
@@ -185,7 +187,7 @@ func (x *told) start() int64 {
 
 // stop ends x.
 func (x *told) stop(at int64) {
-	x.ended, x.seen, x.until = true, max(x.seen, at), max(at, x.start())
+	x.ended, x.swept, x.seen, x.until = true, false, max(x.seen, at), max(at, x.start())
 	for i := range x.held {
 		if h := &x.held[i]; h.given > at {
 			h.given = max(at, h.from)
@@ -208,6 +210,9 @@ func (m model) goOn(x *told, e Event, from, at, deadline int64) {
 		}
 	}
 	x.begun = x.begun || e.Kind == Begin
+	if x.swept && at > x.seen && from < x.until {
+		x.ended, x.swept = false, false
+	}
 	switch {
 	case e.Kind == End:
 		if !x.ended || at < x.until {

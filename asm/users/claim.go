@@ -31,6 +31,7 @@ const (
 	claimEnded                        // its End, or an EndAll, has come
 	claimDirty                        // listed in Table.dirty
 	claimGone                         // forgotten
+	claimSwept                        // ended by an EndAll, of which its own Events know better
 )
 
 // An origin is where Claims come from: a source and NAS, and the address space

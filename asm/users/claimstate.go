@@ -9,6 +9,9 @@ import (
 // claimVersion is the first octet of an encoded Claim.
 const claimVersion = 1
 
+// claimStored are the flags of a Claim that are encoded.
+const claimStored = claimBegun | claimEnded | claimSwept
+
 // Flags of an encoded Claim that are none of its own.
 const (
 	stateLatest = 1 << 6 // it is the latest of its ID
@@ -21,7 +24,7 @@ func (c *Claim) key() string {
 
 // append appends what RestoreClaim reads.
 func (c *Claim) append(b []byte) []byte {
-	flags := byte(c.flags & (claimBegun | claimEnded))
+	flags := byte(c.flags & claimStored)
 	if c.origin.source.claims.get(c.ID()) == c {
 		flags |= stateLatest
 	}
@@ -97,7 +100,7 @@ func (t *Table) RestoreClaim(data []byte) error {
 	if n > uint64(len(d.rest)) || source == "" || id == "" || len(id) > maxName || len(user) > maxName {
 		d.fail()
 	}
-	c := Claim{flags: claimFlags(flags) & (claimBegun | claimEnded)}
+	c := Claim{flags: claimFlags(flags) & claimStored}
 	var list []*Holder
 	for i := uint64(0); i < n && !d.failed; i++ {
 		h := &Holder{flags: holderFlags(d.octet()) & holderGiven}
