@@ -155,7 +155,7 @@ func (w *Writer) Append(b []byte, r *acct.Record, o Options) []byte {
 	}
 	c := *r
 	if p.Identity != "" && p.Identity != KeepIdentity {
-		c.User = p.pseudonym(r.User)
+		c.User = p.UserName(r.User)
 		if p.Identity != ChargeableIdentity {
 			c.Attributes = slices.DeleteFunc(slices.Clone(r.Attributes), func(a acct.Attribute) bool {
 				return a.Vendor == 0 && a.Code == avp.ChargeableUserIdentity
@@ -192,9 +192,14 @@ func increases(classes []acct.ClassUsage) []acct.ClassUsage {
 	return out
 }
 
-// pseudonym returns what stands for a user's name.
-func (p *Profile) pseudonym(user string) string {
-	if p.Identity != PseudonymIdentity || user == "" {
+// UserName returns the User-Name of a user's records: the name, "" for none, or
+// a pseudonym. That is the first 16 octets of HMAC-SHA-256 of the name under
+// the Key, in hexadecimal.
+func (p *Profile) UserName(user string) string {
+	switch {
+	case p.Identity == "" || p.Identity == KeepIdentity:
+		return user
+	case p.Identity != PseudonymIdentity || user == "":
 		return ""
 	}
 	h := hmac.New(sha256.New, p.Key)

@@ -17,9 +17,19 @@ type Profiles struct {
 // Profiles returns every definition that records of the outbox may have been
 // sent by, ascending.
 func (o *Outbox) Profiles(ctx context.Context) ([]Profiles, error) {
-	rows, err := o.r.QueryContext(ctx, "SELECT first, definition FROM profiles ORDER BY first")
+	return readProfiles(ctx, o.r, o.file)
+}
+
+// Profiles is Outbox.Profiles, also after OpenReadOnly.
+func (s *Spool) Profiles(ctx context.Context) ([]Profiles, error) {
+	state, _ := s.files()
+	return readProfiles(ctx, s.r, state)
+}
+
+func readProfiles(ctx context.Context, db *sql.DB, file string) ([]Profiles, error) {
+	rows, err := db.QueryContext(ctx, "SELECT first, definition FROM profiles ORDER BY first")
 	if err != nil {
-		return nil, explain(o.file, err)
+		return nil, explain(file, err)
 	}
 	var all []Profiles
 	err = each(rows, func(rows *sql.Rows) error {
@@ -31,7 +41,7 @@ func (o *Outbox) Profiles(ctx context.Context) ([]Profiles, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, explain(o.file, err)
+		return nil, explain(file, err)
 	}
 	return all, nil
 }

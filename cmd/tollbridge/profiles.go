@@ -144,9 +144,9 @@ func profiles(ctx context.Context, d config.Delivery, o *spool.Outbox) ([]aaacli
 	dictionary := dict.For(uint32(d.VendorID))
 	var all []aaaclient.Profiles
 	for _, s := range stored {
-		var w writing
-		if err := json.Unmarshal(s.Definition, &w); err != nil {
-			return nil, fmt.Errorf("the profiles of records from %d on: %w", s.First, err)
+		w, err := parseWriting(s)
+		if err != nil {
+			return nil, err
 		}
 		out := aaaclient.Profiles{First: s.First, Realms: map[string]*dict.Writer{}}
 		for realm, p := range w {
@@ -155,6 +155,29 @@ func profiles(ctx context.Context, d config.Delivery, o *spool.Outbox) ([]aaacli
 			}
 		}
 		all = append(all, out)
+	}
+	return all, nil
+}
+
+func parseWriting(s spool.Profiles) (w writing, err error) {
+	if err := json.Unmarshal(s.Definition, &w); err != nil {
+		return nil, fmt.Errorf("the profiles of records from %d on: %w", s.First, err)
+	}
+	return w, nil
+}
+
+// writings returns how the records of a spool are written: by the profiles that
+// are in force, and by those before that some of them may need yet.
+func writings(ctx context.Context, s *spool.Spool) ([]writing, error) {
+	stored, err := s.Profiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]writing, len(stored))
+	for i := range stored {
+		if all[i], err = parseWriting(stored[i]); err != nil {
+			return nil, err
+		}
 	}
 	return all, nil
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
+	"tollbridge/dict"
 	"tollbridge/spool"
 )
 
@@ -38,6 +41,9 @@ such a file, and so are the .csv.zst and .jsonl.zst of an archive. Several, with
 commas between, are one side; of an archive and then its state directory, what
 is in both counts once. Both sides are sorted on disk, so they may be large.
 
+A user is the same where one side has what the profiles of the other, a state
+directory, make of the name: a pseudonym, or nothing.
+
 The status is 1 if the sides differ.`,
 		Example: `  tollbridge reconcile /var/lib/tollbridge /mnt/partner/cdr.db --realm home.example
   tollbridge reconcile /var/lib/archive,/var/lib/tollbridge theirs.csv
@@ -58,9 +64,12 @@ The status is 1 if the sides differ.`,
 				return fmt.Errorf("reconcile: %w", err)
 			}
 		}
+		names, err := partnerNames(cmd.Context(), args)
+		if err != nil {
+			return fmt.Errorf("reconcile: %w", err)
+		}
 		report := reconciliation{Sessions: []reconcile.Session{}}
-		var err error
-		report.Summary, err = reconcile.Compare(sides[0].Sorted(), sides[1].Sorted(), func(s reconcile.Session) error {
+		report.Summary, err = reconcile.Compare(sides[0].Sorted(), sides[1].Sorted(), names.known, func(s reconcile.Session) error {
 			if limit == 0 || len(report.Sessions) < limit {
 				report.Sessions = append(report.Sessions, s)
 			}
@@ -78,6 +87,44 @@ The status is 1 if the sides differ.`,
 		return nil
 	}
 	return cmd
+}
+
+// nameChanges are the profiles that leave a user's name out, or put another in
+// its place.
+type nameChanges []dict.Profile
+
+// partnerNames returns those by which the state directories among the sides
+// write their records.
+func partnerNames(ctx context.Context, sides []string) (all nameChanges, err error) {
+	for _, side := range sides {
+		for name := range strings.SplitSeq(side, ",") {
+			if info, err := os.Stat(name); err != nil || !info.IsDir() || archived(name) {
+				continue // readSide has read it
+			}
+			s, err := spool.OpenReadOnly(name)
+			if err != nil {
+				return nil, err
+			}
+			written, err := writings(ctx, s)
+			s.Close()
+			if err != nil {
+				return nil, err
+			}
+			for _, w := range written {
+				for _, p := range w {
+					if p.UserName("somebody") != "somebody" {
+						all = append(all, p)
+					}
+				}
+			}
+		}
+	}
+	return all, nil
+}
+
+// known reports whether some profile makes one of two names of the other.
+func (n nameChanges) known(ours, theirs string) bool {
+	return slices.ContainsFunc(n, func(p dict.Profile) bool { return p.UserName(ours) == theirs || p.UserName(theirs) == ours })
 }
 
 // A reconciliation is what a comparison found.

@@ -8,6 +8,6 @@ func newUsers() *cobra.Command {
 		Short: "Look at users, what they hold and what they have used",
 	}
 	state := addStateFlags(cmd)
-	cmd.AddCommand(newUsersLs(state), newUsersShow(state), newUsersAt(state), newUsersImport(state), newUsersUsage(state))
+	cmd.AddCommand(newUsersLs(state), newUsersShow(state), newUsersAt(state), newUsersImport(state), newUsersUsage(state), newUsersPseudonym(state))
 	return cmd
 }

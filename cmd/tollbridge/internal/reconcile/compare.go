@@ -72,9 +72,13 @@ type Summary struct {
 func (s *Summary) Agree() bool { return s.Differing == 0 }
 
 // Compare reads two sides, each in order, and calls visit for every session
-// that they differ about. Its error ends the comparison.
-func Compare(ours, theirs iter.Seq2[Record, error], visit func(Session) error) (Summary, error) {
+// that they differ about. Its error ends the comparison. Where the two have
+// other names for a user, known says whether it is the same; nil never does.
+func Compare(ours, theirs iter.Seq2[Record, error], known func(ours, theirs string) bool, visit func(Session) error) (Summary, error) {
 	var sum Summary
+	if known == nil {
+		known = func(ours, theirs string) bool { return false }
+	}
 	a, stopA := groups(ours)
 	defer stopA()
 	b, stopB := groups(theirs)
@@ -97,7 +101,7 @@ func Compare(ours, theirs iter.Seq2[Record, error], visit func(Session) error) (
 		default:
 			mine, other = x, y
 		}
-		s := sum.session(mine, other)
+		s := sum.session(mine, other, known)
 		if len(s.Findings) > 0 {
 			sum.Differing++
 			if err := visit(s); err != nil {
@@ -144,7 +148,7 @@ func groups(records iter.Seq2[Record, error]) (next func() ([]Record, error), st
 }
 
 // session compares what both sides have of one session, ordered by number.
-func (sum *Summary) session(ours, theirs []Record) (s Session) {
+func (sum *Summary) session(ours, theirs []Record, known func(ours, theirs string) bool) (s Session) {
 	s.Ours, s.Theirs = sum.Ours.add(ours), sum.Theirs.add(theirs)
 	first := ours
 	if len(first) == 0 {
@@ -174,7 +178,7 @@ func (sum *Summary) session(ours, theirs []Record) (s Session) {
 		case len(ours) == 0 || theirs[0].Number < ours[0].Number:
 			mine = 0
 			find(&sum.Extra, Finding{Kind: Extra, Theirs: &theirs[0]})
-		case !ours[0].same(&theirs[0]):
+		case !ours[0].same(&theirs[0], known):
 			find(&sum.Different, Finding{Kind: Different, Ours: &ours[0], Theirs: &theirs[0]})
 		}
 		if mine > 1 {

@@ -32,8 +32,11 @@ func interim(session string, number uint32, octets uint64) Record {
 	return Record{SessionID: session, Number: number, Type: acct.Interim, User: "ann", Usage: acct.Usage{InputOctets: octets}}
 }
 
+// known has a partner know ann as 5f3c.
+func known(ours, theirs string) bool { return ours == "ann" && theirs == "5f3c" }
+
 // Each kind of difference is found, with the octets that the session comes to
-// on both sides.
+// on both sides. A user whom the other side knows by another name is the same.
 func TestKinds(t *testing.T) {
 	event := interim("e", 0, 7)
 	event.Type = acct.Event
@@ -41,12 +44,14 @@ func TestKinds(t *testing.T) {
 	credit.Type, credit.Credit, wrong.Type, wrong.Credit = acct.Event, true, acct.Event, true
 	charged := wrong
 	charged.Credit = false
-	ours := []Record{credit, wrong, interim("a", 1, 10), interim("a", 2, 30), interim("b", 1, 5), interim("c", 1, 5), event, interim("same", 1, 1)}
-	theirs := []Record{charged, credit, interim("a", 1, 10), interim("b", 1, 6), interim("c", 1, 5), interim("c", 1, 5), interim("d", 3, 9), event, interim("same", 1, 1)}
+	pseudonym, another := interim("same", 1, 1), interim("user", 1, 1)
+	pseudonym.User, another.User = "5f3c", "5f3d"
+	ours := []Record{credit, wrong, interim("a", 1, 10), interim("a", 2, 30), interim("b", 1, 5), interim("c", 1, 5), event, interim("same", 1, 1), interim("user", 1, 1)}
+	theirs := []Record{charged, credit, interim("a", 1, 10), interim("b", 1, 6), interim("c", 1, 5), interim("c", 1, 5), interim("d", 3, 9), event, pseudonym, another}
 	a, _ := sorted(t, 0, ours)
 	b, _ := sorted(t, 0, theirs)
 	var got []string
-	sum, err := Compare(a, b, func(s Session) error {
+	sum, err := Compare(a, b, known, func(s Session) error {
 		for _, f := range s.Findings {
 			got = append(got, fmt.Sprintf("%s %s/%d %d %d", f.Kind, s.SessionID, f.Record().Number, s.Ours.InputOctets, s.Theirs.InputOctets))
 		}
@@ -55,14 +60,14 @@ func TestKinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"missing a/2 30 10", "different b/1 5 6", "double c/1 5 5", "extra d/3 0 9", "different wrong/0 0 3"}
+	want := []string{"missing a/2 30 10", "different b/1 5 6", "double c/1 5 5", "extra d/3 0 9", "different user/1 1 1", "different wrong/0 0 3"}
 	if !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q", got, want)
 	}
 	wantSum := Summary{
-		Ours:   Side{Sessions: 7, Records: 8, Usage: acct.Usage{InputOctets: 48}, Credits: acct.Usage{InputOctets: 7}},
-		Theirs: Side{Sessions: 8, Records: 9, Usage: acct.Usage{InputOctets: 41}, Credits: acct.Usage{InputOctets: 4}},
-		Equal:  3, Differing: 5, Missing: 1, Extra: 1, Different: 2, Double: 1,
+		Ours:   Side{Sessions: 8, Records: 9, Usage: acct.Usage{InputOctets: 49}, Credits: acct.Usage{InputOctets: 7}},
+		Theirs: Side{Sessions: 9, Records: 10, Usage: acct.Usage{InputOctets: 42}, Credits: acct.Usage{InputOctets: 4}},
+		Equal:  3, Differing: 6, Missing: 1, Extra: 1, Different: 3, Double: 1,
 	}
 	if sum != wantSum || sum.Agree() {
 		t.Errorf("summary %+v, want %+v", sum, wantSum)
@@ -75,7 +80,7 @@ func TestCompareAgainstMaps(t *testing.T) {
 		draw := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Record {
 			return Record{
 				SessionID: rapid.SampledFrom([]string{"a", "b", "c;1", "c;10", ""}).Draw(t, "session"), Number: rapid.Uint32Range(0, 3).Draw(t, "number"),
-				Type: acct.RecordType(rapid.IntRange(1, 4).Draw(t, "type")), User: rapid.SampledFrom([]string{"", "ann"}).Draw(t, "user"),
+				Type: acct.RecordType(rapid.IntRange(1, 4).Draw(t, "type")), User: rapid.SampledFrom([]string{"", "ann", "5f3c"}).Draw(t, "user"),
 				Usage: acct.Usage{OutputOctets: rapid.Uint64Range(0, 2).Draw(t, "octets")}, State: "x",
 			}
 		}), 0, 12)
@@ -102,7 +107,7 @@ func TestCompareAgainstMaps(t *testing.T) {
 				want["missing"]++
 			case len(x) == 0:
 				want["extra"]++
-			case !x[0].same(&y[0]):
+			case !x[0].same(&y[0], known):
 				want["different"]++
 			}
 			for _, side := range [][]Record{x, y} {
@@ -125,7 +130,7 @@ func TestCompareAgainstMaps(t *testing.T) {
 		two, y := sortedSide(theirs)
 		defer two.Close()
 		got := map[string]int{}
-		sum, err := Compare(x, y, func(s Session) error {
+		sum, err := Compare(x, y, known, func(s Session) error {
 			for _, f := range s.Findings {
 				got[string(f.Kind)]++
 			}
@@ -162,14 +167,14 @@ func TestErrors(t *testing.T) {
 	fail := errors.New("disk")
 	broken := func(yield func(Record, error) bool) { yield(Record{}, fail) }
 	none := func(func(Record, error) bool) {}
-	if _, err := Compare(broken, none, nil); !errors.Is(err, fail) {
+	if _, err := Compare(broken, none, nil, nil); !errors.Is(err, fail) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := Compare(none, broken, nil); !errors.Is(err, fail) {
+	if _, err := Compare(none, broken, nil, nil); !errors.Is(err, fail) {
 		t.Errorf("error %v", err)
 	}
 	a, _ := sorted(t, 0, []Record{interim("a", 1, 1)})
-	if _, err := Compare(a, none, func(Session) error { return fail }); !errors.Is(err, fail) {
+	if _, err := Compare(a, none, nil, func(Session) error { return fail }); !errors.Is(err, fail) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -187,7 +192,7 @@ func TestMemory(t *testing.T) {
 	peak := uint64(0)
 	a, b := millions(t, records, memory), millions(t, records, memory)
 	n := 0
-	sum, err := Compare(a, b, func(Session) error {
+	sum, err := Compare(a, b, nil, func(Session) error {
 		if n++; n%20 == 1 { // a few times
 			peak = max(peak, heap())
 		}
@@ -230,7 +235,7 @@ var sides atomic.Int64
 func BenchmarkCompare(b *testing.B) {
 	const records = 1 << 20
 	for b.Loop() {
-		if _, err := Compare(millions(b, records, 0), millions(b, records, 0), func(Session) error { return nil }); err != nil {
+		if _, err := Compare(millions(b, records, 0), millions(b, records, 0), nil, func(Session) error { return nil }); err != nil {
 			b.Fatal(err)
 		}
 	}

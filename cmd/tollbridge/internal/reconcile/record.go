@@ -33,9 +33,9 @@ func (r *Record) compare(o *Record) int {
 	return cmp.Or(strings.Compare(r.SessionID, o.SessionID), cmp.Compare(r.Number, o.Number))
 }
 
-// same reports whether two records of one key say the same.
-func (r *Record) same(o *Record) bool {
-	return r.Type == o.Type && r.Credit == o.Credit && r.User == o.User && r.Usage == o.Usage
+// same reports whether two records of one key say the same, r ours and o theirs.
+func (r *Record) same(o *Record, known func(ours, theirs string) bool) bool {
+	return r.Type == o.Type && r.Credit == o.Credit && r.Usage == o.Usage && (r.User == o.User || known(r.User, o.User))
 }
 
 // octets is about what r takes in memory.
