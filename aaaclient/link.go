@@ -104,7 +104,7 @@ const (
 )
 
 // require reports that the peer wants service to end where its records can't
-// be delivered in real time. A bridge gives no service that it could end: it
+// be delivered in real time. A client gives no service that it could end: it
 // stores what it can't deliver, which is GRANT_AND_STORE, and raises an alarm.
 func (l *link) require(realtime uint32) {
 	if l.count.realtime.Load() == realtime {
@@ -113,7 +113,7 @@ func (l *link) require(realtime uint32) {
 	l.count.realtime.Store(realtime)
 	switch realtime {
 	case deliverAndGrant:
-		l.log.Error("peer demands DELIVER_AND_GRANT, which a bridge can't enforce: records are stored until they are delivered")
+		l.log.Error("peer demands DELIVER_AND_GRANT: service only while records can be delivered; those that can't be are stored")
 	case grantAndStore, grantAndLose:
 		l.log.Info("peer allows service without accounting in real time", "accounting_realtime_required", realtime)
 	}

@@ -249,8 +249,8 @@ func TestAccountingRealtimeRequired(t *testing.T) {
 		b = avp.AppendUint32(b, avp.AccountingRealtimeRequired, 0, avp.FlagMandatory, demand)
 		avp.SetLength(b)
 		d.receive(0, b)
-		if got := d.client.Stats().Peers[0].Realtime; got != (demand == 1) {
-			t.Errorf("demand %d is reported as %v", demand, got)
+		if s := d.client.Stats(); s.Peers[0].Realtime != (demand == 1) || s.Routes[0].Realtime != (demand == 1) {
+			t.Errorf("demand %d is reported as %+v", demand, s)
 		}
 	}
 }

@@ -81,6 +81,18 @@ func (c *Client) makeRoutes() {
 	}
 }
 
+// RouteOf returns the place in Config.Routes, 0 where there are none, of the
+// Route that takes a realm's records; -1 where none does. It may be called at
+// any time.
+func (c *Client) RouteOf(realm []byte) int {
+	for i := range c.routes {
+		if serves := c.routes[i].serves; serves == nil || serves(realm) {
+			return i
+		}
+	}
+	return -1
+}
+
 // rank returns the links in the order in which they are preferred: by
 // Priority, then those that share load before those that stand by. Links of
 // one rank share the load.

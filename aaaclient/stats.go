@@ -1,6 +1,7 @@
 package aaaclient
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"tollbridge/aaaclient/peer"
@@ -28,6 +29,7 @@ type Stats struct {
 type RouteStats struct {
 	Realms      []string // none: those that no other route has
 	Ready       bool     // a peer takes its requests now
+	Realtime    bool     // a peer demands DELIVER_AND_GRANT: service only while there is one that does
 	Sent        uint64   // each sending counted
 	Settled     uint64
 	Quarantined uint64
@@ -50,7 +52,7 @@ type PeerStats struct {
 	Window   int    // the most of them
 	Limit    int    // the most of them that the peer gets now: it adapts to what the peer answers
 	Reduced  uint64 // how often that was halved since it was connected
-	Realtime bool   // it demands DELIVER_AND_GRANT (RFC 6733, Section 9.8.7), which is not enforced
+	Realtime bool   // it demands DELIVER_AND_GRANT (RFC 6733, Section 9.8.7), which is for whoever gives service to enforce
 	Cutting  bool   // it cuts the connection off whatever it is sent
 	Connects uint64
 	Sent     uint64
@@ -84,8 +86,9 @@ func (c *Client) Stats() Stats {
 	}
 	for i := range c.routes {
 		w := &c.routes[i]
+		realtime := slices.ContainsFunc(w.links, func(l *link) bool { return l.count.realtime.Load() == deliverAndGrant })
 		s.Routes = append(s.Routes, RouteStats{
-			Realms: w.Realms, Ready: w.count.ready.Load(), Sent: w.count.sent.Load(), Settled: w.count.settled.Load(),
+			Realms: w.Realms, Ready: w.count.ready.Load(), Realtime: realtime, Sent: w.count.sent.Load(), Settled: w.count.settled.Load(),
 			Quarantined: w.count.quarantined.Load(), Limited: w.count.limited.Load(),
 		})
 	}

@@ -43,7 +43,8 @@ type bridge struct {
 
 	credentials credentials     // of the collector
 	credit      *credit.Process // nil without credit control
-	disconnect  *disconnector   // nil unless creditControl.atZero is disconnect
+	disconnect  *disconnector   // nil where creditControl.atZero is report
+	realtime    *realtime       // likewise
 
 	cdrs   *spool.CDRs       // nil without a server
 	server *aaaserver.Server // likewise
@@ -93,6 +94,7 @@ func (b *bridge) open() error {
 		b.openCollector,
 		b.openPipeline,
 		b.openDelivery,
+		b.openDisconnect,
 		b.openCredit,
 	} {
 		if err := part(); err != nil {

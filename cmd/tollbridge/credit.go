@@ -44,13 +44,7 @@ func (b *bridge) openCredit() error {
 		peers = append(peers, out)
 	}
 	exhausted := func(credit.Exhausted) {}
-	if c.AtZero != "report" {
-		if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, c.AtZero, c.FilterID, b.log); err != nil {
-			return fmt.Errorf("users.radius: %w", err)
-		}
-		if b.server != nil {
-			b.disconnect.servers, b.disconnect.access = b.server, b.cfg.Server.AccessServers
-		}
+	if b.disconnect != nil {
 		exhausted = b.disconnect.exhausted
 	}
 	b.credit, err = credit.New(credit.Config{
@@ -88,17 +82,34 @@ func rating(c config.CreditControl) func(class string) (uint32, bool) {
 	}
 }
 
-// controlCredit runs credit control, or nothing, until ctx ends.
-func (b *bridge) controlCredit(ctx context.Context) error {
-	if b.credit == nil {
-		<-ctx.Done()
+// openDisconnect opens what ends sessions, or changes them, if that is wanted.
+func (b *bridge) openDisconnect() (err error) {
+	c := b.cfg.CreditControl
+	if c.AtZero == "report" {
 		return nil
 	}
+	if b.disconnect, err = newDisconnector(b.cfg.Users.RADIUS.Clients, c.AtZero, c.FilterID, b.log); err != nil {
+		return fmt.Errorf("users.radius: %w", err)
+	}
+	if b.server != nil {
+		b.disconnect.servers, b.disconnect.access = b.server, b.cfg.Server.AccessServers
+	}
+	b.realtime = &realtime{client: b.client, outbox: b.spool.Outbox(), withdraw: b.disconnect.withdraw, patience: b.cfg.Delivery.Timeout}
+	return nil
+}
+
+// controlCredit runs credit control, and what ends sessions, where they are
+// configured, until ctx ends.
+func (b *bridge) controlCredit(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return b.credit.Run(ctx) })
+	if b.credit != nil {
+		g.Go(func() error { return b.credit.Run(ctx) })
+	}
 	if b.disconnect != nil {
 		g.Go(func() error { return b.disconnect.run(ctx) })
+		g.Go(func() error { return b.realtime.run(ctx) })
 	}
+	g.Go(func() error { <-ctx.Done(); return nil }) // there may be neither
 	return g.Wait()
 }
 

@@ -19,18 +19,27 @@ import (
 	"tollbridge/dict/avp"
 )
 
-// A disconnector has whoever told of the session of a user whose credit is
-// exhausted end it, or change what it may do: a NAS by RADIUS (RFC 5176), an
-// access server by Diameter (RFC 6733, Sections 8.5 and 8.3). No other source of
-// bindings can be asked.
+// A disconnector has whoever told of a session that must not go on as it does
+// end it, or change what it may do: a NAS by RADIUS (RFC 5176), an access server
+// by Diameter (RFC 6733, Sections 8.5 and 8.3). No other source of bindings can
+// be asked.
 type disconnector struct {
 	nas     []controlledNAS
 	servers accessControl // nil for none
 	access  []string      // DiameterIdentities of the access servers that there are
 	change  bool          // a session goes on, with less
 	filter  string        // with change: Filter-Id that a NAS is to give it
-	want    chan credit.Exhausted
+	want    chan withdrawal
 	log     *slog.Logger
+}
+
+// A withdrawal is a session that must not go on as it does, as its accounting
+// records tell of it.
+type withdrawal struct {
+	sessionID, user string
+	attributes      []acct.Attribute
+	source, nas     string
+	why             string // for people
 }
 
 // An accessControl asks access servers about their sessions (aaaserver.Server).
@@ -52,7 +61,7 @@ const maxDisconnects = 1024
 // newDisconnector returns the one of clients that say where they take
 // Disconnect-Requests.
 func newDisconnector(clients []config.RADIUSClient, action config.AtZero, filter string, log *slog.Logger) (*disconnector, error) {
-	d := &disconnector{change: action == "change", filter: filter, want: make(chan credit.Exhausted, maxDisconnects), log: log}
+	d := &disconnector{change: action == "change", filter: filter, want: make(chan withdrawal, maxDisconnects), log: log}
 	for _, c := range clients {
 		if !c.Disconnect.IsValid() {
 			continue
@@ -66,12 +75,17 @@ func newDisconnector(clients []config.RADIUSClient, action config.AtZero, filter
 	return d, nil
 }
 
-// exhausted asks for a session to be ended. It does not block.
+// exhausted withdraws the session of a user whose credit is.
 func (d *disconnector) exhausted(e credit.Exhausted) {
+	d.withdraw(withdrawal{e.SessionID, e.User, e.Attributes, e.Source, e.NAS, "credit is exhausted: " + e.Why})
+}
+
+// withdraw has a session ended, or changed, soon. It does not block.
+func (d *disconnector) withdraw(w withdrawal) {
 	select {
-	case d.want <- e:
+	case d.want <- w:
 	default:
-		d.log.Error("session is not ended at its NAS: too many wait for it", "session_id", e.SessionID)
+		d.log.Error("session is not ended at its NAS: too many wait for it", "session_id", w.sessionID)
 	}
 }
 
@@ -81,31 +95,32 @@ func (d *disconnector) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case e := <-d.want:
-			d.disconnect(ctx, e)
+		case w := <-d.want:
+			d.disconnect(ctx, w)
 		}
 	}
 }
 
-func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
+func (d *disconnector) disconnect(ctx context.Context, w withdrawal) {
 	name, err := "", error(nil)
-	switch e.Source {
+	switch w.source {
 	case radius.Source:
-		name, err = d.askNAS(ctx, e)
+		name, err = d.askNAS(ctx, w)
 	case nasreq.Source:
-		name, err = d.askAccessServer(ctx, e)
+		name, err = d.askAccessServer(ctx, w)
 	default:
-		err = fmt.Errorf("%w: source %q", errNobodyToAsk, e.Source)
+		err = fmt.Errorf("%w: source %q", errNobodyToAsk, w.source)
 	}
+	log := d.log.With("session_id", w.sessionID, "why", w.why)
 	switch {
 	case errors.Is(err, errNobodyToAsk):
-		d.log.Warn("session without credit is not ended: nobody can be asked to", "session_id", e.SessionID, "source", e.Source, "nas", e.NAS, "error", err)
+		log.Warn("session is not ended: nobody can be asked to", "source", w.source, "nas", w.nas, "error", err)
 	case err != nil:
-		d.log.Error("the NAS has not ended a session, nor changed it", "session_id", e.SessionID, "nas", name, "error", err)
+		log.Error("the NAS has not ended a session, nor changed it", "nas", name, "error", err)
 	case d.change:
-		d.log.Info("the NAS changes what a session whose credit is exhausted may do", "session_id", e.SessionID, "nas", name, "filter_id", d.filter)
+		log.Info("the NAS changes what a session may do", "nas", name, "filter_id", d.filter)
 	default:
-		d.log.Info("the NAS has ended a session whose credit is exhausted", "session_id", e.SessionID, "nas", name)
+		log.Info("the NAS has ended a session", "nas", name)
 	}
 }
 
@@ -114,10 +129,10 @@ func (d *disconnector) disconnect(ctx context.Context, e credit.Exhausted) {
 var errNobodyToAsk = errors.New("its source takes no requests")
 
 // askNAS asks the NAS of a session that RADIUS told of, and returns its address.
-func (d *disconnector) askNAS(ctx context.Context, e credit.Exhausted) (string, error) {
-	session := []users.Attribute{{Code: avp.UserName, Data: e.User}}
+func (d *disconnector) askNAS(ctx context.Context, w withdrawal) (string, error) {
+	session := []users.Attribute{{Code: avp.UserName, Data: w.user}}
 	var address netip.Addr
-	for _, a := range e.Attributes {
+	for _, a := range w.attributes {
 		if a.Vendor != 0 {
 			continue
 		}
@@ -132,7 +147,7 @@ func (d *disconnector) askNAS(ctx context.Context, e credit.Exhausted) (string, 
 		}
 		session = append(session, users.Attribute{Code: a.Code, Data: string(a.Data)})
 	}
-	nas := d.find(address, e.NAS)
+	nas := d.find(address, w.nas)
 	switch {
 	case nas == nil:
 		return "", fmt.Errorf("%w: none of users.radius.clients with the key disconnect is the NAS, or told of it", errNobodyToAsk)
@@ -147,9 +162,9 @@ const accessTimeout = 10 * time.Second
 
 // askAccessServer asks the access server that told of a session, and returns
 // its name.
-func (d *disconnector) askAccessServer(ctx context.Context, e credit.Exhausted) (string, error) {
-	known := slices.ContainsFunc(d.access, func(name string) bool { return avp.EqualIdentity(name, e.NAS) })
-	at := slices.IndexFunc(e.Attributes, func(a acct.Attribute) bool { return a.Vendor == 0 && a.Code == avp.AcctSessionID })
+func (d *disconnector) askAccessServer(ctx context.Context, w withdrawal) (string, error) {
+	known := slices.ContainsFunc(d.access, func(name string) bool { return avp.EqualIdentity(name, w.nas) })
+	at := slices.IndexFunc(w.attributes, func(a acct.Attribute) bool { return a.Vendor == 0 && a.Code == avp.AcctSessionID })
 	if d.servers == nil || !known || at < 0 {
 		return "", fmt.Errorf("%w: it is none of server.accessServers any more", errNobodyToAsk)
 	}
@@ -159,7 +174,7 @@ func (d *disconnector) askAccessServer(ctx context.Context, e credit.Exhausted) 
 	if d.change {
 		ask = d.servers.Reauthorize
 	}
-	return e.NAS, ask(ctx, e.NAS, string(e.Attributes[at].Data))
+	return w.nas, ask(ctx, w.nas, string(w.attributes[at].Data))
 }
 
 // find returns the NAS of an address, else the client that told of it, which is

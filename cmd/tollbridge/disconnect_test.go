@@ -67,7 +67,7 @@ func atZero(t *testing.T, action config.AtZero, filter string, asked, answer rad
 	stopped := make(chan error)
 	go func() { stopped <- d.run(ctx) }()
 	session := func(nas byte, id string) credit.Exhausted {
-		return credit.Exhausted{User: "alice", Source: "radius", Attributes: []acct.Attribute{
+		return credit.Exhausted{User: "alice", Source: "radius", Why: "used up", Attributes: []acct.Attribute{
 			{Code: avp.NASIPAddress, Data: []byte{192, 0, 2, nas}}, {Code: avp.AcctSessionID, Data: []byte(id)},
 			{Code: 25, Data: []byte("class")}, {Code: avp.AcctSessionID, Vendor: 9, Data: []byte("another's")},
 		}}
@@ -108,7 +108,7 @@ func TestAccessServersAtZero(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			asked := new(askedAccess)
 			d := &disconnector{log: slog.New(slog.DiscardHandler), servers: asked, access: []string{"bng.isp.example"}, change: tt.change}
-			d.disconnect(t.Context(), credit.Exhausted{User: "alice", Source: tt.source, NAS: tt.nas, Attributes: tt.attributes})
+			d.disconnect(t.Context(), withdrawal{user: "alice", source: tt.source, nas: tt.nas, attributes: tt.attributes})
 			if asked.what != tt.want {
 				t.Errorf("asked %q, want %q", asked.what, tt.want)
 			}
@@ -167,8 +167,8 @@ func TestAccessServerAtZero(t *testing.T) {
 		action, asked, done string
 		command             int
 	}{
-		{"disconnect", "asr bng.isp.example;1;[1-6]", "the NAS has ended a session whose credit is exhausted.*nas=bng.isp.example", avp.CommandAbortSession},
-		{"change", "rar bng.isp.example;1;[1-6] 0", "the NAS changes what a session whose credit is exhausted may do.*nas=bng.isp.example", avp.CommandReAuth},
+		{"disconnect", "asr bng.isp.example;1;[1-6]", "the NAS has ended a session\" .*credit is exhausted.*nas=bng.isp.example", avp.CommandAbortSession},
+		{"change", "rar bng.isp.example;1;[1-6] 0", "the NAS changes what a session may do\" .*credit is exhausted.*nas=bng.isp.example", avp.CommandReAuth},
 	} {
 		t.Run(c.action, func(t *testing.T) {
 			t.Parallel()

@@ -229,6 +229,9 @@ func (b *bridge) deliveryMetrics(counter counter, gauge gauge) {
 		gauge("delivery_realm_pending", "Accounting records that wait, where maxPending bounds them; counted once a minute.", float64(l.pending.Load()), "realms", realms)
 		gauge("delivery_realm_over_quota", "1 while more of them wait than maxPending.", truth(l.pending.Load() > l.most), "realms", realms)
 	}
+	if b.realtime != nil {
+		counter("delivery_sessions_withdrawn_total", "Sessions that were to be ended, or changed, since their records could not be delivered in real time.", b.realtime.count.Load())
+	}
 	for _, r := range c.Routes {
 		realms := cmp.Or(strings.Join(r.Realms, " "), "*")
 		gauge("delivery_realm_ready", "1 if a peer takes the realms' requests.", truth(r.Ready), "realms", realms)

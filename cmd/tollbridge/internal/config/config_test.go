@@ -96,6 +96,8 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 		{"a credit-control client of the server's name", "server:\n  originHost: aaa.isp.example\ncreditControl:\n  originHost: AAA.isp.example\n  peers: [{address: '127.0.0.1:3869'}]\n", "x.yaml:4: creditControl.originHost: \"AAA.isp.example\" is server.originHost too"},
 		{"a filter without a change", "creditControl:\n  peers: [{address: '127.0.0.1:3869'}]\n  filterId: portal\n", "x.yaml:3: creditControl.filterId: and atZero: change go together"},
 		{"a change that nobody could make", "creditControl:\n  peers: [{address: '127.0.0.1:3869'}]\n  atZero: change\n  filterId: portal\n", "x.yaml:3: creditControl.atZero: is change, but none of users.radius.clients"},
+		{"one node that hears nobody over TLS", "identity:\n  originHost: a.isp.example\ndelivery:\n  peers: [{address: '127.0.0.1:3868', host: b.isp.example, tls: true}]\nserver:\n  originHost: a.isp.example\n  clients: [b.isp.example]\n", "server.tls: is missing: server.originHost is identity.originHost"},
+		{"sessions that nobody could end, without credit control", "creditControl:\n  atZero: disconnect\n", "x.yaml:2: creditControl.atZero: is disconnect, but none of users.radius.clients"},
 		{"TLS over SCTP", "delivery:\n  peers: [{address: '127.0.0.1:3868', host: aaa.isp.example, sctp: true, tls: true}]\n", "x.yaml:2: delivery.peers[0].tls: is over TCP alone"},
 		{"server on SCTP open to the world", "server:\n  sctpListen: ['0.0.0.0:3868']\n", "x.yaml:2: server.sctpListen[0]: 0.0.0.0:3868 can be reached from other hosts"},
 		{"bounds of intervals", "accounting:\n  minInterimInterval: 1h\n  maxInterimInterval: 1m\n", "x.yaml:3: accounting.maxInterimInterval: 1m0s is too short: at least 1h0m0s"},

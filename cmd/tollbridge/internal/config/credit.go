@@ -47,6 +47,7 @@ type RatingGroup struct {
 // check reports what would not work. Client and server are the other nodes'
 // DiameterIdentities, classes are those of accounting.
 func (c *CreditControl) check(report func(key, format string, args ...any), identity func(key, s string), client, server string, d *Delivery, nas []RADIUSClient, access []string, classes map[string]bool) {
+	c.checkAction(report, nas, access)
 	if len(c.Peers) == 0 {
 		return
 	}
@@ -83,19 +84,6 @@ func (c *CreditControl) check(report func(key, format string, args ...any), iden
 	if secure && d.TLS == (TLS{}) {
 		d.checkTLS(report, true)
 	}
-	controlled := slices.ContainsFunc(nas, func(n RADIUSClient) bool { return n.Disconnect.IsValid() })
-	if c.AtZero == "change" && len(access) == 0 && !controlled {
-		report("creditControl.atZero", "is change, but none of users.radius.clients says where it takes CoA-Requests, and there are no server.accessServers: give them the key disconnect")
-	}
-	if c.AtZero == "change" && controlled && c.FilterID == "" || c.AtZero != "change" && c.FilterID != "" {
-		report("creditControl.filterId", "and atZero: change go together: name the filter that a user of users.radius.clients without credit gets")
-	}
-	if len(c.FilterID) > 253 {
-		report("creditControl.filterId", "has %d octets: at most 253 are allowed", len(c.FilterID))
-	}
-	if c.AtZero == "disconnect" && len(access) == 0 && !controlled {
-		report("creditControl.atZero", "is disconnect, but none of users.radius.clients says where it takes Disconnect-Requests, and there are no server.accessServers: give them the key disconnect")
-	}
 	if c.ServiceContext == "" {
 		report("creditControl.serviceContext", "is missing: the server's Service-Context-Id, such as 32251@3gpp.org")
 	}
@@ -114,5 +102,22 @@ func (c *CreditControl) check(report func(key, format string, args ...any), iden
 			report(key+".name", "%q is none of accounting.classes", r.Name)
 		}
 		group(key+".ratingGroup", r.RatingGroup)
+	}
+}
+
+// checkAction reports an action that nobody could be asked for.
+func (c *CreditControl) checkAction(report func(key, format string, args ...any), nas []RADIUSClient, access []string) {
+	controlled := slices.ContainsFunc(nas, func(n RADIUSClient) bool { return n.Disconnect.IsValid() })
+	if c.AtZero == "change" && len(access) == 0 && !controlled {
+		report("creditControl.atZero", "is change, but none of users.radius.clients says where it takes CoA-Requests, and there are no server.accessServers: give them the key disconnect")
+	}
+	if c.AtZero == "change" && controlled && c.FilterID == "" || c.AtZero != "change" && c.FilterID != "" {
+		report("creditControl.filterId", "and atZero: change go together: name the filter that a user of users.radius.clients without credit gets")
+	}
+	if len(c.FilterID) > 253 {
+		report("creditControl.filterId", "has %d octets: at most 253 are allowed", len(c.FilterID))
+	}
+	if c.AtZero == "disconnect" && len(access) == 0 && !controlled {
+		report("creditControl.atZero", "is disconnect, but none of users.radius.clients says where it takes Disconnect-Requests, and there are no server.accessServers: give them the key disconnect")
 	}
 }

@@ -29,6 +29,10 @@ func (c *Config) checkNode(report func(key, format string, args ...any)) {
 	if len(c.Delivery.Peers) > 0 && c.Server.nobody() {
 		report("server.clients", "is missing, with relays and accessServers: server.originHost is identity.originHost, so client and server are one node, whom the peers of delivery could ask for anybody; name those that may send requests")
 	}
+	secure := slices.ContainsFunc(c.Delivery.Peers, func(p Peer) bool { return p.TLS })
+	if secure && !c.Server.nobody() && c.Server.TLS == (TLS{}) {
+		report("server.tls", "is missing: server.originHost is identity.originHost, so client and server are one node, and a peer of delivery with tls: true sends its requests on the connection that we make, where server.tls.ca says who may vouch for it; name the same files as delivery.tls, say")
+	}
 	for i, p := range c.Delivery.Peers {
 		if p.Host == "" {
 			report(fmt.Sprintf("delivery.peers[%d].host", i), "is missing: server.originHost is identity.originHost, so client and server are one node, which has one connection with each peer and must know it by its name")

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"tollbridge/aaaclient"
+	"tollbridge/asm/acct"
+)
+
+// A realtime enforces Accounting-Realtime-Required DELIVER_AND_GRANT (RFC 6733,
+// Section 9.8.7): while no peer takes the records of a realm whose server
+// demands that, it has the sessions ended of which a record waits, once each.
+type realtime struct {
+	client interface {
+		Stats() aaaclient.Stats
+		RouteOf(realm []byte) int
+	}
+	outbox interface {
+		PendingOf(ctx context.Context, after uint64, max int, of func(realm []byte) bool) ([]acct.Delivery, uint64, bool, error)
+	}
+	withdraw func(withdrawal) // must not block
+	patience time.Duration    // how long a peer may be away
+
+	away   map[int]time.Time // since when no peer takes a route's requests
+	denied []int             // routes of which sessions are ended
+	after  uint64            // records up to this ID are looked at
+	ended  map[string]bool   // Session-Ids of these
+	count  atomic.Uint64
+}
+
+// run looks once a second until ctx ends.
+func (r *realtime) run(ctx context.Context) error {
+	every := time.NewTicker(time.Second)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-every.C:
+			if err := r.look(ctx, now); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+	}
+}
+
+// look ends the sessions of which a record waits now that must not. Whoever
+// ends them hears of it once, until all routes have peers again.
+func (r *realtime) look(ctx context.Context, now time.Time) error {
+	denied := r.routes(now)
+	if !slices.Equal(denied, r.denied) {
+		r.denied, r.after = denied, 0
+	}
+	if len(denied) == 0 {
+		r.ended = nil
+		return nil
+	}
+	for more := true; more; {
+		var list []acct.Delivery
+		var err error
+		list, r.after, more, err = r.outbox.PendingOf(ctx, r.after, pendingAtOnce, func(realm []byte) bool {
+			return slices.Contains(denied, r.client.RouteOf(realm))
+		})
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			r.after = max(r.after, list[i].ID)
+			r.deny(&list[i].Record)
+		}
+	}
+	return nil
+}
+
+// pendingAtOnce is how many records of the outbox are read at once.
+const pendingAtOnce = 512
+
+// routes returns the routes that no peer has served for too long though one
+// demands it.
+func (r *realtime) routes(now time.Time) []int {
+	if r.away == nil {
+		r.away = make(map[int]time.Time)
+	}
+	var denied []int
+	for i, s := range r.client.Stats().Routes {
+		if s.Ready || !s.Realtime {
+			delete(r.away, i)
+			continue
+		}
+		if _, known := r.away[i]; !known {
+			r.away[i] = now
+		}
+		if now.Sub(r.away[i]) >= r.patience {
+			denied = append(denied, i)
+		}
+	}
+	return denied
+}
+
+// deny has the session of a record ended, if it goes on and is ours.
+func (r *realtime) deny(rec *acct.Record) {
+	if rec.Type != acct.Start && rec.Type != acct.Interim || rec.Received != nil || r.ended[rec.SessionID] {
+		return
+	}
+	if r.ended == nil {
+		r.ended = make(map[string]bool)
+	}
+	r.ended[rec.SessionID] = true
+	r.count.Add(1)
+	r.withdraw(withdrawal{rec.SessionID, rec.User, rec.Attributes, rec.Source, rec.NAS, "its records can't be delivered, and the server demands DELIVER_AND_GRANT"})
+}
