@@ -11,9 +11,9 @@ import (
 // each list the first that a Template has is taken.
 var (
 	octetDeltas  = []uint16{ipfix.OctetDeltaCount, ipfix.Layer2OctetDeltaCount, ipfix.PostOctetDeltaCount, ipfix.PostLayer2OctetDeltaCount}
-	packetDeltas = []uint16{ipfix.PacketDeltaCount, ipfix.PostPacketDeltaCount}
+	packetDeltas = []uint16{ipfix.PacketDeltaCount, ipfix.PostPacketDeltaCount, ipfix.Layer2FrameDeltaCount}
 	octetTotals  = []uint16{ipfix.OctetTotalCount, ipfix.Layer2OctetTotalCount, ipfix.PostOctetTotalCount, ipfix.PostLayer2OctetTotalCount}
-	packetTotals = []uint16{ipfix.PacketTotalCount, ipfix.PostPacketTotalCount}
+	packetTotals = []uint16{ipfix.PacketTotalCount, ipfix.PostPacketTotalCount, ipfix.Layer2FrameTotalCount}
 
 	// Where octets of layer 2 are billed.
 	linkDeltas = []uint16{ipfix.Layer2OctetDeltaCount, ipfix.OctetDeltaCount, ipfix.PostLayer2OctetDeltaCount, ipfix.PostOctetDeltaCount}
@@ -37,8 +37,8 @@ func layerOf(t *ipfix.Template, enterprise uint32, ids []uint16) acct.Layers {
 
 // counters says which of a Template's counters are usage:
 //
-//	octets    octetDeltaCount (1), layer2OctetDeltaCount (352), postOctetDeltaCount (23), postLayer2OctetDeltaCount (419)
-//	packets   packetDeltaCount (2), postPacketDeltaCount (24)
+//	octets    octetDeltaCount (1), layer2OctetDeltaCount (352), postOctetDeltaCount (23), postLayer2OctetDeltaCount (417)
+//	packets   packetDeltaCount (2), postPacketDeltaCount (24), layer2FrameDeltaCount (430)
 //
 // per record the first that is not zero, with the reverse elements (RFC 5103)
 // for the other direction. Where a Template has none of these it is
@@ -47,7 +47,7 @@ func layerOf(t *ipfix.Template, enterprise uint32, ids []uint16) acct.Layers {
 // counter of octets, or none of packets, it is the total:
 //
 //	octets    octetTotalCount (85), layer2OctetTotalCount (353), postOctetTotalCount (171), postLayer2OctetTotalCount (420)
-//	packets   packetTotalCount (86), postPacketTotalCount (172)
+//	packets   packetTotalCount (86), postPacketTotalCount (172), layer2FrameTotalCount (431)
 //
 // So a record with both is counted once, by its delta. Where the frames of
 // layer 2 are billed, its counters come before those of layer 3.

@@ -177,6 +177,65 @@ func TestTotalsByTemplate(t *testing.T) {
 	}
 }
 
+// Every counter that is a total, in either direction, becomes what it adds:
+// across its wrap, a restart of the exporter, and ours before each record. So
+// does a template of all of them, which counts the first of each kind.
+func TestTotalsOfEachCounter(t *testing.T) {
+	octets := []uint16{ipfix.OctetTotalCount, ipfix.Layer2OctetTotalCount, ipfix.PostOctetTotalCount, ipfix.PostLayer2OctetTotalCount}
+	packets := []uint16{ipfix.PacketTotalCount, ipfix.PostPacketTotalCount, ipfix.Layer2FrameTotalCount}
+	type counter struct {
+		name    string
+		fields  []ipfix.FieldSpecifier
+		packets bool
+	}
+	var all []counter
+	for _, id := range slices.Concat(octets, packets) {
+		name := ipfix.FieldSpecifier{ID: id}.Element().Name
+		all = append(all,
+			counter{name, []ipfix.FieldSpecifier{field(id, 4)}, slices.Contains(packets, id)},
+			counter{"reverse " + name, []ipfix.FieldSpecifier{reversed(id, 4)}, slices.Contains(packets, id)},
+		)
+	}
+	beside := counter{name: "all octets beside each other"}
+	for _, id := range octets {
+		beside.fields = append(beside.fields, field(id, 4))
+	}
+	all = append(all, beside)
+	for _, c := range all {
+		t.Run(c.name, func(t *testing.T) {
+			b := mapped(t, testSettings)
+			s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+			tmpl := must(ipfix.NewTemplate(313, append([]ipfix.FieldSpecifier{field(ipfix.FlowEndMilliseconds, 8), field(ipfix.SourceIPv4Address, 4)}, c.fields...)...))
+			for i, step := range []struct {
+				what  string
+				total uint32
+				adds  uint64
+			}{
+				{"its first record", 1<<32 - 100, 1<<32 - 100},
+				{"before the wrap", 1<<32 - 50, 50},
+				{"the wrap", 400, 450},
+				{"the exporter began anew", 300, 300},
+				{"and went on", 1000, 700},
+			} {
+				before := b.checkpoint().Accounted
+				b.restart()
+				values := []any{epoch.Add(time.Duration(i) * time.Second), netip.MustParseAddr("192.0.2.1")}
+				for range c.fields {
+					values = append(values, step.total)
+				}
+				b.sendRecords(s, tmpl, values)
+				want := count(1, step.adds, 0)
+				if c.packets {
+					want = count(1, 0, step.adds)
+				}
+				if got := b.checkpoint().Accounted.Minus(before); got != want {
+					t.Errorf("%s: adds %+v, want %+v", step.what, got, want)
+				}
+			}
+		})
+	}
+}
+
 // A flow whose totals may have been forgotten can't be told from a new one:
 // its first record is suspended. One that began after what was forgotten is
 // new.
