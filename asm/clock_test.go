@@ -41,7 +41,7 @@ func TestExporterClock(t *testing.T) {
 		clocks[1].Exporter != "wrong" || clocks[1].Offset != 90*time.Second {
 		t.Errorf("%+v", clocks)
 	}
-	if text := log.String(); !strings.Contains(text, "exporter=wrong") || strings.Contains(text, "exporter=right") {
+	if text := log.String(); !strings.Contains(text, "exporter=wrong behind=1m30s") || strings.Contains(text, "exporter=right behind") {
 		t.Errorf("log:\n%s", text)
 	}
 }

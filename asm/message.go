@@ -104,6 +104,7 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	d.decoded = true
 	m.see(t, h.ExportTime, e.Time)
 	m.lose(t, d, &result)
+	m.mismanaged(t, d, &result)
 	row := m.row(d)
 	if m.decoder.early {
 		row.UndecodedMessages++
@@ -124,6 +125,20 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 		return nil
 	}
 	return m.decodeEarly(ctx, t, result.New)
+}
+
+// mismanaged tells of Templates that an exporter manages otherwise than it
+// should: the same again where a Template is sent once, and withdrawals of what
+// is not held or over UDP (RFC 7011, Sections 8.1 and 8.4). They change nothing.
+func (m *Module) mismanaged(t *transport, d *domain, r *ipfix.Result) {
+	if r.Repeated > 0 && t.info.Transport.Reliable() {
+		m.stats.TemplatesRepeated += uint64(r.Repeated)
+		m.logs.warn(m.log, "a template is sent again over a reliable transport", d.key, 0)
+	}
+	if r.Ignored > 0 {
+		m.stats.WithdrawalsIgnored += uint64(r.Ignored)
+		m.logs.warn(m.log, "the withdrawal of a template that is not held, or over udp, is ignored", d.key, 0)
+	}
 }
 
 // prune drops the plans of Templates that no longer hold.

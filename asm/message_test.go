@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -320,6 +322,86 @@ func TestTemplatesSurvive(t *testing.T) {
 			}
 			if n := len(b.m.transports.open); n != 1 {
 				t.Errorf("%d transport sessions are open", n)
+			}
+		})
+	}
+}
+
+// Template management that is none of the standard's is told, in the log and in
+// numbers, and hurts nothing.
+func TestTemplatesMismanaged(t *testing.T) {
+	withdrawal := func(b *bridge, all ...*ipfix.Template) []byte {
+		for _, tmpl := range all {
+			if err := b.enc[1].Withdraw(tmpl); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return bytes.Clone(b.enc[1].Flush(uint32(b.clock.Unix())))
+	}
+	for _, c := range []struct {
+		name              string
+		transport         ipfix.Transport
+		again             bool // the Template is sent again
+		withdrawn         *ipfix.Template
+		repeated, ignored uint64
+		log               string
+	}{
+		{"the same Template again over TCP: SHOULD log (8.1)", ipfix.TCP, true, nil, 1, 0, "sent again over a reliable transport"},
+		{"over SCTP too (8.1)", ipfix.SCTP, true, nil, 1, 0, "sent again over a reliable transport"},
+		{"over UDP: SHOULD NOT log (8.4)", ipfix.UDP, true, nil, 0, 0, ""},
+		{"the withdrawal of what is not held: MUST ignore, SHOULD log (8.1)", ipfix.TLS, false, plainTemplate, 0, 1, "withdrawal of a template that is not held"},
+		{"a withdrawal over UDP: MUST be ignored (8.4)", ipfix.UDP, false, testTemplate, 0, 1, "withdrawal of a template that is not held, or over udp"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log bytes.Buffer
+			b := mapped(t, testSettings)
+			b.m.log = slog.New(slog.NewTextHandler(&log, nil))
+			s := b.open(c.transport, "router", "198.51.100.1:999")
+			b.send(s, b.flow("192.0.2.1", outside))
+			if c.withdrawn != nil {
+				b.add(acct.EntryMessage, s, withdrawal(b, c.withdrawn))
+			}
+			b.clock = b.clock.Add(time.Second)
+			b.add(acct.EntryMessage, s, b.message(c.again, b.flow("192.0.2.1", outside)))
+			if got := b.m.Stats(); got.TemplatesRepeated != c.repeated || got.WithdrawalsIgnored != c.ignored {
+				t.Errorf("%d repeated, %d withdrawals ignored", got.TemplatesRepeated, got.WithdrawalsIgnored)
+			}
+			if text := log.String(); c.log == "" && text != "" || !strings.Contains(text, c.log) || c.log != "" && !strings.Contains(text, "exporter=router domain=1") {
+				t.Errorf("log: %q", text)
+			}
+			if sum := b.checkpoint(); sum.Accounted.Records != 2 || sum.UndecodedMessages != 0 {
+				t.Errorf("accounted %+v, %d undecoded", sum.Accounted, sum.UndecodedMessages)
+			}
+		})
+	}
+}
+
+// With a lifetime a Template that is not sent again holds for so long over UDP.
+// What comes after waits for the refresh, across our restart too; over TCP
+// Templates hold on (RFC 7011, Section 8.4).
+func TestTemplateLifetime(t *testing.T) {
+	for _, c := range []struct {
+		transport ipfix.Transport
+		late      uint64 // records accounted at once after the lifetime
+	}{{ipfix.UDP, 0}, {ipfix.DTLS, 0}, {ipfix.TCP, 1}} {
+		t.Run(c.transport.String(), func(t *testing.T) {
+			settings := testSettings
+			settings.TemplateLifetime = time.Minute
+			b := mapped(t, settings)
+			s := b.open(c.transport, "router", "198.51.100.1:999")
+			b.send(s, b.flow("192.0.2.1", outside))
+			for i, step := range []struct {
+				after     time.Duration
+				template  bool
+				accounted uint64
+			}{{time.Minute, false, 2}, {time.Second, false, 2 + c.late}, {time.Second, true, 4}, {time.Minute, false, 5}} {
+				b.checkpoint()
+				b.restart()
+				b.clock = b.clock.Add(step.after)
+				b.add(acct.EntryMessage, s, b.message(step.template, b.flow("192.0.2.1", outside)))
+				if sum := b.checkpoint(); sum.Accounted.Records != step.accounted {
+					t.Errorf("message %d: accounted %d records, want %d", i, sum.Accounted.Records, step.accounted)
+				}
 			}
 		})
 	}

@@ -423,7 +423,9 @@ func (m *Module) adopt(s Settings) {
 			m.sampling[e.Name] = e.Sampling
 		}
 	}
+	m.transports.lifetime = s.TemplateLifetime
 	for _, t := range m.transports.open {
+		t.decoder.TemplateLifetime = s.TemplateLifetime
 		t.name(m.identityOf(t.info.Exporter))
 	}
 	m.inBand = nil

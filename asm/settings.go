@@ -60,11 +60,12 @@ type Settings struct {
 	InBandIdle time.Duration      `json:"in_band_idle"`      // the session of such a user stops when no flow has come for so long; default 1h
 	MaxInBand  int                `json:"max_in_band"`       // such sessions; default 1 Mi
 
-	MaxRecord   int            `json:"max_record"`         // octets of the largest Accounting-Request; default 16384
-	EarlySets   int            `json:"early_sets"`         // Data Sets kept per exporter until their Template comes; default 1024
-	EarlyOctets int            `json:"early_octets"`       // octets of those; default 4 MiB
-	EarlyWait   time.Duration  `json:"early_wait"`         // how long they are kept; default 1h
-	Networks    []netip.Prefix `json:"networks,omitempty"` // addresses that users hold: a flow accounted at its other end waits for who holds such a one
+	MaxRecord        int            `json:"max_record"`                  // octets of the largest Accounting-Request; default 16384
+	EarlySets        int            `json:"early_sets"`                  // Data Sets kept per exporter until their Template comes; default 1024
+	EarlyOctets      int            `json:"early_octets"`                // octets of those; default 4 MiB
+	EarlyWait        time.Duration  `json:"early_wait"`                  // how long they are kept; default 1h
+	TemplateLifetime time.Duration  `json:"template_lifetime,omitempty"` // of Templates over UDP and DTLS that are not sent again; 0 is for ever
+	Networks         []netip.Prefix `json:"networks,omitempty"`          // addresses that users hold: a flow accounted at its other end waits for who holds such a one
 
 	Classes      []Class `json:"classes"`       // the first that matches names the usage's class
 	ClassDefault string  `json:"class_default"` // class of what no rule matches
@@ -191,8 +192,8 @@ func (s Settings) Validate() error {
 		return bad("interval %v: want whole seconds, at least 1s", s.Interval)
 	case s.MinInterim < time.Second, s.MaxInterim < s.MinInterim:
 		return bad("min_interim %v, max_interim %v: want at least 1s, and no more than the longest", s.MinInterim, s.MaxInterim)
-	case s.Linger < 0, s.Late < 0, s.Wait < 0, s.ClockTolerance < 0, s.EarlyWait < 0, s.MaxSessionAge < 0:
-		return bad("linger, late, wait, clock_tolerance, early_wait, max_session_age: want no negative time")
+	case s.Linger < 0, s.Late < 0, s.Wait < 0, s.ClockTolerance < 0, s.EarlyWait < 0, s.MaxSessionAge < 0, s.TemplateLifetime < 0:
+		return bad("linger, late, wait, clock_tolerance, early_wait, max_session_age, template_lifetime: want no negative time")
 	case s.Split != "" && s.Split != SplitEnd && s.Split != SplitProportional:
 		return bad("split %q: want %q or %q", s.Split, SplitEnd, SplitProportional)
 	case s.UserTolerance < 0 || s.UserTolerance > time.Hour:

@@ -18,6 +18,9 @@ type Stats struct {
 	Uncompared uint64 // duplicates by their identity alone, as the journal no longer has that, or it is not to be compared
 	Collisions uint64 // records that were no duplicates though their identity is another's
 
+	TemplatesRepeated  uint64 // Template Records that say again what holds, where they should be sent once
+	WithdrawalsIgnored uint64 // of Templates that are not held, or over UDP
+
 	DuplicateSets uint64 // Data Sets that came in an equal Message before, of those whose records have no identity that tells
 
 	Records        uint64 // Data Records of usage, received

@@ -154,6 +154,8 @@ type transports struct {
 	dirty []*transport
 	gone  []uint64                 // closed since the last checkpoint
 	early map[string]*earlyAccount // by exporter
+
+	lifetime time.Duration // Settings.TemplateLifetime
 }
 
 func newTransports() transports {
@@ -186,6 +188,7 @@ func (t *transports) openSession(number uint64, info SessionInfo, from origin) {
 	}
 	if s.decoder == nil {
 		s.decoder = ipfix.NewSession(info.Transport)
+		s.decoder.TemplateLifetime = t.lifetime
 	}
 	t.open[number] = s
 	if from != (origin{}) {
@@ -372,6 +375,7 @@ func (t *transports) restore(number uint64, state []byte) error {
 		return err
 	}
 	s.decoder = ipfix.NewSession(s.info.Transport)
+	s.decoder.TemplateLifetime = t.lifetime
 	if err := s.decoder.UnmarshalBinary(r.Rest()); err != nil {
 		return err
 	}

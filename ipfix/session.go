@@ -38,14 +38,14 @@ func (l Limits) withDefaults() Limits {
 // NetFlow packets of versions 9 and 5 are Messages too. Each version has
 // Observation Domains of its own: a Source ID, or an engine type and ID.
 type Session struct {
-	// These may be set before the first Decode.
-
+	// Limits may be set before the first Decode.
 	Limits Limits
 
 	// TemplateLifetime is how long a Template holds over UDP and DTLS after
-	// the Message that defined it last, by Export Times (RFC 7011, Sections
-	// 8.4); 0 means for ever. It should be three times what the
-	// exporter's refresh is, or more.
+	// the Message that defined it last, by Export Times (RFC 7011, Section
+	// 8.4); 0 means for ever. It should be three times what the exporter's
+	// refresh is, or more. It may be set between Messages, and counts for
+	// Templates that come from then on.
 	TemplateLifetime time.Duration
 
 	transport Transport

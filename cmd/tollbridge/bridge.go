@@ -157,6 +157,9 @@ func (b *bridge) collectInto(c collect.Config) (err error) {
 		return err
 	}
 	c.Exporters, c.Enterprise, c.Log = exporters(b.cfg), uint32(b.cfg.Delivery.VendorID), b.log
+	p := &b.cfg.CollectingProcess
+	c.IdleTimeout, c.MaxHandshakes = p.IdleTimeout, p.MaxHandshakes
+	c.MaxExporterSessions, c.MaxExporterConnections = p.MaxSessions, p.MaxConnections
 	b.collector, err = collect.New(c)
 	return err
 }

@@ -167,6 +167,9 @@ func (b *bridge) pipelineMetrics(counter counter, gauge gauge) {
 	for what, n := range map[string]uint64{"kept": p.EarlySets, "dropped": p.EarlyDropped, "decoded": p.EarlyDecoded, "misfit": p.EarlyMisfits} {
 		counter("pipeline_early_sets_total", "Data Sets that came before their Template, and what became of them.", n, "what", what)
 	}
+	for what, n := range map[string]uint64{"repeated": p.TemplatesRepeated, "withdrawal ignored": p.WithdrawalsIgnored} {
+		counter("pipeline_template_faults_total", "Templates sent again over a reliable transport, and withdrawals of what is not held or over UDP (RFC 7011, Section 8).", n, "what", what)
+	}
 	counter("pipeline_accounting_records_total", "Accounting records cut and committed since the start.", p.AccountingRecords)
 
 	for what, n := range map[string]uint64{"resent": p.ResentMessages, "conflict": p.PositionConflicts, "forgotten": p.ForgottenPositions} {

@@ -56,6 +56,7 @@ func settings(c config.Config) asm.Settings {
 		Layer:            a.Layer,
 		TimeZone:         a.TimeZone,
 		BillingDay:       a.BillingDay,
+		TemplateLifetime: c.CollectingProcess.TemplateLifetime,
 	}
 	for _, e := range c.CollectingProcess.Exporters {
 		x := asm.ExporterSettings{Name: e.Name, Sampling: uint32(e.Sampling), Account: asm.AccountPolicy(e.Account), VRF: vrf(e.VRF), Forwards: e.Forwards}

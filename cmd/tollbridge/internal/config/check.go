@@ -112,6 +112,13 @@ func (c *Config) check(report func(key, format string, args ...any)) {
 			report(key, "%d is out of range: %d to %d", n, least, most)
 		}
 	}
+	if c.CollectingProcess.TemplateLifetime != 0 {
+		atLeast("collectingProcess.templateLifetime", c.CollectingProcess.TemplateLifetime, time.Second)
+	}
+	atLeast("collectingProcess.idleTimeout", c.CollectingProcess.IdleTimeout, time.Second)
+	within("collectingProcess.maxSessions", c.CollectingProcess.MaxSessions, 1, 4096)
+	within("collectingProcess.maxConnections", c.CollectingProcess.MaxConnections, 1, 1024)
+	within("collectingProcess.maxHandshakes", c.CollectingProcess.MaxHandshakes, 1, 4096)
 	within("accounting.maxIdentities", c.Accounting.MaxIdentities, 10_000, 1_000_000_000)
 	within("accounting.maxTotals", c.Accounting.MaxTotals, 1024, 100_000_000)
 	for i, e := range c.CollectingProcess.Exporters {

@@ -45,6 +45,12 @@ type CollectingProcess struct {
 	TLS            TLS              `yaml:"tls"`
 	Exporters      []Exporter       `yaml:"exporters"`
 	Acknowledge    bool             `yaml:"acknowledge"`
+
+	TemplateLifetime time.Duration `yaml:"templateLifetime"` // over UDP and DTLS; 0 is for ever
+	IdleTimeout      time.Duration `yaml:"idleTimeout"`      // of UDP sessions and DTLS associations
+	MaxSessions      int           `yaml:"maxSessions"`      // of these, of an exporter
+	MaxConnections   int           `yaml:"maxConnections"`   // of an exporter, over TCP, TLS and SCTP
+	MaxHandshakes    int           `yaml:"maxHandshakes"`    // of TLS and DTLS, under way
 }
 
 // TLS is who we are over TLS and DTLS, and whose word we take for who others
@@ -243,6 +249,8 @@ func Default() Config {
 			UDPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 			TCPCollectors: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:4739")},
 			Acknowledge:   true,
+
+			IdleTimeout: 30 * time.Minute, MaxSessions: 256, MaxConnections: 16, MaxHandshakes: 64,
 		},
 		Users: Users{
 			Reload: 5 * time.Second, Wait: time.Hour, InBandIdle: time.Hour,
