@@ -49,20 +49,19 @@ func TestCorpus(t *testing.T) {
 				}
 				return
 			}
-			fault, exceptional := corpusExceptions[row[1]]
-			if exceptional {
-				want = fault.counts
+			fault := corpusFaults[row[1]]
+			if fault.counts != nil {
+				want = *fault.counts
 			}
 			if notes := row[12]; notes != fault.index {
 				t.Errorf("the index says %q, want %q", notes, fault.index)
 			}
 			session := NewSession(UDP)
 			got := decodeCorpus(t, session, row[0], row[1])
-			got.unknown = 0
 			if said := got.faults(); said != fault.ours {
 				t.Errorf("faults %q, want %q", said, fault.ours)
 			}
-			got.errs = nil
+			got.unknown, got.errs = 0, nil
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
@@ -80,7 +79,7 @@ func TestCorpusTemplatesFirst(t *testing.T) {
 			for _, name := range test.files {
 				got = decodeCorpus(t, session, test.source, name)
 			}
-			if got.records != test.records || got.optionsRecords != test.optionsRecords || got.unknown != test.unknown || got.malformed != 0 {
+			if got.records != test.records || got.optionsRecords != test.optionsRecords || got.unknown != test.unknown || len(got.errs) > 0 {
 				t.Errorf("got %+v", got)
 			}
 		})
@@ -115,15 +114,9 @@ func decodeCorpus(t *testing.T, session *Session, source, name string) corpusCou
 }
 
 type corpusCounts struct {
-	messages, templates, optionsTemplates, records, optionsRecords, withdrawals, malformed int
-	unknown                                                                                int // Data Sets without their Template
-	errs                                                                                   []error
-}
-
-// malformedBy counts what could not be decoded, and why.
-func (c *corpusCounts) malformedBy(err error) {
-	c.malformed++
-	c.errs = append(c.errs, err)
+	messages, templates, optionsTemplates, records, optionsRecords, withdrawals int
+	unknown                                                                     int     // Data Sets without their Template
+	errs                                                                        []error // of malformed Messages
 }
 
 func (c *corpusCounts) faults() string {
@@ -133,25 +126,25 @@ func (c *corpusCounts) faults() string {
 	return errors.Join(c.errs...).Error()
 }
 
-// A corpusFault is what the index says of a file with a fault, and what we do,
-// with our counts: a Message that breaks RFC 7011 is discarded whole (Section
-// 9.1), while the index counts parts of it.
+// A corpusFault is what the index says of a file with a fault, and what we do.
+// The counts, where there are any, take the place of the index's: a malformed
+// Message is discarded whole (RFC 7011, Section 9.1), while the index counts
+// the parts of it that come before the fault.
 type corpusFault struct {
 	index, ours string
-	counts      corpusCounts
+	counts      *corpusCounts
 }
 
-// corpusExceptions are the files of which the index has other counts.
-var corpusExceptions = map[string]corpusFault{
+var corpusFaults = map[string]corpusFault{
+	// 15 Templates come before the Message is cut off.
 	"bad-length-in-set.ipfix": {
 		index:  "msglen 1384>1316; tpl258 truncated; set 0 len 305 over",
 		ours:   "ipfix: Message Header at octet 2: length is impossible",
-		counts: corpusCounts{malformed: 1},
+		counts: &corpusCounts{messages: 1},
 	},
 	"bad-template-field-count.ipfix": {
-		index:  "tpl256 truncated",
-		ours:   "ipfix: Template Record at octet 20: length is impossible",
-		counts: corpusCounts{messages: 1, malformed: 1},
+		index: "tpl256 truncated",
+		ours:  "ipfix: Template Record at octet 20: length is impossible",
 	},
 	// Template 260 is an Options Template of NetFlow 9, with lengths where IPFIX
 	// has counts. Those beside it go with it, so nine Messages of data stay
@@ -159,38 +152,33 @@ var corpusExceptions = map[string]corpusFault{
 	"enterprise-from-nfv9.ipfix": {
 		index:  "tpl260 truncated",
 		ours:   "ipfix: Options Template Record at octet 376: scope field count is zero or above the field count",
-		counts: corpusCounts{messages: 10, malformed: 1},
+		counts: &corpusCounts{messages: 10},
 	},
-	// The index takes zeros behind a Message Header for no fault; a Set of no
-	// octets is one (Section 3.3.2).
-	"header-and-zeros.ipfix": {
-		ours:   "ipfix: Set Header at octet 18: length is impossible",
-		counts: corpusCounts{messages: 1, malformed: 1},
-	},
+	// 30 records come with a header that says 55,582.
 	"netflow5_test_invalid01.dat": {
 		index:  "v5 count 55582 len 1464",
 		ours:   "ipfix: NetFlow 5 header at octet 2: length is impossible",
-		counts: corpusCounts{malformed: 1},
+		counts: &corpusCounts{messages: 1},
 	},
-	// Two packets end to end, which the index takes for one: its set of ID 9 is
-	// the second's Version Number.
+	// No fault: two packets end to end, which the index takes for one. Its set
+	// of ID 9 is the second's Version Number.
 	"netflow-v9-1.dat": {
 		index:  "set id 9; set 0 len 7496 over; tpl21829 truncated",
-		counts: corpusCounts{messages: 2, templates: 2, records: 6},
+		counts: &corpusCounts{messages: 2, templates: 2, records: 6},
 	},
 }
 
 // decode counts what is in a run of Messages.
 func (c *corpusCounts) decode(t *testing.T, session *Session, stream []byte) {
 	for len(stream) > 0 {
+		c.messages++
 		n, err := MessageLength(stream)
 		if err != nil {
-			c.malformedBy(err)
+			c.errs = append(c.errs, err)
 			return
 		}
 		msg := stream[:n]
 		stream = stream[n:]
-		c.messages++
 		valid := Validate(msg)
 		_, err = session.Decode(msg, func(s DataSet) {
 			n := 0
@@ -217,7 +205,7 @@ func (c *corpusCounts) decode(t *testing.T, session *Session, stream []byte) {
 			t.Errorf("Decode takes what Validate refuses: %v", valid)
 		}
 		if err != nil {
-			c.malformedBy(err)
+			c.errs = append(c.errs, err)
 			continue
 		}
 		c.countTemplates(t, msg)

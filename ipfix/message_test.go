@@ -59,6 +59,7 @@ var malformed = []struct {
 	{"Set Length below 4 (3.3.2)", wireMessage(0, wire(256, 3)), 18, ErrLength},
 	{"Set Length 0 (3.3.2)", wireMessage(0, wire(256, 0)), 18, ErrLength},
 	{"a Set longer than its enclosing Message (9.1)", wireMessage(0, wire(256, 5)), 18, ErrLength},
+	{"zeros with something behind them (3.3.2)", wireMessage(0, wire(0, 0, 0, 1)), 18, ErrLength},
 	{"Template ID below 256 (3.4.1)", wireMessage(0, wireSet(2, wire(255, 1, 1, 4))), 20, ErrTemplateID},
 	{"Template ID of the other Set withdrawn (8.1)", wireMessage(0, wireSet(2, wire(3, 0))), 20, ErrTemplateID},
 	{"Options Template ID below 256 (3.4.2.2)", wireMessage(0, wireSet(3, wire(2, 2, 1, 1, 4, 2, 4))), 20, ErrTemplateID},
@@ -106,6 +107,9 @@ func TestWellFormed(t *testing.T) {
 		{"several Templates in a Set (3.4.1)", wireMessage(0, wireSet(2, wire(300, 1, 1, 4, 256, 1, 2, 4)))},
 		{"Set IDs 0 and 1 are not used (3.3.2)", wireMessage(0, wireSet(0, wire(1)), wireSet(1, wire(1)))},
 		{"Set IDs 4 to 255 are reserved (3.3.2)", wireMessage(0, wireSet(4, wire(1)), wireSet(255, wire(1)))},
+		{"zeros up to the end of the Message", wireMessage(0, wireSet(2, wire(256, 1, 1, 4)), make([]byte, 1000))},
+		{"nothing but zeros", wireMessage(0, make([]byte, 8))},
+		{"fewer zeros than a Set Header has octets", wireMessage(0, wireSet(2, wire(256, 1, 1, 4)), make([]byte, 3))},
 		{"a Field Length of 0 beside others", wireMessage(0, wireSet(2, wire(256, 2, 82, 0, 1, 4)))},
 		{"a Message of 65535 octets (3.1)", wireMessage(0, wireSet(256, make([]byte, MaxMessage-HeaderLength-4)))},
 	} {

@@ -54,7 +54,7 @@ func netFlow9Length(b []byte) (int, error) {
 			at += setHeaderLength // padding of the packet
 			continue
 		}
-		s, err := parseFlowSet(b, at)
+		s, err := (&Header{Version: NetFlow9}).set(b, at)
 		if err != nil {
 			return 0, err
 		}
@@ -63,29 +63,17 @@ func netFlow9Length(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// parseFlowSet reads the FlowSet header at an offset of msg. Zeros up to the
-// end are one FlowSet of padding.
-func parseFlowSet(msg []byte, at int) (set, error) {
-	if zeros(msg[at:min(at+setHeaderLength, len(msg))]) && zeros(msg[at:]) {
-		return set{templateSet, true, at, len(msg), len(msg)}, nil
-	}
-	if len(msg)-at < setHeaderLength {
-		return set{}, &DecodeError{at, "Set Header", ErrLength}
-	}
-	length := int(binary.BigEndian.Uint16(msg[at+2:]))
-	if length < setHeaderLength || length > len(msg)-at {
-		return set{}, &DecodeError{at + 2, "Set Header", ErrLength}
-	}
-	id := binary.BigEndian.Uint16(msg[at:])
+// flowSetID returns the Set ID of IPFIX for a FlowSet ID.
+func flowSetID(id uint16) uint16 {
 	switch id {
 	case templateFlowSet:
-		id = templateSet
+		return templateSet
 	case optionsTemplateFlowSet:
-		id = optionsTemplateSet
+		return optionsTemplateSet
 	case templateSet, optionsTemplateSet:
-		id = templateFlowSet // reserved in NetFlow
+		return templateFlowSet // reserved in NetFlow
 	}
-	return set{id, true, at, at + setHeaderLength, at + length}, nil
+	return id
 }
 
 // parseNetFlow9Definition reads the Template Record or Options Template Record

@@ -21,10 +21,13 @@ type set struct {
 	end     int
 }
 
-// set reads the Set Header at an offset of msg, whose header is h.
+// set reads the Set Header at an offset of msg, whose header is h. Zeros up to
+// the end of the Message are one Set of padding: there are exporters that fill
+// up with them.
 func (h *Header) set(msg []byte, at int) (set, error) {
-	if h.Version == NetFlow9 {
-		return parseFlowSet(msg, at)
+	s := set{id: templateSet, netFlow: h.Version == NetFlow9, start: at, at: len(msg), end: len(msg)}
+	if zeros(msg[at:min(at+setHeaderLength, len(msg))]) && zeros(msg[at:]) {
+		return s, nil
 	}
 	if len(msg)-at < setHeaderLength {
 		return set{}, &DecodeError{at, "Set Header", ErrLength}
@@ -33,7 +36,11 @@ func (h *Header) set(msg []byte, at int) (set, error) {
 	if length < setHeaderLength || length > len(msg)-at {
 		return set{}, &DecodeError{at + 2, "Set Header", ErrLength}
 	}
-	return set{binary.BigEndian.Uint16(msg[at:]), false, at, at + setHeaderLength, at + length}, nil
+	s.id, s.at, s.end = binary.BigEndian.Uint16(msg[at:]), at+setHeaderLength, at+length
+	if s.netFlow {
+		s.id = flowSetID(s.id)
+	}
+	return s, nil
 }
 
 // templates reports whether the Set is a Template Set or an Options Template

@@ -1,7 +1,6 @@
 package file
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/md5"
 	"encoding/binary"
@@ -164,9 +163,11 @@ func (w *Writer) yield(d *domain, id uint16, h ipfix.Header) {
 // withdrawsOptions reports whether a Message withdraws all Options Templates
 // of its domain, ours with them (RFC 7011, Section 8.1).
 func withdrawsOptions(msg []byte) bool {
-	for b := msg[ipfix.HeaderLength:]; len(b) >= setHeader; b = b[binary.BigEndian.Uint16(b[2:]):] {
-		if bytes.HasPrefix(b, []byte{0, 3, 0, 8, 0, 3, 0, 0}) {
-			return true
+	for s := range Sets(msg) {
+		for _, r := range s.Records {
+			if r.Options && r.ID == s.ID && r.Fields == 0 {
+				return true
+			}
 		}
 	}
 	return false
@@ -213,6 +214,7 @@ func (w *Writer) finish(d *domain, id uint32, hasSum bool) error {
 	if hasSum || len(w.b)+template+data > maxMessage {
 		return w.write()
 	}
+	w.b = withoutTail(w.b)
 	t, defined := w.optionsTemplate(d, id, checksums, checksumFields)
 	if !defined {
 		w.b = append(w.b, 0, 3, 0, template)
@@ -227,6 +229,16 @@ func (w *Writer) finish(d *domain, id uint32, hasSum bool) error {
 	sum := md5.Sum(w.b)
 	copy(w.b[len(w.b)-md5.Size:], sum[:])
 	return w.write()
+}
+
+// withoutTail returns a Message without the zeros that it may be filled up
+// with behind its last Set: nothing can follow them.
+func withoutTail(msg []byte) []byte {
+	end := ipfix.HeaderLength
+	for s := range Sets(msg) {
+		end = s.Offset + s.Length
+	}
+	return msg[:end]
 }
 
 func (w *Writer) write() error {
