@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,6 +72,9 @@ func TestSampling(t *testing.T) {
 
 		{"of the interface", []announcement{{fields{iface, interval}, []any{7, 10}}, {fields{iface, interval}, []any{8, 20}}}, 0, false, count(1, 100, 3), count(1, 100, 3)},
 		{"interface 0 is all", []announcement{{fields{iface, interval}, []any{0, 10}}}, 0, false, count(1, 1000, 30), count(1, 1000, 30)},
+		{"of a line card, which is said of the domain", []announcement{{fields{field(ipfix.LineCardId, 4), interval}, []any{3, 10}}}, 0, false, count(1, 1000, 30), count(1, 1000, 30)},
+		{"of the exporter by its address, likewise", []announcement{{fields{field(ipfix.ExporterIPv6Address, 16), interval}, []any{netip.MustParseAddr("2001:db8::1"), 10}}}, 0, false, count(1, 1000, 30), count(1, 1000, 30)},
+		{"of an Exporting Process, likewise", []announcement{{fields{field(ipfix.ExportingProcessId, 4), interval}, []any{3, 10}}}, 0, false, count(1, 1000, 30), count(1, 1000, 30)},
 		{"of the Template", []announcement{{fields{field(ipfix.TemplateId, 2), interval}, []any{321, 10}}}, 0, false, count(1, 1000, 30), count(1, 100, 3)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -122,6 +126,125 @@ func TestSamplingByInterface(t *testing.T) {
 		b.sendRecords(s, noSampler, []any{b.clock, ann, i, 100, 1, x.in, x.out, x.direction})
 		if got := b.checkpoint().Accounted.Minus(before).Octets; got != uint64(x.octets) {
 			t.Errorf("in by %d, out by %d, direction %d: %d octets, want %d", x.in, x.out, x.direction, got, x.octets)
+		}
+	}
+}
+
+// A record may tell its own rate; that of the settings comes before it.
+func TestSamplingOfTheRecord(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		fields   []ipfix.FieldSpecifier
+		values   []any
+		settings uint32
+		octets   uint64 // of 100
+	}{
+		{"samplingInterval", []ipfix.FieldSpecifier{field(ipfix.SamplingInterval, 4)}, []any{10}, 0, 1000},
+		{"samplerRandomInterval", []ipfix.FieldSpecifier{field(ipfix.SamplerRandomInterval, 1)}, []any{10}, 0, 1000},
+		{"samplingPacketInterval and Space", []ipfix.FieldSpecifier{field(305, 4), field(306, 4)}, []any{1, 9}, 0, 1000},
+		{"samplingSize and Population", []ipfix.FieldSpecifier{field(309, 4), field(310, 4)}, []any{2, 20}, 0, 1000},
+		{"samplingProbability", []ipfix.FieldSpecifier{field(311, 8)}, []any{0.1}, 0, 1000},
+		{"zero says nothing: that of the domain", []ipfix.FieldSpecifier{field(ipfix.SamplingInterval, 4)}, []any{0}, 0, 500},
+		{"the settings overrule", []ipfix.FieldSpecifier{field(ipfix.SamplingInterval, 4)}, []any{10}, 2, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			settings := testSettings
+			if c.settings != 0 {
+				settings.Exporters = []ExporterSettings{{Name: "router", Sampling: c.settings}}
+			}
+			b := mapped(t, settings)
+			s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+			b.sendRecords(s, must(ipfix.NewOptionsTemplate(400, 1, field(ipfix.ObservationDomainId, 4), field(ipfix.SamplingInterval, 4))), []any{1, 5})
+			b.checkpoint()
+			b.restart()
+			tmpl := must(ipfix.NewTemplate(323, append(slices.Clone(plainTemplate.Fields), c.fields...)...))
+			b.sendRecords(s, tmpl, append([]any{b.clock, netip.MustParseAddr("192.0.2.1"), 1, 100, 1}, c.values...))
+			if sum := b.checkpoint(); sum.Accounted.Octets != c.octets || sum.Estimated != sum.Accounted {
+				t.Errorf("accounted %+v, estimated %+v", sum.Accounted, sum.Estimated)
+			}
+		})
+	}
+}
+
+// netFlow9 is a packet of Source ID 7, two minutes after its exporter began,
+// around FlowSets given as an ID and their content.
+func netFlow9(at time.Time, sequence uint32, sets ...[]byte) []byte {
+	b := []byte{0, 9, 0, byte(len(sets))}
+	for _, n := range []uint32{120_000, uint32(at.Unix()), sequence, 7} {
+		b = binary.BigEndian.AppendUint32(b, n)
+	}
+	return append(b, slices.Concat(sets...)...)
+}
+
+// flowSet is a FlowSet of numbers of 16 bits, and octets behind them.
+func flowSet(id int, numbers []int, octets ...byte) []byte {
+	b := binary.BigEndian.AppendUint16(nil, uint16(id))
+	b = binary.BigEndian.AppendUint16(b, uint16(4+2*len(numbers)+len(octets)))
+	for _, n := range numbers {
+		b = binary.BigEndian.AppendUint16(b, uint16(n))
+	}
+	return append(b, octets...)
+}
+
+// NetFlow version 9 tells of sampling in options of the system, of interfaces
+// and of samplers, and in records, all across our restart. Its times are by the
+// up time of the header.
+func TestSamplingOfNetFlow9(t *testing.T) {
+	const system, iface = 1, 2 // scopes
+	const srcAddr, inBytes, inPackets, last, first, inputIf = 8, 1, 2, 21, 22, 10
+	base := []int{srcAddr, 4, inBytes, 4, inPackets, 4, first, 4, last, 4, inputIf, 2}
+	record := []byte{192, 0, 2, 1, 0, 0, 0, 100, 0, 0, 0, 3, 0, 0, 0xea, 0x60, 0, 1, 0x5f, 0x90, 0, 7} // from 60 to 90 s of up time, in by interface 7
+	for _, c := range []struct {
+		name    string
+		options []int  // scope length, option length, fields
+		says    []byte // its records
+		fields  []int  // further ones of the record, and their values
+		values  []byte
+		rate    uint64
+	}{
+		{"nothing", nil, nil, nil, nil, 1},
+		{"SAMPLING_INTERVAL (34) of the system", []int{4, 4, system, 4, 34, 4}, []byte{0, 0, 0, 7, 0, 0, 0, 10}, nil, nil, 10},
+		{"SAMPLING_INTERVAL of the interface", []int{4, 4, iface, 2, 34, 2}, []byte{0, 7, 0, 10, 0, 8, 0, 20}, nil, nil, 10},
+		{"FLOW_SAMPLER (48, 49, 50) that the record names", []int{4, 12, system, 4, 48, 1, 49, 1, 50, 2},
+			[]byte{0, 0, 0, 7, 1, 2, 0, 20, 0, 0, 0, 7, 2, 2, 0, 10}, []int{48, 1}, []byte{2}, 10},
+		{"the only FLOW_SAMPLER, of a record that names none", []int{4, 12, system, 4, 48, 1, 49, 1, 50, 2}, []byte{0, 0, 0, 7, 2, 2, 0, 10}, nil, nil, 10},
+		{"SAMPLING_INTERVAL in the record", nil, nil, []int{34, 2, 35, 1}, []byte{0, 10, 1}, 10},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := mapped(t, testSettings)
+			s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+			if c.options != nil {
+				b.add(acct.EntryMessage, s, netFlow9(b.clock, 1, flowSet(1, append([]int{300}, c.options...)), flowSet(300, nil, c.says...)))
+			}
+			fields := append(slices.Clone(base), c.fields...)
+			b.add(acct.EntryMessage, s, netFlow9(b.clock, 2, flowSet(0, append([]int{260, len(fields) / 2}, fields...))))
+			b.checkpoint()
+			b.restart()
+			b.add(acct.EntryMessage, s, netFlow9(b.clock, 3, flowSet(260, nil, append(slices.Clone(record), c.values...)...)))
+			if f := &b.m.decoder.flows[0]; f.start != b.clock.Add(-time.Minute).UnixMilli() || f.end != b.clock.Add(-30*time.Second).UnixMilli() {
+				t.Errorf("from %v to %v", time.UnixMilli(f.start).UTC(), time.UnixMilli(f.end).UTC())
+			}
+			sum := b.checkpoint()
+			if sum.Accounted != count(1, 100*c.rate, 3*c.rate) || c.rate > 1 && sum.Estimated != sum.Accounted || c.rate == 1 && !sum.Estimated.IsZero() {
+				t.Errorf("accounted %+v, estimated %+v", sum.Accounted, sum.Estimated)
+			}
+		})
+	}
+}
+
+// When a record's up time was zero, options of the domain may say; it holds
+// across our restart, until another is said.
+func TestSystemInitTime(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.TCP, "router", "198.51.100.1:999")
+	for i, booted := range []time.Time{b.clock.Add(-time.Hour), b.clock.Add(-time.Minute)} {
+		b.sendRecords(s, initTemplate, []any{1, booted})
+		b.checkpoint()
+		b.restart()
+		b.sendRecords(s, upTimeTemplate, []any{50_000 + i, netip.MustParseAddr("192.0.2.1"), 100})
+		want := booted.Add(50*time.Second + time.Duration(i)*time.Millisecond)
+		if f := &b.m.decoder.flows[0]; f.end != want.UnixMilli() {
+			t.Errorf("started %v: the flow ended %v, want %v", booted, time.UnixMilli(f.end).UTC(), want)
 		}
 	}
 }

@@ -73,6 +73,55 @@ func TestEveryRowOfReliabilityIsShown(t *testing.T) {
 	}
 }
 
+// TestEveryRowOfRFC7011IsShown has each row of docs/rfc7011.md name a test, and
+// each section of RFC 7011 with a MUST in it have a row.
+func TestEveryRowOfRFC7011IsShown(t *testing.T) {
+	text, err := os.ReadFile("../../docs/rfc7011.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]bool{} // sections
+	var columns []string      // of the table at hand
+	rows := 0
+	for n, line := range strings.Split(string(text), "\n") {
+		if !strings.HasPrefix(line, "|") {
+			columns = nil
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		if columns == nil {
+			for _, c := range cells {
+				columns = append(columns, strings.TrimSpace(c))
+			}
+			continue
+		}
+		if strings.HasPrefix(line, "| --- |") || columns[len(columns)-1] != "Test" {
+			continue
+		}
+		rows++
+		if !namedTest.MatchString(cells[len(cells)-1]) {
+			t.Errorf("line %d: nothing shows %q", n+1, strings.TrimSpace(cells[1]))
+		}
+		if columns[0] == "§" {
+			for s := range strings.SplitSeq(cells[0], ",") {
+				said[strings.TrimSpace(s)] = true
+			}
+		}
+	}
+	if rows < 100 {
+		t.Errorf("%d rows", rows)
+	}
+	for _, section := range []string{
+		"3.1", "3.2", "3.3.1", "3.3.2", "3.4.1", "3.4.2.1", "3.4.2.2", "4", "4.1", "4.2", "4.3", "4.4", "5.2",
+		"6.1.1", "6.1.2", "6.1.3", "6.1.4", "6.1.6", "6.1.9", "6.2", "7", "8", "8.1", "8.2", "8.3", "8.4", "9", "9.1", "9.2", "9.3",
+		"10", "10.1", "10.2.1", "10.2.2", "10.2.4", "10.3.2", "10.3.3", "10.4.1", "10.4.4", "11.1", "11.3", "11.4", "11.6", "11.7",
+	} {
+		if !said[section] {
+			t.Errorf("Section %s has no row", section)
+		}
+	}
+}
+
 func hasTest(t *testing.T, dir, name string) bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))

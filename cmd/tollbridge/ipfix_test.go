@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +21,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tollbridge/internal/wiretest"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 )
@@ -77,7 +80,6 @@ var corpusExceptions = map[string]messageCounts{
 	"bad-length-in-set.ipfix":        {Messages: 1, Errors: map[string]uint64{"truncated": 1}},
 	"bad-template-field-count.ipfix": {Messages: 1, Errors: map[string]uint64{"length": 1}},
 	"enterprise-from-nfv9.ipfix":     {Messages: 10, Errors: map[string]uint64{"scope": 1}}, // an Options Template of NetFlow 9, with lengths where IPFIX has counts
-	"header-and-zeros.ipfix":         {Messages: 1, Errors: map[string]uint64{"length": 1}},
 	"netflow5_test_invalid01.dat":    {Messages: 1, Errors: map[string]uint64{"length": 1}}, // says it has 55,582 records
 
 	// Two packets end to end, of which the index saw the first.
@@ -239,6 +241,111 @@ func TestIPFIXSeveralFiles(t *testing.T) {
 	stdout, stderr, err := runIPFIX(t, "dump", rest)
 	if err != nil || !strings.Contains(stdout, "its template is not known") || !strings.Contains(stderr, "data sets without their template: 2") {
 		t.Errorf("data alone: %v\n%s%s", err, stdout, stderr)
+	}
+}
+
+// The numbers of "ipfix dump --stats" have the names that scripts know.
+func TestIPFIXDumpStatsNames(t *testing.T) {
+	messages := flowMessages(t, 7, 2)
+	broken := bytes.Clone(messages[1])
+	broken[ipfix.HeaderLength+3]++
+	name := save(t, "flows.ipfix", messages[0], broken, messages[1])
+	stdout, stderr, err := runIPFIX(t, "dump", "--stats", "-o", "json", name)
+	if err != nil {
+		t.Fatal(err, stderr)
+	}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"messages": 3.0, "templates": 1.0, "options_templates": 0.0, "data_records": 4.0, "options_records": 0.0, "withdrawals": 0.0,
+		"errors": map[string]any{"length": 1.0},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+// asCapture puts messages into a capture, a datagram each.
+func asCapture(messages [][]byte) []byte {
+	var c wiretest.Pcap
+	for _, m := range messages {
+		c.Add(7, m)
+	}
+	return c.Bytes()
+}
+
+// asPcapNG is asCapture in the other format.
+func asPcapNG(messages [][]byte) []byte {
+	var b []byte
+	block := func(kind uint32, body []byte) {
+		body = append(body, make([]byte, -len(body)&3)...)
+		n := uint32(len(body) + 12)
+		b = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(b, kind), n)
+		b = binary.LittleEndian.AppendUint32(append(b, body...), n)
+	}
+	words := func(all ...uint32) (w []byte) {
+		for _, v := range all {
+			w = binary.LittleEndian.AppendUint32(w, v)
+		}
+		return w
+	}
+	block(0x0a0d0d0a, words(0x1a2b3c4d, 1, 1<<32-1, 1<<32-1)) // version 1.0, of no length
+	block(1, words(wiretest.LinkRaw, 0))
+	for c := asCapture(messages)[24:]; len(c) > 0; {
+		n := binary.LittleEndian.Uint32(c[8:])
+		block(6, append(words(0, 0, 0, n, n), c[16:16+n]...))
+		c = c[16+n:]
+	}
+	return b
+}
+
+// Every command takes files of every kind, and one that has the Templates
+// before one that has the data, of whichever kinds they are.
+func TestIPFIXInputs(t *testing.T) {
+	messages := flowMessages(t, 7, 3)
+	kinds := []struct {
+		name string
+		make func([][]byte) []byte
+	}{
+		{"file.ipfix", func(m [][]byte) []byte { return slices.Concat(m...) }},
+		{"payloads.dat", func(m [][]byte) []byte { return slices.Concat(m...) }},
+		{"capture.pcap", asCapture},
+		{"capture.pcapng", asPcapNG},
+	}
+	const records = 6
+	for _, first := range kinds {
+		for _, second := range kinds {
+			t.Run(first.name+", "+second.name, func(t *testing.T) {
+				names := []string{save(t, first.name, first.make(messages[:1])), save(t, second.name, second.make(messages[1:]))}
+				if c := stats(t, names...); c.Messages != 3 || c.DataRecords != records || len(c.Errors) > 0 {
+					t.Errorf("dump counts %+v", c)
+				}
+				out := filepath.Join(t.TempDir(), "out.ipfix")
+				if _, stderr, err := runIPFIX(t, append([]string{"convert", "-w", out}, names...)...); err != nil {
+					t.Fatal(err, stderr)
+				}
+				if got, want := recordsOf(t, out), recordsOf(t, names...); len(want) != records || !slices.Equal(got, want) {
+					t.Errorf("converted are %q, want %q", got, want)
+				}
+				conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if _, stderr, err := runIPFIX(t, append([]string{"replay", "--udp", "--to", conn.LocalAddr().String()}, names...)...); err != nil {
+					t.Fatal(err, stderr)
+				}
+				b := make([]byte, 65536)
+				for i, want := range messages {
+					n, _, err := conn.ReadFrom(b)
+					if err != nil || !bytes.Equal(b[:n], want) {
+						t.Fatalf("datagram %d: %d octets, error %v", i, n, err)
+					}
+				}
+			})
+		}
 	}
 }
 

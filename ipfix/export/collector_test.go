@@ -43,6 +43,9 @@ type decoder struct {
 	lost     uint64 // records, by sequence numbers
 	unknown  int    // Data Sets without their Template
 	repeated int    // Templates sent again
+	changed  int    // Templates that came, or came to replace others
+	ignored  int    // withdrawals
+	early    bool   // data came in a Message that defines a Template
 	longest  int    // octets of a Message
 
 	distinct chan int // len(seen), the latest
@@ -80,6 +83,12 @@ func (d *decoder) decode(session uint64, data []byte, by func(*ipfix.Session, fu
 	d.lost += r.Lost
 	d.unknown += r.Unknown
 	d.repeated += r.Repeated
+	d.changed += len(r.New)
+	d.ignored += r.Ignored
+	if r.TemplatesChanged && len(r.New) == 0 {
+		d.ignored++ // it was heeded
+	}
+	d.early = d.early || len(r.New) > 0 && r.Records > 0
 	d.longest = max(d.longest, len(data))
 	select {
 	case <-d.distinct:

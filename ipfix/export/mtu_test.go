@@ -155,3 +155,45 @@ func TestTooLongForAnUnknownPath(t *testing.T) {
 		}
 	})
 }
+
+// Datagrams have a checksum (RFC 7011, Section 10.3.2): the kernel puts it in
+// unless a socket tells it not to.
+func TestUDPChecksum(t *testing.T) {
+	for _, host := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(host, func(t *testing.T) {
+			d, conn := newDecoder(), listenUDP(t, host)
+			collectUDP(t, d, conn)
+			to := conn.LocalAddr().(*net.UDPAddr)
+			p := start(t, export.Config{Transport: ipfix.UDP, Address: to.String()})
+			exportNumbers(t, p, 0, 1)
+			if err := p.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			d.await(t, 1)
+			found := 0
+			for fd := range 1024 { // one of them is that of Messages
+				peer, err := unix.Getpeername(fd)
+				if err != nil {
+					continue
+				}
+				port := 0
+				switch a := peer.(type) {
+				case *unix.SockaddrInet4:
+					port = a.Port
+				case *unix.SockaddrInet6:
+					port = a.Port
+				}
+				if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_DGRAM || port != to.Port {
+					continue
+				}
+				found++
+				if off, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_NO_CHECK); err != nil || off != 0 {
+					t.Errorf("SO_NO_CHECK is %d (%v)", off, err)
+				}
+			}
+			if found != 1 {
+				t.Errorf("%d sockets send to the collector", found)
+			}
+		})
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tollbridge/internal/sctp"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/collect"
@@ -219,6 +221,76 @@ func TestSCTPMalformed(t *testing.T) {
 	stop()
 	if s := p.Stats(); s.Messages != 1 || s.Malformed[collect.CauseTruncated] != 1 || s.Malformed[collect.CauseLength]+s.Malformed[collect.CauseVersion] != 1 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// An association that is aborted is logged and closed, and another is listened
+// for (RFC 7011, Section 10.2.4).
+func TestSCTPAborted(t *testing.T) {
+	d, log := newDecoder(), newLog()
+	address, p, _ := serveSCTP(t, collect.Config{Journal: streamDecoder{d}, Log: log.logger()}, "127.0.0.1:0")
+	message := func(n uint64) []byte {
+		e := ipfix.NewEncoder(1, 1000)
+		if err := errors.Join(e.AddTemplate(counter), e.AppendRecord(counter, record(n))); err != nil {
+			t.Fatal(err)
+		}
+		return e.Flush(1)
+	}
+	to := netip.MustParseAddrPort(address)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err = unix.EINTR; errors.Is(err, unix.EINTR) || errors.Is(err, unix.EALREADY); {
+		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	}
+	if err != nil && !errors.Is(err, unix.EISCONN) {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(fd, message(0)); err != nil {
+		t.Fatal(err)
+	}
+	d.await(t, 1)
+	if err := errors.Join(unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}), unix.Close(fd)); err != nil {
+		t.Fatal(err)
+	}
+	log.await(t, "connection lost", "exporter=127.0.0.1")
+	next, err := sctp.Dial(t.Context(), netip.MustParseAddrPort(address), sctp.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if err := next.WriteMessage(message(1), sctp.Message{}); err != nil {
+		t.Fatal(err)
+	}
+	d.await(t, 2)
+	if s := p.Stats(); s.Messages != 2 || s.Opened != 2 || s.Closed != 1 || len(s.Malformed) != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// Who has no address of an exporter's is not heard over SCTP either, over IPv4
+// and IPv6.
+func TestSCTPStrangersAreRefused(t *testing.T) {
+	for _, tt := range []struct{ host, other string }{{"127.0.0.1:0", "192.0.2.1/32"}, {"[::1]:0", "2001:db8::1/128"}} {
+		t.Run(tt.host, func(t *testing.T) {
+			d := newDecoder()
+			address, p, _ := serveSCTP(t, collect.Config{
+				Journal:   streamDecoder{d},
+				Exporters: []collect.Exporter{{Name: "edge", Prefixes: []netip.Prefix{netip.MustParsePrefix(tt.other)}}},
+			}, tt.host)
+			conn, err := sctp.Dial(t.Context(), netip.MustParseAddrPort(address), sctp.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := conn.Read(make([]byte, 1)); err == nil {
+				t.Error("a stranger was served")
+			}
+			if s := p.Stats(); s.Refused != 1 || s.Opened != 0 || s.Exporters["edge"].Refused != 0 {
+				t.Errorf("stats %+v", s)
+			}
+		})
 	}
 }
 
