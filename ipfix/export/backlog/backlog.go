@@ -25,7 +25,8 @@ import (
 // what was torn.
 //
 // What kill -9 leaves is what write(2) took, so an entry is safe from it when
-// Append returns. From a power cut it is safe when Sync has returned after it.
+// Append returns. From a power cut it is safe when Sync has returned after it,
+// or Open in a later life.
 // A position may be sent before: a Collecting Process then may know positions
 // that this disk does not. So every life goes on at a position that is far
 // behind the last it knows (leap), and no position is used twice.

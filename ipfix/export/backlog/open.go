@@ -116,17 +116,24 @@ func (b *Backlog) scan() error {
 		b.serial = max(b.serial, s.serial)
 		b.next = max(b.next, s.last)
 	}
+	if err := durable.SyncDir(b.dir); err != nil {
+		return err
+	}
 	slices.SortFunc(b.segments, func(x, y *segment) int { return int(int64(x.serial - y.serial)) })
 	return nil
 }
 
-// scanSegment fills in s and counts its Messages that are not acknowledged.
+// scanSegment fills in s and counts its Messages that are not acknowledged. It
+// makes them safe from a power cut, as who wrote them may not have come to that.
 func (b *Backlog) scanSegment(s *segment) (size int64, err error) {
 	f, err := os.Open(s.path)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return 0, err
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return 0, err
