@@ -1,12 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 // TestDocsNameTestsThatExist looks up each test that a page of docs gives as
@@ -138,4 +141,96 @@ func hasTest(t *testing.T, dir, name string) bool {
 		}
 	}
 	return false
+}
+
+// TestDocsNameCommandsThatExist reads each command line of ours in a page, in
+// the examples of the commands themselves, and in what the program says, as the
+// program would: its sub-command, flags and arguments.
+func TestDocsNameCommandsThatExist(t *testing.T) {
+	n := 0
+	check := func(where, line string, whole bool) {
+		n++
+		if err := readCommand(line, whole); err != nil {
+			t.Errorf("%s: %q: %v", where, line, err)
+		}
+	}
+	for _, pattern := range []string{"../../README.md", "../../docs/*.md", "../../docs/adr/*.md", "../../examples/*"} {
+		pages, err := filepath.Glob(pattern)
+		if err != nil || len(pages) == 0 {
+			t.Fatalf("no pages %s (%v)", pattern, err)
+		}
+		for _, page := range pages {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			joined := strings.ReplaceAll(string(text), "\\\n", "")
+			for _, m := range indentedCommand.FindAllStringSubmatch(joined, -1) {
+				check(page, m[1], true)
+			}
+			for _, m := range quotedCommand.FindAllStringSubmatch(joined, -1) {
+				check(page, m[1]+m[2]+m[3], false)
+			}
+		}
+	}
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		for _, m := range indentedCommand.FindAllStringSubmatch("\n"+strings.ReplaceAll(c.Example, "\\\n", ""), -1) {
+			check(c.CommandPath()+" --help", m[1], true)
+		}
+		for _, m := range quotedCommand.FindAllStringSubmatch(c.Long, -1) {
+			check(c.CommandPath()+" --help", m[1]+m[2]+m[3], false)
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(newRoot())
+	for _, dir := range []string{".", "../../asm", "../../spool", "../../aaaclient"} {
+		sources, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil || len(sources) == 0 {
+			t.Fatalf("no sources in %s (%v)", dir, err)
+		}
+		for _, source := range sources {
+			text, err := os.ReadFile(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range quotedCommand.FindAllStringSubmatch(strings.ReplaceAll(string(text), `\"`, `"`), -1) {
+				check(source, m[1]+m[2]+m[3], false)
+			}
+		}
+	}
+	if n < 100 {
+		t.Errorf("%d commands were found", n)
+	}
+}
+
+var (
+	indentedCommand = regexp.MustCompile(`(?m)^ +tollbridge +([a-z][^#|>;&\n]*)`)
+	quotedCommand   = regexp.MustCompile("(?:`tollbridge ([a-z][^`]*)`|\"tollbridge ([a-z][^\"]*)\"|[(]tollbridge ([a-z][^)]*)[)])")
+	shellWord       = regexp.MustCompile(`'[^']*'|"[^"]*"|\S+`)
+)
+
+// readCommand parses a command line, the arguments too if it is a whole one.
+func readCommand(line string, whole bool) error {
+	words := shellWord.FindAllString(line, -1)
+	for i, w := range words {
+		words[i] = strings.Trim(w, `'"`)
+	}
+	c, rest, err := newRoot().Find(words)
+	if err != nil {
+		return err
+	}
+	if err := c.ParseFlags(rest); err != nil {
+		return err
+	}
+	args := c.Flags().Args()
+	switch {
+	case whole:
+		return c.ValidateArgs(args)
+	case c.HasSubCommands() && len(args) > 0 && c.Args == nil:
+		return fmt.Errorf("%q has no command %q", c.CommandPath(), args[0])
+	}
+	return nil
 }

@@ -47,9 +47,9 @@ before is not recognized as a duplicate.`,
 		if err != nil {
 			return err
 		}
-		t := table{value: totals, columns: []string{"user", "records", "octets", "packets", "open_octets"}}
+		t := table{value: totals, columns: []string{"user", "records", "octets", "packets", "open_octets", "credited_octets"}}
 		for _, u := range totals {
-			t.add(u.User, u.Cut.Records, u.Cut.Octets, u.Cut.Packets, u.Open.Octets)
+			t.add(u.User, u.Cut.Records, u.Cut.Octets, u.Cut.Packets, u.Open.Octets, u.Credited.Octets)
 		}
 		return t.print(cmd.OutOrStdout(), *out)
 	}
@@ -58,9 +58,10 @@ before is not recognized as a duplicate.`,
 
 // A userAmount is what was accounted to a user.
 type userAmount struct {
-	User string     `json:"user"`
-	Cut  acct.Count `json:"cut"`  // into accounting records
-	Open acct.Count `json:"open"` // not yet
+	User     string     `json:"user"`
+	Cut      acct.Count `json:"cut"`      // into accounting records
+	Open     acct.Count `json:"open"`     // not yet
+	Credited acct.Count `json:"credited"` // taken away again by corrections
 }
 
 // userAmounts sums up what the records and sessions of a spool have.
@@ -78,7 +79,11 @@ func userAmounts(ctx context.Context, s *spool.Spool) ([]userAmount, error) {
 	}
 	for _, l := range records {
 		u := of(l.Record.User)
-		u.Cut = u.Cut.Plus(l.Record.Increment())
+		if c := l.Record.Corrects; c != nil && c.Credit {
+			u.Credited = u.Credited.Plus(l.Record.Increment())
+		} else {
+			u.Cut = u.Cut.Plus(l.Record.Increment())
+		}
 	}
 	sessions, err := s.Sessions(ctx, 0, 0)
 	if err != nil {

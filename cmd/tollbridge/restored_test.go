@@ -4,7 +4,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"tollbridge/asm"
 )
 
 // TestRestoredBackup puts a state directory back that is older than what the
@@ -53,6 +56,11 @@ func TestRestoredBackup(t *testing.T) {
 	}
 	d = start(t, s)
 	meter(d, "2")
+	var decisions []struct{ What, On, Because string }
+	show(t, &decisions, "spool", "decisions", "--data", s.data)
+	if len(decisions) != 1 || decisions[0].What != asm.NewEpoch || decisions[0].On == "" || !strings.Contains(decisions[0].Because, "restored from a backup") {
+		t.Errorf("it does not say that it began a new epoch: %+v", decisions)
+	}
 	d.stop()
 	twice := bill(charges(t, aaa.data))
 	for user, one := range captureTruth(t) {

@@ -20,7 +20,8 @@ import (
 // TestSeveralCollectors has an exporter with two collectors, which pass on to
 // one that accounts and its standby, over mutual TLS. Either collector, and
 // the one that accounts, is killed with kill -9, or stopped until the standby
-// has replaced it, and the networks between them are cut, at random moments.
+// has replaced it, and the networks between them are cut, each at least once,
+// in random order and at random moments.
 // In the end every user is billed what tshark counted, once. Meter, collectors,
 // and those who account are in network namespaces of their own.
 //
@@ -124,6 +125,8 @@ log: {level: info}
 
 	const captures = 8
 	harms := map[string]int{}
+	order := random.Perm(captures - 1) // each of the harms below, and another one
+	order = append(order, -1)          // none with the last capture
 	octets, _ := captureOctets(t)
 	at := time.Now().Add(-captures * time.Second)
 	const to = "10.172.3.2:4739,10.172.4.2:4739"
@@ -145,24 +148,27 @@ log: {level: info}
 			replace()
 		}
 		var mend func()
-		switch harm := random.IntN(5); {
-		case i == captures-1:
-		case harm == 0:
-			harms["collector killed"]++
-			n := random.IntN(2)
-			passing[n].kill()
-			mend = func() { passing[n] = places[n].start(t, collectors[n]) }
-		case harm == 1:
+		harm := order[i]
+		if harm == 6 {
+			harm = random.IntN(6)
+		}
+		switch harm {
+		case -1:
+		case 0, 1:
+			harms[fmt.Sprintf("collector %d killed", 1+harm)]++
+			passing[harm].kill()
+			mend = func() { passing[harm] = places[harm].start(t, collectors[harm]) }
+		case 2:
 			harms["network to a collector cut"]++
 			c := outer[random.IntN(2)]
 			c.cut()
 			mend = c.mend
-		case harm == 2:
+		case 3:
 			harms["network between collectors cut"]++
 			c := inner[random.IntN(2)]
 			c.cut()
 			mend = c.mend
-		case harm == 3 || i == 0:
+		case 4:
 			harms["the one that accounts killed"]++
 			accounts.kill()
 			replace()

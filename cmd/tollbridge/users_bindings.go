@@ -226,7 +226,7 @@ held the address, or a prefix of it, at some time are not.`,
 			return err
 		}
 		if len(candidates) == 0 || !candidates[0].Holds {
-			fmt.Fprintln(cmd.ErrOrStderr(), "nobody is known to have held it: a flow of then waits in suspense (tollbridge spool suspended)")
+			fmt.Fprintln(cmd.ErrOrStderr(), "nobody is known to have held it: a flow of then waits in suspense (tollbridge spool suspense)")
 		}
 		return nil
 	}
