@@ -294,7 +294,12 @@ func (m *Module) end(s *session) int64 {
 func (m *Module) due(s *session) int64 {
 	due := m.end(s)
 	if s.phase == ended {
-		return max(s.stopped, s.last) + m.settings.Late.Milliseconds()
+		gone := max(s.stopped, s.last) + m.settings.Late.Milliseconds()
+		if m.charges.On() {
+			// What it was charged last is looked through until then.
+			gone += m.settings.Interval.Milliseconds()
+		}
+		return gone
 	}
 	if s.phase != active {
 		return due

@@ -150,6 +150,10 @@ func (m *Module) move(v *charges.Move, from, to *session) {
 	}
 	if to != nil {
 		in = m.correction(v, to, false)
+		if to.phase == ended { // it is kept as if the usage had come now
+			to.last = m.millis()
+			m.sessions.touch(to)
+		}
 	}
 	for i := range v.Charges {
 		c := &v.Charges[i]

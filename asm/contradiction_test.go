@@ -128,6 +128,28 @@ func TestContradictions(t *testing.T) {
 		},
 		totals: map[string]uint64{"eve": 100},
 	}, {
+		name: "what moved to a session that is over since moves again, though all else is forgotten by then",
+		settings: func(s *Settings) {
+			s.Interval, s.Late, s.Correct, s.ClockTolerance = 90*time.Second, time.Minute, time.Minute, 5*time.Minute
+		},
+		story: func(b *bridge, s uint64) {
+			b.put(b.event(users.Begin, "1", "ann", at(-time.Minute), "192.0.2.1"))
+			ahead := b.flow("192.0.2.1", outside)
+			ahead.end = at(150 * time.Second)
+			b.send(s, ahead)
+			b.put(b.event(users.Begin, "2", "fay", at(20*time.Second), "192.0.2.1"))
+			b.after(95 * time.Second)
+			b.put(b.event(users.Begin, "3", "eve", at(30*time.Second), "192.0.2.1"))
+			b.after(3 * time.Minute)
+		},
+		want: []string{
+			"credit of asm.example;7;1/1: 12:01:30 ann asm.example;7;2/0 EVENT in 100 out 0",
+			"debit of asm.example;7;1/1: 12:01:30 fay asm.example;7;4/0 EVENT in 100 out 0",
+			"credit of asm.example;7;4/0: 12:03:00 fay asm.example;7;5/0 EVENT in 100 out 0",
+			"debit of asm.example;7;4/0: 12:03:00 eve asm.example;7;7/0 EVENT in 100 out 0",
+		},
+		totals: map[string]uint64{"eve": 100},
+	}, {
 		name: "only what one had of several addresses moves, and the late usage of an ended session too",
 		story: func(b *bridge, s uint64) {
 			b.put(b.event(users.Begin, "1", "ann", at(-time.Minute), "192.0.2.1", "192.0.2.2"))
