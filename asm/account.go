@@ -223,12 +223,18 @@ func (m *Module) contradict(s *session, c *users.Claim) {
 	m.log.Debug("whose binding ended early", "session_id", s.sessionID, "user", s.key.user)
 }
 
-// sweep drops the user sessions that are over, every now and then.
+// sweep drops the user sessions that are over, and what NATs told, every now and
+// then. An entry once begun is finished: an error fails the Module behind it.
 func (m *Module) sweep() {
-	if m.now/sweepEvery != m.swept/sweepEvery {
-		m.users.TrimSessions(m.over())
-		m.swept = m.now
+	if m.now/sweepEvery == m.swept/sweepEvery {
+		return
 	}
+	if err := m.keepBehind(context.Background(), m.over()); err != nil {
+		m.suspense.err = err
+		return
+	}
+	m.users.TrimSessions(m.over())
+	m.swept = m.now
 }
 
 // over returns the moment until which bindings must have ended to be dropped,

@@ -120,8 +120,7 @@ func (m *Module) holderOf(c *charges.Charge) *session {
 	var h *users.Holder
 	if c.Shared {
 		h = m.users.LookupPort(c.VRF, c.Addr, c.Port, c.Protocol, c.Remote, c.End)
-	}
-	if h == nil {
+	} else {
 		h = m.users.LookupVRF(c.VRF, c.Addr, c.End)
 	}
 	var s *session

@@ -66,6 +66,7 @@ func FuzzState(f *testing.F) {
 		f.Add("flow", "", x.Flow)
 	}
 	f.Add("session", "x;1;2", newSession(1, bindingKey{source: "file", user: "ann"}).appendState(nil, nil))
+	f.Add(stateBehind, "1", (&behind{{netip.MustParseAddr("100.64.0.1"), "red"}, {}}).appendBinary(nil))
 	f.Add("info", "", must(SessionInfo{Transport: ipfix.UDP, Exporter: "x"}.AppendBinary(nil)))
 	f.Fuzz(func(t *testing.T, kind, key string, value []byte) {
 		switch kind {

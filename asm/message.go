@@ -385,11 +385,12 @@ func (m *Module) lookupEach(n int) {
 
 // holder returns who held the source of f, or its destination, when it ended.
 func (m *Module) holder(f *flow, to bool) *users.Holder {
+	if p := f.behind.end(to); p.addr.IsValid() {
+		return m.users.LookupVRF(p.vrf, p.addr, f.end)
+	}
 	a, port, vrf, remote := f.side(to)
 	if m.users.Shared() {
-		if h := m.users.LookupPort(vrf, a, port, f.protocol, remote, f.end); h != nil {
-			return h
-		}
+		return m.users.LookupPort(vrf, a, port, f.protocol, remote, f.end)
 	}
 	return m.users.LookupVRF(vrf, a, f.end)
 }

@@ -159,6 +159,9 @@ func (m *Module) Apply(ctx context.Context, e acct.Entry) error {
 	if err := m.comparison.err; err != nil {
 		return m.fail(fmt.Errorf("asm: entry %d: compare with what came first: %w", e.Position, err))
 	}
+	if err := m.suspense.err; err != nil {
+		return m.fail(fmt.Errorf("asm: entry %d: %w", e.Position, err))
+	}
 	m.keep(&e)
 	m.position = e.Position
 	m.stats.Entries++

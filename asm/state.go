@@ -33,6 +33,7 @@ const (
 	stateSampling  = "sampling"  // what options records say, by Observation Domain and exporter
 	statePositions = "positions" // Messages of acknowledged export, by spool and chunk of positions
 	stateTotals    = "totals"    // last-seen total counters, by exporter and number of the piece
+	stateBehind    = "behind"    // private addresses behind the ends of suspended flows, by ID
 	stateParts     = "parts"     // flow records of which not all requests have come, by client and Acct-Multi-Session-Id
 	stateWindow    = "window"    // of record identities, by exporter
 	stateReleased  = "released"  // identities that left suspense, by position of the command
@@ -117,6 +118,8 @@ func (m *Module) restore(ctx context.Context, cp *acct.Checkpoint) error {
 			err = m.samplers.Restore(s.Key, s.Value)
 		case statePositions:
 			err = m.spools.Restore(s.Key, s.Value)
+		case stateBehind:
+			err = m.suspense.backstage.restore(s.Key, s.Value)
 		case stateReleased:
 			err = m.released.restore(s.Key, s.Value)
 		case stateWindow:
@@ -318,6 +321,7 @@ func (m *Module) batch() (acct.Batch, error) {
 	if err := m.putWindows(&b, put); err != nil {
 		return b, err
 	}
+	m.suspense.backstage.put(put)
 	m.released.put(put)
 	if m.state.settings {
 		value, err := m.settings.AppendBinary(nil)

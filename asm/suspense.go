@@ -38,6 +38,9 @@ type suspense struct {
 	released []uint64         // the same, of those in the store
 	again    []acct.Suspended // suspended while resume looks through what was before
 	resuming bool             // it does
+
+	backstage backstage
+	err       error // of the store, until the entry at hand is through
 }
 
 // suspend puts f aside.
@@ -49,6 +52,7 @@ func (m *Module) suspend(f *flow, reason string, r heldRecord, row *acct.LedgerR
 	if s.resuming {
 		to = &s.again
 	}
+	s.backstage.set(s.next, f.behind)
 	*to = append(*to, acct.Suspended{
 		ID: s.next, Key: key, Count: n, Reason: reason, Since: m.now, FlowEnd: f.end,
 		Source: f.String(), Position: m.decoder.position, Flow: appendHeld(nil, f, r),
@@ -75,6 +79,7 @@ func (m *Module) wait(x *acct.Suspended, h *held) {
 	y := *x
 	y.ID, y.Reason, y.Since = s.next, reasonUnmapped, m.now
 	y.Flow = appendHeld(nil, &h.flow, heldRecord{})
+	s.backstage.set(s.next, h.flow.behind)
 	s.again = append(s.again, y)
 	s.next++
 	s.waits(m.now)
@@ -91,18 +96,14 @@ func (m *Module) resume(ctx context.Context, after uint64, wanted, enough func(*
 	s := &m.suspense
 	s.resuming = true
 	defer func() { s.resuming = false }()
-	released := make(map[uint64]bool, len(s.released))
-	for _, id := range s.released {
-		released[id] = true
-	}
 	// one reports whether the flow left suspense.
 	one := func(x *acct.Suspended) (bool, error) {
 		if !wanted(x) {
 			return false, nil
 		}
-		h, err := parseHeld(x.Flow)
+		h, err := s.held(x)
 		if err != nil {
-			return false, fmt.Errorf("asm: suspended flow %d: %w", x.ID, err)
+			return false, err
 		}
 		m.decoder.position = x.Position
 		gone, err := take(x, &h)
@@ -111,26 +112,23 @@ func (m *Module) resume(ctx context.Context, after uint64, wanted, enough func(*
 		}
 		row := m.ledger.row(x.Key)
 		row.Resumed = row.Resumed.Plus(x.Count)
-		if x.Reason == reasonUnmapped {
+		if s.backstage.set(x.ID, nil); x.Reason == reasonUnmapped {
 			s.unmapped--
 		}
 		return true, nil
 	}
-	err := m.store.EachSuspended(ctx, after, func(x acct.Suspended) error {
-		if released[x.ID] {
-			return nil
-		}
-		if enough(&x) {
+	err := m.eachStored(ctx, after, func(x *acct.Suspended) error {
+		if enough(x) {
 			return errEnough
 		}
-		gone, err := one(&x)
+		gone, err := one(x)
 		if gone {
 			s.released = append(s.released, x.ID)
 		}
 		return err
 	})
 	if err != nil && !errors.Is(err, errEnough) {
-		return fmt.Errorf("asm: read suspended flows: %w", err)
+		return err
 	}
 	// Those of this checkpoint are not in the store yet.
 	kept := s.added[:0]
@@ -153,6 +151,34 @@ func (m *Module) resume(ctx context.Context, after uint64, wanted, enough func(*
 	clear(s.again)
 	s.again = s.again[:0]
 	return nil
+}
+
+// eachStored visits the suspended flows beyond ID after that the store has and
+// that are not released since, in order. It returns the error of visit.
+func (m *Module) eachStored(ctx context.Context, after uint64, visit func(*acct.Suspended) error) error {
+	released := make(map[uint64]bool, len(m.suspense.released))
+	for _, id := range m.suspense.released {
+		released[id] = true
+	}
+	err := m.store.EachSuspended(ctx, after, func(x acct.Suspended) error {
+		if released[x.ID] {
+			return nil
+		}
+		return visit(&x)
+	})
+	if err != nil {
+		return fmt.Errorf("asm: read suspended flows: %w", err)
+	}
+	return nil
+}
+
+// held returns the flow that x is of.
+func (s *suspense) held(x *acct.Suspended) (h held, err error) {
+	if h, err = parseHeld(x.Flow); err != nil {
+		return h, fmt.Errorf("asm: suspended flow %d: %w", x.ID, err)
+	}
+	h.flow.behind = s.backstage.of[x.ID]
+	return h, nil
 }
 
 func isUnmapped(x *acct.Suspended) bool { return x.Reason == reasonUnmapped }

@@ -25,28 +25,28 @@ func (t *Table) Explain(vrf string, a netip.Addr, port uint16, protocol uint8, r
 	a = a.Unmap().WithZone("")
 	var all []Candidate
 	holder, via := t.LookupPort(vrf, a, port, protocol, remote, at), ""
-	if holder != nil {
+	x := t.share(vrf, a, port, protocol, remote, at)
+	switch {
+	case holder == nil:
+	case x != nil && x.holder == nil:
+		via = fmt.Sprintf("held %s, to which a NAT maps ports %d-%d since %s", x.Private, x.First, x.Last, when(x.from))
+	case x != nil:
 		via = fmt.Sprintf("has port %d of the address", port)
-		for _, x := range s.pools[a][pageOf(port)] {
-			if x.covers(port, protocol, remote, at) {
-				if x.holder == nil {
-					via = fmt.Sprintf("held %s, to which a NAT maps ports %d-%d since %s", x.Private, x.First, x.Last, when(x.from))
-				}
-				break
-			}
-		}
-	} else if holder = s.lookup(a, at, t.tolerance); holder != nil {
+	case holder.Holds(at):
 		via = "held it: nobody has a longer prefix or began later"
-		if !holder.Holds(at) {
-			via = fmt.Sprintf("held it within the tolerance of %s: nobody held it at that moment", milliseconds(t.tolerance))
-		}
+	default:
+		via = fmt.Sprintf("held it within the tolerance of %s: nobody held it at that moment", milliseconds(t.tolerance))
 	}
 	if holder != nil {
 		all = append(all, Candidate{holder, true, via})
 	}
 	add := func(h *Holder) {
 		for ; h != nil; h = h.next {
-			if h != holder {
+			switch {
+			case h == holder:
+			case x != nil && x.holder == nil && h.Holds(at):
+				all = append(all, Candidate{h, false, fmt.Sprintf("is listed, but a NAT maps port %d to %s", port, x.Private)})
+			default:
 				all = append(all, Candidate{h, false, t.whyNot(h, holder, at)})
 			}
 		}

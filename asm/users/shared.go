@@ -144,9 +144,35 @@ func (t *space) unlinkPorts(h *Holder) {
 func (t *Table) Shared() bool { return t.shared > 0 }
 
 // LookupPort returns who holds a port of a at a moment: who has this share of
-// a shared address, or held the private address that a NAT let it stand for;
-// nil if nobody is known.
+// a shared address, or held the private address that a NAT let it stand for, or
+// else who holds all of the address; nil if nobody is known. Where a NAT tells
+// whose a port is, nobody else has it, even if nobody is known to have held the
+// private address.
 func (t *Table) LookupPort(vrf string, a netip.Addr, port uint16, protocol uint8, remote netip.AddrPort, at int64) *Holder {
+	switch x := t.share(vrf, a, port, protocol, remote, at); {
+	case x == nil:
+		return t.LookupVRF(vrf, a, at)
+	case x.holder != nil:
+		return x.holder
+	default:
+		return t.LookupVRF(x.PrivateVRF, x.Private, at)
+	}
+}
+
+// Mapping returns the Mapping that says who holds a port of a at a moment, and
+// until when it lasts, Unix milliseconds, 0 for ever; ok is false where none
+// does.
+func (t *Table) Mapping(vrf string, a netip.Addr, port uint16, protocol uint8, remote netip.AddrPort, at int64) (m Mapping, until int64, ok bool) {
+	x := t.share(vrf, a, port, protocol, remote, at)
+	if x == nil || x.holder != nil {
+		return Mapping{}, 0, false
+	}
+	return x.Mapping, x.until, true
+}
+
+// share returns the share that a port of a is of at a moment, nil if it is of
+// none.
+func (t *Table) share(vrf string, a netip.Addr, port uint16, protocol uint8, remote netip.AddrPort, at int64) *share {
 	s := t.in(vrf)
 	if s == nil || len(s.pools) == 0 {
 		return nil
@@ -156,12 +182,8 @@ func (t *Table) LookupPort(vrf string, a netip.Addr, port uint16, protocol uint8
 		return nil
 	}
 	for _, x := range p[pageOf(port)] {
-		switch {
-		case !x.covers(port, protocol, remote, at):
-		case x.holder != nil:
-			return x.holder
-		default:
-			return t.LookupVRF(x.PrivateVRF, x.Private, at)
+		if x.covers(port, protocol, remote, at) {
+			return x
 		}
 	}
 	return nil
