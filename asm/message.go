@@ -213,12 +213,14 @@ func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow,
 var slotsClear row
 
 // origin returns where the records of set are to be found again, none if they
-// need not be, or lie within what another collector passed on.
+// need not be, or can't: where what another collector passed on lies in two
+// entries, or is NetFlow, whose records are more than their octets.
 func (m *Module) origin(set *ipfix.DataSet) dedup.Origin {
-	if m.settings.CompareOctets == 0 || m.decoder.request != nil || m.decoder.inner != 0 {
+	c := &m.decoder
+	if m.settings.CompareOctets == 0 || c.request != nil || c.inner == split || c.inner != 0 && set.Header.Version != ipfix.Version {
 		return 0
 	}
-	return dedup.OriginAt(m.decoder.position, uint16(set.Offset))
+	return dedup.OriginAt(c.position, uint16(c.inner+set.Offset))
 }
 
 // chunk takes in the next records of set and reports whether there are more.
