@@ -27,10 +27,10 @@ func (b bill) compare(o bill) int {
 func (t *truth) charge(f *flow, x *amounts, position uint64) (sides int) {
 	var from, to *holder
 	if f.half != toEnd {
-		from = t.held(f.source(), f.end)
+		from = t.holder(f, false)
 	}
 	if f.half != fromEnd {
-		to = t.held(f.destination(), f.end)
+		to = t.holder(f, true)
 	}
 	if f.half == bothEnds && f.user != "" {
 		// The named user has the address that is bound to that name, or else

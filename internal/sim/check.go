@@ -34,11 +34,9 @@ func (w *world) check() {
 	w.checkEvents()
 	w.checkBooks(&books)
 	w.checkStraight(&books)
-	for _, m := range w.truth.promised {
-		for _, f := range m.flows() {
-			if !f.journaled {
-				w.fail("flow %d was acknowledged to exporter %s, and is not in the journal", f.id, f.exporter)
-			}
+	for _, f := range w.truth.promised {
+		if !f.journaled {
+			w.fail("flow %d was acknowledged to exporter %s, and is not in the journal", f.id, f.exporter)
 		}
 	}
 }

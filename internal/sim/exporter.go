@@ -277,7 +277,10 @@ func (e *exporter) send(m *message) {
 		e.datagram(m)
 		return
 	}
-	if e.wantsAcks {
+	switch {
+	case e.passive && e.w.bug == AckBeforeOwner:
+		e.w.truth.promise(m.flows()...)
+	case e.wantsAcks:
 		e.unacked = append(e.unacked, m)
 	}
 	if e.stream == nil {
@@ -405,6 +408,6 @@ func (e *exporter) told(s *stream, m *message, after time.Duration) {
 			return
 		}
 		e.unacked = slices.DeleteFunc(e.unacked, func(o *message) bool { return o == m })
-		e.w.truth.promised = append(e.w.truth.promised, m)
+		e.w.truth.promise(m.flows()...)
 	})
 }

@@ -25,6 +25,7 @@ type flow struct {
 	octets             []byte      // the Data Record
 	stated             bool        // it came in a request that says what it amounts to
 	half               half        // what still waits for a user
+	behind             [2]end      // private addresses that its ends stood for, where the NAT's word is forgotten; zero for none
 	journaled          bool
 }
 

@@ -46,12 +46,29 @@ func (e end) String() string {
 	return strings.TrimLeft(e.space+" "+netip.AddrPortFrom(e.address, e.port).String(), " ")
 }
 
-// held returns who held an end at a moment in Unix milliseconds, or nearly then.
+// held returns who held an end at a moment in Unix milliseconds, or nearly then:
+// where a NAT tells whose it is, nobody but who held the private address.
 func (t *truth) held(e end, at int64) *holder {
-	if h := t.sharer(e, at); h != nil {
-		return h
+	switch s := t.share(e, at); {
+	case s == nil:
+		return t.alone(e.space, e.address, at)
+	case s.by == nil:
+		return s.listed
+	default:
+		return t.alone(s.by.space, s.by.private, at)
 	}
-	return t.alone(e.space, e.address, at)
+}
+
+// holder returns who held the source of a flow, or its destination.
+func (t *truth) holder(f *flow, to bool) *holder {
+	e, behind := f.source(), f.behind[0]
+	if to {
+		e, behind = f.destination(), f.behind[1]
+	}
+	if behind.address.IsValid() {
+		return t.alone(behind.space, behind.address, f.end)
+	}
+	return t.held(e, f.end)
 }
 
 // alone returns who held all ports of an address at a moment, or nearly then.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"tollbridge/asm"
 )
@@ -43,6 +44,10 @@ type translation struct {
 // something else in other address spaces.
 func (w *world) share() {
 	w.mood.shared, w.nat = true, &nat{}
+	if s := &w.mood.settings; w.rng.IntN(2) == 0 { // what a NAT told is soon forgotten, and what waits is not
+		s.Late, s.Fallback = w.between(time.Minute, 2*time.Minute), ""
+		s.Correct = min(s.Correct, s.Late)
+	}
 	w.mood.settings.Exporters = w.mood.spaces(w.mood.settings.Exporters)
 }
 
@@ -159,42 +164,73 @@ func (t *truth) has(x *translation, at int64) bool {
 	return until == 0 || at < until
 }
 
-// forgetTranslations forgets what ended at a moment or before. Who got a block
-// that he had already has it by the later event: what he had by the earlier one
-// is forgotten by itself, or a NAT that says so ever again would fill the memory.
-// A flow of then that still waits may find a wider block afterwards.
+// forgetTranslations forgets what ended at a moment or before. Of a flow that
+// waits it is kept on whose behalf the NAT spoke: the flow may find a wider block
+// afterwards, or whom a file lists, and neither has it.
 func (t *truth) forgetTranslations(before int64) {
-	var left []*translation
-	for _, x := range t.translations {
-		until := x.at
-		if x.gets {
-			until = t.ends(x)
-			for _, y := range t.translations {
-				if y.gets && y.same(x) && y.at > x.at && (until == 0 || y.at < until) {
-					until = y.at
-				}
+	over := func(x *translation) bool {
+		until := t.told(x)
+		return until != 0 && until <= before
+	}
+	keep := func(f *flow) {
+		for i, e := range []end{f.source(), f.destination()} {
+			if f.end >= before || f.behind[i].address.IsValid() {
+				continue
+			}
+			if s := t.share(e, f.end); s != nil && s.by != nil && over(s.by) {
+				f.behind[i] = end{space: s.by.space, address: s.by.private}
 			}
 		}
-		if until == 0 || until > before {
+	}
+	for _, x := range t.waiting {
+		keep(x.flow)
+	}
+	for _, x := range t.suspects {
+		keep(x.flow)
+	}
+	var left []*translation
+	for _, x := range t.translations {
+		if !over(x) {
 			left = append(left, x)
 		}
 	}
 	t.translations = left
 }
 
-// sharer returns who had the port of an end at a moment, if its address is
-// shared: of several blocks the narrowest counts, then the one had since the
-// latest moment, then the lowest, then what a file lists.
-func (t *truth) sharer(e end, at int64) (best *holder) {
-	var width, since int64
-	var lowest uint16
-	consider := func(first, last uint16, from int64, h func() *holder) {
-		if e.port < first || e.port > last {
+// told returns until when x says something, 0 for ever. Who gets a block that
+// he has already has it by the later event from then on.
+func (t *truth) told(x *translation) (until int64) {
+	if !x.gets {
+		return x.at
+	}
+	until = t.ends(x)
+	for _, y := range t.translations {
+		if y.gets && y.same(x) && y.at > x.at && (until == 0 || y.at < until) {
+			until = y.at
+		}
+	}
+	return until
+}
+
+// A share is a block of ports that somebody has: whom a file lists with it, or
+// who has the private address that a NAT let it stand for.
+type share struct {
+	first, last uint16
+	since       int64
+	listed      *holder      // nil where a NAT tells
+	by          *translation // likewise where a file does
+}
+
+// share returns what the port of an end was of at a moment, if its address is
+// shared, nil for nothing: of several blocks the narrowest counts, then the one
+// had since the latest moment, then the lowest, then what a file lists.
+func (t *truth) share(e end, at int64) (best *share) {
+	consider := func(s share) {
+		if e.port < s.first || e.port > s.last {
 			return
 		}
-		w := int64(last) - int64(first) + 1
-		if width == 0 || w < width || w == width && (from > since || from == since && first < lowest) {
-			width, since, lowest, best = w, from, first, h()
+		if best == nil || cmp.Or(cmp.Compare(s.last-s.first, best.last-best.first), cmp.Compare(best.since, s.since), cmp.Compare(s.first, best.first)) < 0 {
+			best = &s
 		}
 	}
 	var listed []*holder
@@ -211,7 +247,7 @@ func (t *truth) sharer(e end, at int64) (best *holder) {
 	})
 	for _, h := range listed {
 		for _, r := range h.Ports.Ranges() {
-			consider(r.First, r.Last, unix(h.From), func() *holder { return h })
+			consider(share{r.First, r.Last, unix(h.From), h, nil})
 		}
 	}
 	if e.space != "" || e.address != translated {
@@ -223,7 +259,7 @@ func (t *truth) sharer(e end, at int64) (best *holder) {
 	}
 	for _, x := range slices.SortedFunc(slices.Values(t.translations), byName) {
 		if x.gets && x.at <= at && t.has(x, at) {
-			consider(portBlocks[x.block][0], portBlocks[x.block][1], x.at, func() *holder { return t.alone(x.space, x.private, at) })
+			consider(share{portBlocks[x.block][0], portBlocks[x.block][1], x.at, nil, x})
 		}
 	}
 	return best

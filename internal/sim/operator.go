@@ -24,11 +24,15 @@ type order struct {
 // begin lets orders come while there is traffic. Identities that collide are
 // told apart by the journal, which an operator's word is not held against.
 func (o *operator) begin(w *world) {
-	if w.mood.weak || w.rng.IntN(2) == 0 {
+	if w.rng.IntN(2) == 0 && !w.draws(Orders) || w.mood.weak {
 		return
 	}
 	o.encoded = map[string]order{}
-	for range 1 + w.rng.IntN(6) {
+	n := 1 + w.rng.IntN(6)
+	if w.draws(Orders) {
+		n += 6
+	}
+	for range n {
 		w.after(w.between(0, w.mood.traffic), func() {
 			if w.chance(0.3) {
 				o.adjust(w)

@@ -48,8 +48,7 @@ type process struct {
 // An ack is an acknowledgement that waits for a position to be durable.
 type ack struct {
 	position uint64
-	stream   *stream
-	message  *message
+	give     func()
 }
 
 // A udpSession is a Transport Session over UDP, as the Collecting Process has
@@ -183,7 +182,7 @@ func (p *process) sync() {
 	n := 0
 	for _, a := range p.acks {
 		if a.position <= p.durable {
-			p.acknowledge(a)
+			a.give()
 			continue
 		}
 		p.acks[n] = a
@@ -207,16 +206,12 @@ func (p *process) tcp(s *stream, m *message) {
 	if !s.exporter.wantsAcks {
 		return
 	}
-	a := ack{at, s, m}
+	give := func() { s.exporter.told(s, m, p.w.between(0, 300*time.Millisecond)) }
 	if p.w.bug == AckBeforeSync {
-		p.acknowledge(a)
+		give()
 		return
 	}
-	p.acks = append(p.acks, a)
-}
-
-func (p *process) acknowledge(a ack) {
-	a.stream.exporter.told(a.stream, a.message, p.w.between(0, 300*time.Millisecond))
+	p.acks = append(p.acks, ack{at, give})
 }
 
 // closed notes that a stream has ended.

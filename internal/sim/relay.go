@@ -24,6 +24,7 @@ type passedOn struct {
 	session uint64
 	time    int64 // Unix nanoseconds
 	info    asm.SessionInfo
+	told    asm.SessionInfo // the same, but for a planted bug
 	message *message
 }
 
@@ -70,7 +71,11 @@ func (r *relay) collect(domain uint32, flows []*flow) {
 		if r.behind.udp {
 			info.Transport = ipfix.UDP
 		}
-		r.pass(&passedOn{kind: protocol.Opened, session: r.count, info: info})
+		told := info
+		if w.bug == CountedTwice {
+			told.Exporter = relayName
+		}
+		r.pass(&passedOn{kind: protocol.Opened, session: r.count, info: info, told: told})
 	}
 	r.pass(&passedOn{kind: protocol.Received, session: r.count, message: r.behind.encode(domain, flows)})
 }
@@ -94,7 +99,7 @@ func (p *passedOn) octets() ([]byte, error) {
 	var err error
 	switch p.kind {
 	case protocol.Opened:
-		f.Octets, err = p.info.AppendBinary(nil)
+		f.Octets, err = p.told.AppendBinary(nil)
 	case protocol.Received:
 		f.Octets = p.message.octets
 	}

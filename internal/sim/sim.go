@@ -46,6 +46,7 @@ type Config struct {
 	Seed  uint64
 	Bug   Bug                              // planted; None in earnest
 	Lose  string                           // kind of acct.State that checkpoints lack, another bug; "" for none
+	Focus Situation                        // drawn in any case; others as the seed has them
 	Dir   string                           // of the real spool; "" means the disk in memory
 	Trace func(format string, args ...any) // called for what happens; nil for nothing
 }
@@ -138,13 +139,16 @@ func newWorld(cfg Config) *world {
 	w := &world{cfg: cfg, bug: cfg.Bug, ctx: context.Background(), known: map[string]*message{}, templates: map[[2]int]*ipfix.Template{}}
 	w.scheduler = scheduler{now: epoch, rng: rand.New(rand.NewPCG(cfg.Seed, 0x70b1))}
 	w.mood = newMood(w.rng)
-	if cfg.Seed%2 == 0 {
-		w.intervals = rand.New(rand.NewPCG(cfg.Seed, 0x85))
-	} else if rng := rand.New(rand.NewPCG(cfg.Seed, 0x86)); rng.IntN(5) > 0 {
-		// What waits for a record of its own interval would be corrected later.
-		w.mood = w.mood.corrects(rng)
+	if w.draws(Crashes) {
+		w.mood.crashes, w.mood.crash = 60, 0.05
 	}
-	if cfg.Seed%3 == 0 {
+	// What waits for a record of its own interval would be corrected later.
+	if rng := rand.New(rand.NewPCG(cfg.Seed, 0x86)); w.draws(LateBindings) || cfg.Seed%2 != 0 && rng.IntN(5) > 0 {
+		w.mood = w.mood.corrects(rng)
+	} else if cfg.Seed%2 == 0 {
+		w.intervals = rand.New(rand.NewPCG(cfg.Seed, 0x85))
+	}
+	if cfg.Seed%3 == 0 || w.draws(SharedAddresses) {
 		w.share()
 	}
 	w.disk = newDevice(w)
@@ -158,11 +162,14 @@ func newWorld(cfg Config) *world {
 	for i := range w.mood.exporters {
 		w.exporters = append(w.exporters, newExporter(w, i))
 	}
-	if cfg.Seed%5 == 0 && !w.mood.weak { // what is passed on is not compared
+	if cfg.Seed%5 == 0 || w.draws(Relay) {
 		w.addRelay()
 	}
 	return w
 }
+
+// draws reports whether something is drawn whatever the seed says.
+func (w *world) draws(s Situation) bool { return w.cfg.Focus&s != 0 }
 
 func (w *world) close() {
 	w.disk.close()
@@ -203,6 +210,9 @@ func (w *world) run() {
 		if len(e.unacked) > 0 {
 			w.fail("exporter %s waits for ever for %d acknowledgements", e.name, len(e.unacked))
 		}
+	}
+	if n := w.client.waiting; n > 0 {
+		w.fail("client %s waits for ever for %d answers", w.client.name, n)
 	}
 	w.users.end(w) // sessions stop
 	w.nases.end(w)

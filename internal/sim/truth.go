@@ -19,7 +19,7 @@ type truth struct {
 	position uint64
 	at       uint64       // position of the Message that records are taken from
 	journal  []acct.Entry // all of it
-	promised []*message   // that exporters were told of as durable
+	promised []*flow      // that somebody was told of as durable
 	infos    map[string]asm.SessionInfo
 
 	now      int64 // the latest time of an entry, Unix nanoseconds
@@ -66,6 +66,9 @@ func newTruth(w *world) *truth {
 		settings: asm.Settings{Interval: 5 * time.Minute, Late: 24 * time.Hour},
 	}
 }
+
+// promise notes flows that an exporter was told of as durable, or a client.
+func (t *truth) promise(flows ...*flow) { t.promised = append(t.promised, flows...) }
 
 // follow takes in the durable entries that it has not.
 func (t *truth) follow() {
@@ -140,6 +143,7 @@ func (t *truth) entry(e acct.Entry) {
 		before := t.requests[r.session]
 		conflict := len(before) > 0 && !slices.Contains(before, r.flow)
 		t.requests[r.session] = append(before, r.flow)
+		r.flow.journaled = true
 		t.flow(r.flow, t.row(acct.LedgerKey{Exporter: r.flow.exporter, Interval: t.interval()}), false, conflict)
 	case acct.EntryMessage:
 		m := t.w.known[string(e.Data)]
