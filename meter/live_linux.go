@@ -121,7 +121,7 @@ func openLive(name string) (l *live, err error) {
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, socketType|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("packet socket: %w", err)
+		return nil, fmt.Errorf("packet socket: %w (it needs root or CAP_NET_RAW)", err)
 	}
 	l = &live{fd: fd, event: -1, link: link, index: uint32(i.Index), loopback: i.Flags&net.FlagLoopback != 0}
 	defer func() {

@@ -299,7 +299,7 @@ func (i *inserter) flush() error {
 func openReader(file string, schema schema) (*sql.DB, error) {
 	if _, err := os.Stat(file); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &fileError{file: file, advice: "no spool is there; a daemon makes one", err: err}
+			return nil, &fileError{file: file, advice: schema.absent(), err: err}
 		}
 		return nil, explain(file, err)
 	}

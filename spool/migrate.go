@@ -28,6 +28,17 @@ var (
 	creditSchema  = embedded("credit", 0x54426372)  // "TBcr"
 )
 
+// absent says what it means that there is no file of the schema.
+func (s schema) absent() string {
+	switch s.name {
+	case cdrSchema.name:
+		return "no CDRs were stored here; a daemon with server.listen stores those that it is sent"
+	case creditSchema.name:
+		return "there was no credit control here; a daemon with creditControl.peers has it"
+	}
+	return "no spool is there; a daemon makes one"
+}
+
 // embedded returns the schema of migrations/name, whose files are numbered
 // 0001, 0002 and so on.
 func embedded(name string, id int32) schema {

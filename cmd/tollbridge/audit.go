@@ -80,6 +80,9 @@ exporter, domain and interval gave to which record.`,
 		}
 		if *out == "table" {
 			fmt.Fprintln(cmd.OutOrStdout(), booksLine(books))
+			if err := sayBehind(cmd, s); err != nil {
+				return err
+			}
 			if n := books.Total.Unscaled.Records; n > 0 {
 				fmt.Fprintf(cmd.OutOrStdout(), "%d records name a sampler that no options record has told of: they count unscaled, so bills are too low until collectingProcess.exporters[].sampling says its rate\n", n)
 			}
@@ -93,6 +96,15 @@ exporter, domain and interval gave to which record.`,
 		return nil
 	}
 	return cmd
+}
+
+// sayBehind says how much of the journal the books do not have yet.
+func sayBehind(cmd *cobra.Command, s *spool.Spool) error {
+	st, err := s.Stats(cmd.Context())
+	if err == nil && st.Last > st.Checkpoint {
+		fmt.Fprintf(cmd.OutOrStdout(), "%d journal entries are not in the books yet: the daemon's next checkpoint brings them\n", st.Last-st.Checkpoint)
+	}
+	return err
 }
 
 // booksTable lists the rows of the books and their total. For people it shows

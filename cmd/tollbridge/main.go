@@ -61,6 +61,13 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Args, root.RunE = cobra.ArbitraryArgs, runGroup
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if strings.HasPrefix(err.Error(), "unknown") { // others say what is expected
+			return fmt.Errorf("%w; see \"%s --help\"", err, cmd.CommandPath())
+		}
+		return err
+	})
 	root.AddCommand(
 		newServe(), newMeter(), newDemo(), newCheck(),
 		newSpool(), newAudit(), newReplay(), newReconcile(), newUsers(), newCredit(), newDict(), newIPFIX(), newVersion(),
@@ -70,14 +77,39 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 			group.RunE = runGroup
 		}
 	}
+	sayUsage(root)
 	return root
+}
+
+// sayUsage has every command say how it is used where its arguments don't fit.
+func sayUsage(cmd *cobra.Command) {
+	if fit := cmd.Args; fit != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if fit(cmd, args) == nil {
+				return nil
+			}
+			what := "an argument is missing"
+			if len(args) > 0 {
+				what = fmt.Sprintf("%q is not what it takes", strings.Join(args, " "))
+			}
+			return fmt.Errorf("%s: %s: the usage is %s", strings.TrimPrefix(cmd.CommandPath(), "tollbridge "), what, cmd.UseLine())
+		}
+	}
+	for _, c := range cmd.Commands() {
+		sayUsage(c)
+	}
 }
 
 // runGroup is what a command does that is only the head of others: it shows
 // its help, and refuses a word that is none of them.
 func runGroup(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+		advice := fmt.Sprintf("see \"%s --help\"", cmd.CommandPath())
+		cmd.SuggestionsMinimumDistance = 2
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			advice = "did you mean " + strings.Join(like, " or ") + "?"
+		}
+		return fmt.Errorf("unknown command %q for %q: %s", args[0], cmd.CommandPath(), advice)
 	}
 	return cmd.Help()
 }

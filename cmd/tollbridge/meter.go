@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -82,24 +83,26 @@ says so.`,
 	flags.StringVar(&transport, "transport", "tcp", "udp, tcp, sctp, tls or dtls")
 	flags.BoolVar(&udp, "udp", false, "short for --transport udp")
 	flags.StringVar(&secure.Certificate, "cert", "", "our certificate for tls and dtls, a PEM file")
-	flags.StringVar(&secure.Key, "key", "", "its private key")
+	flags.StringVar(&secure.Key, "key", "", "private key of --cert")
 	flags.StringVar(&secure.CA, "ca", "", "who may vouch for collectors")
 	flags.StringVar(&serverName, "server-name", "", "whom the collector's certificate must be of; by default the host of --to")
 	flags.IntVar(&streams, "streams", 1, "sctp streams that carry records, in turn")
 	flags.DurationVar(&lifetime, "lifetime", 0, "let sctp give up a message after so long (PR-SCTP); not for what is billed from")
 	flags.DurationVar(&refresh, "template-refresh", 10*time.Minute, "send templates again this often over udp and dtls")
 	flags.DurationVar(&reconnect, "reconnect", time.Minute, "least time between attempts to connect to a collector; it doubles while they fail")
-	flags.DurationVar(&maxReconnect, "max-reconnect", 0, "most time between them; by default ten times --reconnect")
+	flags.DurationVar(&maxReconnect, "max-reconnect", 0, "most time between attempts to connect; by default ten times --reconnect")
 	flags.DurationVar(&connect, "connect-timeout", 30*time.Second, "how long an attempt to connect may take")
 	flags.Uint32Var(&domain, "domain", 1, "Observation Domain ID")
 	spool.flags(cmd)
 	flags.DurationVar(&active, "active-timeout", 60*time.Second, "a long flow is exported this often")
 	flags.DurationVar(&idle, "idle-timeout", 15*time.Second, "a silent flow ends after this")
 	cmd.MarkFlagsMutuallyExclusive("read", "interface")
-	cmd.MarkFlagsOneRequired("read", "interface")
 	cmd.MarkFlagsMutuallyExclusive("udp", "transport")
 	cmd.MarkFlagsRequiredTogether("cert", "key", "ca")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if len(files) == 0 && iface == "" {
+			return errors.New("meter: what to measure is not said: -r FILE or -i INTERFACE")
+		}
 		log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 		cfg := export.Config{Domain: domain, Reconnect: reconnect, MaxReconnect: maxReconnect, ConnectTimeout: connect, Log: log}
 		credentials := credentials{key: "--cert, --key, --ca", log: log}
@@ -116,6 +119,8 @@ says so.`,
 				return fmt.Errorf("meter: %w", err)
 			}
 			cfg.TLS = &export.TLS{Certificate: certificate, RootCAs: ca, ServerName: serverName}
+		} else if cfg.Transport == ipfix.TLS || cfg.Transport == ipfix.DTLS {
+			return fmt.Errorf("meter: --transport %v: needs --cert, --key and --ca", cfg.Transport)
 		} else if serverName != "" {
 			return errors.New("meter: --server-name: is of no use without --cert, --key and --ca")
 		}
@@ -138,6 +143,11 @@ says so.`,
 		}
 		cfg.TemplateRefresh = refresh
 		to := strings.Split(collectors, ",")
+		for _, address := range to {
+			if _, _, err := net.SplitHostPort(address); err != nil {
+				return fmt.Errorf("meter: --to %s: %w", address, err)
+			}
+		}
 		var m *meter.Meter
 		pull := func(ctx context.Context, of netip.Prefix) (time.Time, error) { return m.Pull(ctx, of) }
 		exporter, closeSpools, err := newExport(cfg, to, duplicate, &spool, pull)

@@ -58,6 +58,8 @@ func listenOn[T io.Closer](b *bridge, to *[]T, key string, addrs []netip.AddrPor
 			return fmt.Errorf("%s: %w: load the kernel's SCTP (modprobe sctp), or remove the key", key, err)
 		case errors.Is(err, syscall.EADDRINUSE):
 			return fmt.Errorf("%s: %w: stop the process that has the port, or choose another", key, err)
+		case errors.Is(err, syscall.EACCES):
+			return fmt.Errorf("%s: %w: ports below 1024 need root or CAP_NET_BIND_SERVICE", key, err)
 		case err != nil:
 			return fmt.Errorf("%s: %w", key, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"reflect"
@@ -42,7 +43,9 @@ func (p Problem) Error() string {
 // Problem that it found.
 func Load(file string) (Config, error) {
 	content, err := os.ReadFile(file)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("config: %w: name the file with -c; tollbridge.example.yaml has every key", err)
+	} else if err != nil {
 		return Config{}, fmt.Errorf("config: %w", err)
 	}
 	return Parse(file, content)
@@ -56,7 +59,7 @@ func Parse(file string, content []byte) (Config, error) {
 		p := Problem{File: file, Text: err.Error()}
 		var y yaml.Error
 		if errors.As(err, &y) {
-			p.Text = y.GetMessage()
+			p.Text = "can't be read as YAML: " + y.GetMessage()
 			if t := y.GetToken(); t != nil {
 				p.Line = t.Position.Line
 			}
@@ -163,7 +166,11 @@ func (w *walker) value(n ast.Node, t reflect.Type, key string) {
 	case t.Kind() == reflect.Slice:
 		seq, ok := n.(*ast.SequenceNode)
 		if !ok {
-			w.report(key, "is %s: a list is expected", strings.ToLower(n.Type().YAMLName()))
+			example := ""
+			if _, single := n.(ast.ScalarNode); single {
+				example = fmt.Sprintf(", such as [%q]", n.GetToken().Value)
+			}
+			w.report(key, "is %s: a list is expected%s", strings.ToLower(n.Type().YAMLName()), example)
 			return
 		}
 		for i, v := range seq.Values {
