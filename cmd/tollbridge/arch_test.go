@@ -59,6 +59,10 @@ var mayImport = map[string][]string{
 	"cmd/tollbridge/demodata":           {},
 	"cmd/tollbridge/internal/config":    {},
 	"cmd/tollbridge/internal/control":   {},
+	"cmd/tollbridge/internal/flowfiles": {"cmd/tollbridge/internal/flowtext", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/terminal", "ipfix", "ipfix/file", "meter/pcap"},
+	"cmd/tollbridge/internal/flowtext":  {"ipfix"},
+	"cmd/tollbridge/internal/listing":   {},
+	"cmd/tollbridge/internal/terminal":  {},
 	"cmd/tollbridge/internal/reconcile": {"asm/acct"},
 }
 
@@ -72,15 +76,15 @@ var home = map[string][]string{
 	"github.com/ishidawataru/sctp":   {"internal/sctp"},
 	"github.com/pion/dtls":           {"ipfix/collect", "ipfix/export"},
 	"github.com/prometheus":          {"cmd/tollbridge"},
-	"github.com/spf13/cobra":         {"cmd/tollbridge"},
-	"github.com/schollz/progressbar": {"cmd/tollbridge"},
+	"github.com/spf13/cobra":         {"cmd/tollbridge", "cmd/tollbridge/internal/flowfiles", "cmd/tollbridge/internal/listing"},
+	"github.com/schollz/progressbar": {"cmd/tollbridge", "cmd/tollbridge/internal/flowfiles", "cmd/tollbridge/internal/terminal"},
 	"layeh.com/radius":               {"asm/users/radius"},
 	"github.com/jackc/pgx":           {"asm/users/sql"},
 	"github.com/klauspost/compress":  {"spool", "spool/archive"},
 	"golang.org/x/net":               {"ipfix/collect", "ipfix/export"},
 	"golang.org/x/sync":              {"*"},
 	"golang.org/x/sys":               {"*"},
-	"golang.org/x/term":              {"cmd/tollbridge"},
+	"golang.org/x/term":              {"cmd/tollbridge/internal/terminal"},
 }
 
 func TestArrowsPointDown(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/spool"
 )
 
@@ -39,7 +41,7 @@ exporter, domain and interval gave to which record.`,
 	}
 	state := addStateFlags(cmd)
 	cmd.AddCommand(newAuditRecord(state))
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	var since, until moment
 	var exporter, user string
 	var duplicates bool
@@ -61,21 +63,21 @@ exporter, domain and interval gave to which record.`,
 			if err != nil {
 				return err
 			}
-			return t.print(cmd.OutOrStdout(), *out)
+			return t.Print(cmd.OutOrStdout(), *out)
 		}
 		if user != "" {
 			t, err := userTable(cmd.Context(), s, user, sel)
 			if err != nil {
 				return err
 			}
-			return t.print(cmd.OutOrStdout(), *out)
+			return t.Print(cmd.OutOrStdout(), *out)
 		}
 		books, err := s.AuditOf(cmd.Context(), sel)
 		if err != nil {
 			return err
 		}
 		t := booksTable(books, *out == "csv")
-		if err := t.print(cmd.OutOrStdout(), *out); err != nil {
+		if err := t.Print(cmd.OutOrStdout(), *out); err != nil {
 			return err
 		}
 		if *out == "table" {
@@ -91,7 +93,7 @@ exporter, domain and interval gave to which record.`,
 			for _, p := range books.Problems {
 				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: books do not balance: %s\n", p)
 			}
-			return errSilent
+			return terminal.ErrTold
 		}
 		return nil
 	}
@@ -109,16 +111,16 @@ func sayBehind(cmd *cobra.Command, s *spool.Spool) error {
 
 // booksTable lists the rows of the books and their total. For people it shows
 // octets; wide adds records and packets.
-func booksTable(b spool.Books, wide bool) table {
-	t := table{value: b, columns: []string{"exporter", "domain", "interval"}}
+func booksTable(b spool.Books, wide bool) listing.Table {
+	t := listing.Table{Value: b, Columns: []string{"exporter", "domain", "interval"}}
 	for _, a := range amounts(spool.Sums{}) {
 		if wide {
-			t.columns = append(t.columns, a.name+"_records", a.name+"_octets", a.name+"_packets")
+			t.Columns = append(t.Columns, a.name+"_records", a.name+"_octets", a.name+"_packets")
 		} else {
-			t.columns = append(t.columns, a.name)
+			t.Columns = append(t.Columns, a.name)
 		}
 	}
-	t.columns = append(t.columns, "undecoded", "lost", "confidence", "unscaled")
+	t.Columns = append(t.Columns, "undecoded", "lost", "confidence", "unscaled")
 	add := func(s spool.Sums, cells ...any) {
 		for _, a := range amounts(s) {
 			if wide {
@@ -127,7 +129,7 @@ func booksTable(b spool.Books, wide bool) table {
 				cells = append(cells, a.Octets)
 			}
 		}
-		t.add(append(cells, s.Undecoded.Octets, s.Lost.Records, s.Lost.Confidence, s.Unscaled.Records)...)
+		t.Add(append(cells, s.Undecoded.Octets, s.Lost.Records, s.Lost.Confidence, s.Unscaled.Records)...)
 	}
 	for _, r := range b.Rows {
 		add(r.Sums, r.Exporter, r.Domain, r.Interval.UTC().Format(time.RFC3339))

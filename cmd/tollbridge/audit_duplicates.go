@@ -7,6 +7,7 @@ import (
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -40,26 +41,26 @@ func (t *duplicateTracer) Duplicate(d asm.TracedDuplicate) {
 		return
 	}
 	t.views = append(t.views, duplicateView{
-		d.Position, d.Ordinal, d.Exporter, d.Domain, unixTime(d.Interval), d.Endpoints, d.End, d.Count, d.Why, d.TwinPosition, d.TwinOrdinal,
+		d.Position, d.Ordinal, d.Exporter, d.Domain, listing.UnixTime(d.Interval), d.Endpoints, d.End, d.Count, d.Why, d.TwinPosition, d.TwinOrdinal,
 	})
 }
 
 // duplicatesTable reads again what is kept of the journal and lists the
 // duplicates in it. One whose twin came before that is not known as such here.
-func duplicatesTable(ctx context.Context, s *spool.Spool, sel spool.Selection) (table, error) {
+func duplicatesTable(ctx context.Context, s *spool.Spool, sel spool.Selection) (listing.Table, error) {
 	t := &duplicateTracer{sel: sel, views: []duplicateView{}}
 	opening, err := s.OpeningAt(ctx, time.Unix(0, 0))
 	switch {
 	case err != nil && !errors.Is(err, spool.ErrNotFound):
-		return table{}, err
+		return listing.Table{}, err
 	case err == nil || opening.State != nil:
 		if err := replayJournal(ctx, s, opening, t, func(uint64) bool { return false }); err != nil {
-			return table{}, err
+			return listing.Table{}, err
 		}
 	}
-	out := table{value: t.views, columns: []string{"journal_position", "record", "exporter", "domain", "interval", "flow", "flow_end", "octets", "why", "twin_journal_position", "twin_record"}}
+	out := listing.Table{Value: t.views, Columns: []string{"journal_position", "record", "exporter", "domain", "interval", "flow", "flow_end", "octets", "why", "twin_journal_position", "twin_record"}}
 	for _, v := range t.views {
-		out.add(v.Position, v.Record, v.Exporter, v.Domain, timeText(v.Interval), v.Flow, timeText(v.FlowEnd), v.Count.Octets, v.Why, v.TwinPosition, v.TwinRecord)
+		out.Add(v.Position, v.Record, v.Exporter, v.Domain, listing.Time(v.Interval), v.Flow, listing.Time(v.FlowEnd), v.Count.Octets, v.Why, v.TwinPosition, v.TwinRecord)
 	}
 	return out, nil
 }

@@ -14,6 +14,8 @@ import (
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/spool"
 )
 
@@ -34,7 +36,7 @@ although the journal is kept from its beginning.`,
   tollbridge audit record 'bridge.isp.example;1763776800;1' 3 -o csv`,
 		Args: cobra.RangeArgs(1, 2),
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		s, err := state.open()
 		if err != nil {
@@ -56,7 +58,7 @@ although the journal is kept from its beginning.`,
 			for _, m := range origin.Differs {
 				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: record %d: %s\n", l.ID, m)
 			}
-			return errSilent
+			return terminal.ErrTold
 		}
 		return nil
 	}
@@ -106,12 +108,12 @@ type flowView struct {
 	Count acct.Count `json:"count"`
 }
 
-func (o *origin) print(w io.Writer, f format) error {
-	t := table{value: o, columns: []string{"journal_position", "exporter", "domain", "interval", "flow", "start", "end", "input_octets", "output_octets", "input_packets", "output_packets"}}
+func (o *origin) print(w io.Writer, f listing.Format) error {
+	t := listing.Table{Value: o, Columns: []string{"journal_position", "exporter", "domain", "interval", "flow", "start", "end", "input_octets", "output_octets", "input_packets", "output_packets"}}
 	for _, x := range o.Flows {
-		t.add(x.Position, x.Exporter, x.Domain, timeText(x.Interval), x.Flow, timeText(x.Start), timeText(x.End), x.InputOctets, x.OutputOctets, x.InputPackets, x.OutputPackets)
+		t.Add(x.Position, x.Exporter, x.Domain, listing.Time(x.Interval), x.Flow, listing.Time(x.Start), listing.Time(x.End), x.InputOctets, x.OutputOctets, x.InputPackets, x.OutputPackets)
 	}
-	if err := t.print(w, f); err != nil || f != "table" {
+	if err := t.Print(w, f); err != nil || f != "table" {
 		return err
 	}
 	if len(o.Differs) == 0 {
@@ -162,7 +164,7 @@ func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*origin, 
 			}
 		}
 		for _, f := range t.flows {
-			o.Flows = append(o.Flows, flowView{f.Position, f.Exporter, f.Domain, unixTime(f.Interval), f.Endpoints, f.Start, f.End, f.Usage, f.Count})
+			o.Flows = append(o.Flows, flowView{f.Position, f.Exporter, f.Domain, listing.UnixTime(f.Interval), f.Endpoints, f.Start, f.End, f.Usage, f.Count})
 			o.Found = o.Found.Plus(f.Count)
 		}
 		if o.compare(r); len(o.Differs) == 0 || none {
@@ -210,7 +212,7 @@ func (o *origin) compare(r *acct.Record) {
 	for _, sh := range r.Shares {
 		if got := found[sh.LedgerKey]; got != sh.Count {
 			o.Differs = append(o.Differs, fmt.Sprintf("exporter %q domain %d interval %s gave %d records, %d octets, %d packets; the journal that is kept shows %d, %d, %d",
-				sh.Exporter, sh.Domain, timeText(unixTime(sh.Interval)), sh.Records, sh.Octets, sh.Packets, got.Records, got.Octets, got.Packets))
+				sh.Exporter, sh.Domain, listing.Time(listing.UnixTime(sh.Interval)), sh.Records, sh.Octets, sh.Packets, got.Records, got.Octets, got.Packets))
 		}
 	}
 }

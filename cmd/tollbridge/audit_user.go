@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -27,20 +28,20 @@ type partView struct {
 // userTable lists what the rows that sel chooses gave to a user, and what
 // corrections gave or took away: a credit counts against the total. Records
 // that were settled and let go since are not listed any more.
-func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selection) (table, error) {
+func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selection) (listing.Table, error) {
 	views := []partView{}
 	add := func(v partView, shares []acct.Share) {
 		for _, sh := range shares {
 			if !sel.Has(sh.LedgerKey) {
 				continue
 			}
-			v.Exporter, v.Domain, v.Interval, v.Count = sh.Exporter, sh.Domain, unixTime(sh.Interval), sh.Count
+			v.Exporter, v.Domain, v.Interval, v.Count = sh.Exporter, sh.Domain, listing.UnixTime(sh.Interval), sh.Count
 			views = append(views, v)
 		}
 	}
 	records, err := s.List(ctx, spool.Filter{User: user})
 	if err != nil {
-		return table{}, err
+		return listing.Table{}, err
 	}
 	for _, l := range records {
 		r := &l.Record
@@ -48,14 +49,14 @@ func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selec
 	}
 	sessions, err := s.Sessions(ctx, 0, 0)
 	if err != nil {
-		return table{}, err
+		return listing.Table{}, err
 	}
 	for _, x := range sessions {
 		if x.User == user {
 			add(partView{State: "open", SessionID: x.SessionID, Number: x.Number}, x.Open)
 		}
 	}
-	t := table{value: views, columns: []string{"exporter", "domain", "interval", "state", "records", "octets", "packets", "id", "type", "number", "session_id", "corrects"}}
+	t := listing.Table{Value: views, Columns: []string{"exporter", "domain", "interval", "state", "records", "octets", "packets", "id", "type", "number", "session_id", "corrects"}}
 	var sum, credited acct.Count
 	for _, v := range views {
 		id, corrects := "", ""
@@ -65,7 +66,7 @@ func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selec
 		if c := v.Corrects; c != nil {
 			corrects = fmt.Sprintf("%s/%d: %s", c.SessionID, c.Number, c.Reason)
 		}
-		t.add(v.Exporter, v.Domain, timeText(v.Interval), v.State, v.Records, v.Octets, v.Packets, id, typeText(v.Type, v.Corrects), v.Number, v.SessionID, corrects)
+		t.Add(v.Exporter, v.Domain, listing.Time(v.Interval), v.State, v.Records, v.Octets, v.Packets, id, typeText(v.Type, v.Corrects), v.Number, v.SessionID, corrects)
 		if v.Corrects != nil && v.Corrects.Credit {
 			credited = credited.Plus(v.Count)
 		} else {
@@ -73,7 +74,7 @@ func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selec
 		}
 	}
 	sum = sum.Minus(credited)
-	t.add("total", "", "", "", sum.Records, sum.Octets, sum.Packets, "", "", "", "", "")
+	t.Add("total", "", "", "", sum.Records, sum.Octets, sum.Packets, "", "", "", "", "")
 	return t, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -186,7 +187,7 @@ func newCreditList(state *stateFlags) *cobra.Command {
   tollbridge credit ls --user alice@isp.example -o json`,
 		Args: cobra.NoArgs,
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.Flags().StringVar(&user, "user", "", "only sessions of this user")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		dir, err := state.dir()
@@ -202,7 +203,7 @@ func newCreditList(state *stateFlags) *cobra.Command {
 			return err
 		}
 		views := []quotaView{}
-		t := table{columns: []string{"user", "rating_group", "state", "used_octets", "limit_octets", "session_id", "why"}}
+		t := listing.Table{Columns: []string{"user", "rating_group", "state", "used_octets", "limit_octets", "session_id", "why"}}
 		for _, s := range sessions {
 			if user != "" && s.User != user {
 				continue
@@ -214,11 +215,11 @@ func newCreditList(state *stateFlags) *cobra.Command {
 					Limit: v.Limit, Unanswered: s.Pending != nil, Why: s.Why,
 				}
 				views = append(views, q)
-				t.add(q.User, q.RatingGroup, q.State, q.Used, q.Limit, q.SessionID, cmp.Or(q.Why, "-"))
+				t.Add(q.User, q.RatingGroup, q.State, q.Used, q.Limit, q.SessionID, cmp.Or(q.Why, "-"))
 			}
 		}
-		t.value = views
-		return t.print(cmd.OutOrStdout(), *out)
+		t.Value = views
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
 }

@@ -14,6 +14,7 @@ import (
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/control"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -139,10 +140,10 @@ func newSpoolDecisions(state *stateFlags) *cobra.Command {
 		Use:   "decisions",
 		Short: "List what operators ordered: who, when, why, and what it came to",
 	}
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		list, err := s.Decisions(ctx)
 		if err != nil {
-			return table{}, err
+			return listing.Table{}, err
 		}
 		type view struct {
 			Position uint64     `json:"journal_position"`
@@ -154,11 +155,11 @@ func newSpoolDecisions(state *stateFlags) *cobra.Command {
 			Count    acct.Count `json:"count"`
 		}
 		views := make([]view, len(list))
-		t := table{columns: []string{"at", "by", "what", "on", "because", "records", "octets", "journal_position"}, value: views}
+		t := listing.Table{Columns: []string{"at", "by", "what", "on", "because", "records", "octets", "journal_position"}, Value: views}
 		for i, d := range list {
 			v := view{d.Position, time.Unix(0, d.At).UTC(), d.By, d.What, d.On, d.Reason, d.Count}
 			views[i] = v
-			t.add(timeText(v.At), v.By, v.What, v.On, v.Reason, v.Count.Records, v.Count.Octets, v.Position)
+			t.Add(listing.Time(v.At), v.By, v.What, v.On, v.Reason, v.Count.Records, v.Count.Octets, v.Position)
 		}
 		return t, nil
 	})

@@ -21,6 +21,8 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/demodata"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/export"
 	"tollbridge/meter"
@@ -160,7 +162,7 @@ func (d *demo) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bar := newProgress(d.errOut, "metering the capture", int64(len(demodata.Capture)))
+	bar := terminal.NewProgress(d.errOut, "metering the capture", int64(len(demodata.Capture)))
 	capture := &pacedReader{r: bytes.NewReader(demodata.Capture), size: len(demodata.Capture), over: d.replay, start: time.Now()}
 	err = meterAndExport(ctx, m, exporter, func(ctx context.Context) error {
 		return m.ReadFile(ctx, capture, func(octets int64) { bar.Set64(octets) }) //nolint:errcheck // a bar that can't be drawn harms nothing
@@ -179,7 +181,7 @@ func (d *demo) work(ctx context.Context) error {
 func (d *demo) settled(ctx context.Context, records uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
 	defer cancel()
-	bar := newProgress(d.errOut, "waiting for answers", -1)
+	bar := terminal.NewProgress(d.errOut, "waiting for answers", -1)
 	defer bar.Finish() //nolint:errcheck // a bar that can't be drawn harms nothing
 	look := time.NewTicker(50 * time.Millisecond)
 	defer look.Stop()
@@ -228,7 +230,7 @@ func (d *demo) report(ctx context.Context) error {
 	}
 
 	var wrong []string
-	billed := table{columns: []string{"user", "input_octets", "input_packets", "output_octets", "output_packets", "records", "capture", "session_id"}}
+	billed := listing.Table{Columns: []string{"user", "input_octets", "input_packets", "output_octets", "output_packets", "records", "capture", "session_id"}}
 	seen := map[string]bool{}
 	for _, u := range totals {
 		seen[u.User] = true
@@ -237,7 +239,7 @@ func (d *demo) report(ctx context.Context) error {
 			verdict = "DIFFERS"
 			wrong = append(wrong, fmt.Sprintf("%s was billed %+v, but tshark counted %+v", u.User, u.Usage, truth[u.User]))
 		}
-		billed.add(u.User, u.Usage.InputOctets, u.Usage.InputPackets, u.Usage.OutputOctets, u.Usage.OutputPackets,
+		billed.Add(u.User, u.Usage.InputOctets, u.Usage.InputPackets, u.Usage.OutputOctets, u.Usage.OutputPackets,
 			u.Records, verdict, strings.Join(sessionsOf(cdrs, u.User), " "))
 	}
 	for user := range truth {
@@ -245,7 +247,7 @@ func (d *demo) report(ctx context.Context) error {
 			wrong = append(wrong, fmt.Sprintf("%s was not billed at all", user))
 		}
 	}
-	if err := billed.print(d.out, "table"); err != nil {
+	if err := billed.Print(d.out, "table"); err != nil {
 		return err
 	}
 	if got, want := books.Total.Suspended.Octets, truth[nobody].InputOctets; got != want {
@@ -253,11 +255,11 @@ func (d *demo) report(ctx context.Context) error {
 	}
 
 	fmt.Fprintln(d.out)
-	sums := table{columns: []string{"books", "records", "octets", "packets"}}
+	sums := listing.Table{Columns: []string{"books", "records", "octets", "packets"}}
 	for _, a := range amounts(books.Total) {
-		sums.add(a.name, a.Records, a.Octets, a.Packets)
+		sums.Add(a.name, a.Records, a.Octets, a.Packets)
 	}
-	if err := sums.print(d.out, "table"); err != nil {
+	if err := sums.Print(d.out, "table"); err != nil {
 		return err
 	}
 	fmt.Fprintln(d.out)
@@ -269,7 +271,7 @@ func (d *demo) report(ctx context.Context) error {
 	}
 	fmt.Fprintln(d.out, booksLine(books))
 	if !books.Balanced || len(wrong) > 0 {
-		return errSilent
+		return terminal.ErrTold
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/dict"
 )
 
@@ -28,7 +29,7 @@ func newDictShow(vendor *uint32) *cobra.Command {
 		Example: `  tollbridge dict show octetDeltaCount
   tollbridge dict show 363 -o json`,
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		type view struct {
 			Element    uint16 `json:"element,omitempty"`
@@ -41,7 +42,7 @@ func newDictShow(vendor *uint32) *cobra.Command {
 			Type       string `json:"type"`
 			Mandatory  bool   `json:"mandatory"`
 		}
-		t := table{columns: []string{"element", "enterprise", "name", "abstract_data_type", "avp", "code", "vendor", "type", "m"}}
+		t := listing.Table{Columns: []string{"element", "enterprise", "name", "abstract_data_type", "avp", "code", "vendor", "type", "m"}}
 		views := []view{}
 		for r := range dict.For(*vendor).Rows() {
 			if !matches(r, args) {
@@ -53,13 +54,13 @@ func newDictShow(vendor *uint32) *cobra.Command {
 			if v.Mandatory {
 				m = "set"
 			}
-			t.add(blankZero(uint32(v.Element)), blankZero(v.Enterprise), v.Name, v.Abstract, v.AVP, v.Code, v.Vendor, v.Type, m)
+			t.Add(listing.BlankZero(uint32(v.Element)), listing.BlankZero(v.Enterprise), v.Name, v.Abstract, v.AVP, v.Code, v.Vendor, v.Type, m)
 		}
 		if len(views) == 0 {
 			return fmt.Errorf("no Information Element and no AVP is called %s", strings.Join(args, " or "))
 		}
-		t.value = views
-		return t.print(cmd.OutOrStdout(), *out)
+		t.Value = views
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
 }

@@ -192,7 +192,9 @@ func TestMeterForFixbuf(t *testing.T) {
 			t.Fatalf("meter: %s%s", out, errOut)
 		}
 	})
-	for _, name := range []string{recorded, convert(t, recorded, "--checksums", "--time-window", "--session")} {
+	converted := filepath.Join(dir, "converted.ipfix")
+	ipfixOutput(t, "convert", recorded, "--checksums", "--time-window", "--session", "-w", converted)
+	for _, name := range []string{recorded, converted} {
 		got, flows := fixbufVolumes(t, name)
 		if !maps.Equal(got, want) {
 			t.Errorf("%s: libfixbuf has %+v, want %+v", filepath.Base(name), got, want)

@@ -35,7 +35,7 @@ func TestRandomTemplatesAsTshark(t *testing.T) {
 	datagrams := randomMessages(t, 40, 12)
 	name := filepath.Join(t.TempDir(), "random.pcap")
 	savePcap(t, name, datagrams...)
-	if c := stats(t, name); c.Messages != uint64(len(datagrams)) || c.Templates < 300 || c.OptionsTemplates < 100 || len(c.Errors) > 0 {
+	if c := countsOf(t, name); c.Messages != uint64(len(datagrams)) || c.Templates < 300 || c.OptionsTemplates < 100 || len(c.Errors) > 0 {
 		t.Errorf("the capture has %+v", c)
 	}
 	packets := readPDML(t, name)

@@ -10,6 +10,8 @@ import (
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
+	"tollbridge/cmd/tollbridge/internal/flowtext"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 )
@@ -63,7 +65,7 @@ func (b *bindingsView) String() string {
 	if b.Event == "" {
 		return fmt.Sprintf("%d of %s", b.Listed, b.Source)
 	}
-	return strings.TrimSpace(fmt.Sprintf("%s by %s at %s: session %q, NAS %q, user %q %v", b.Event, b.Source, timeText(b.At), b.Session, b.NAS, b.User, b.Prefixes))
+	return strings.TrimSpace(fmt.Sprintf("%s by %s at %s: session %q, NAS %q, user %q %v", b.Event, b.Source, listing.Time(b.At), b.Session, b.NAS, b.User, b.Prefixes))
 }
 
 // viewBindings returns nil for an entry that can't be read.
@@ -105,30 +107,30 @@ func viewEntry(e acct.Entry, from string) *entryView {
 }
 
 // table is a row for each thing that there is to say.
-func (v *entryView) table() table {
-	t := table{columns: []string{"what", "value"}, value: v}
-	t.add("journal_position", v.Position)
-	t.add("kind", v.Kind)
-	t.add("time", timeText(v.Time))
-	t.add("from", v.From)
+func (v *entryView) table() listing.Table {
+	t := listing.Table{Columns: []string{"what", "value"}, Value: v}
+	t.Add("journal_position", v.Position)
+	t.Add("kind", v.Kind)
+	t.Add("time", listing.Time(v.Time))
+	t.Add("from", v.From)
 	if v.Session != 0 {
-		t.add("session", fmt.Sprintf("began at journal position %d", v.Session))
+		t.Add("session", fmt.Sprintf("began at journal position %d", v.Session))
 	}
 	if v.Stream != 0 {
-		t.add("stream", v.Stream)
+		t.Add("stream", v.Stream)
 	}
-	t.add("octets", v.Octets)
+	t.Add("octets", v.Octets)
 	if v.Begins != nil {
-		t.add("begins", v.Begins)
+		t.Add("begins", v.Begins)
 	}
 	if v.Bindings != nil {
-		t.add("bindings", v.Bindings)
+		t.Add("bindings", v.Bindings)
 	}
 	if v.Settings != nil {
-		t.add("settings", string(v.Settings))
+		t.Add("settings", string(v.Settings))
 	}
 	if v.Command != nil {
-		t.add("command", string(v.Command))
+		t.Add("command", string(v.Command))
 	}
 	for i := range v.Messages {
 		v.Messages[i].add(&t)
@@ -166,13 +168,13 @@ type templateView struct {
 	Fields  int    `json:"fields"` // 0 withdraws it
 }
 
-func (m *messageView) add(t *table) {
+func (m *messageView) add(t *listing.Table) {
 	if m.Session != nil {
-		t.add("exporter", m.Session)
+		t.Add("exporter", m.Session)
 	}
-	t.add("message", fmt.Sprintf("%d octets, domain %d, sequence %d, exported %s", m.Octets, m.Domain, m.Sequence, m.ExportTime))
+	t.Add("message", fmt.Sprintf("%d octets, domain %d, sequence %d, exported %s", m.Octets, m.Domain, m.Sequence, m.ExportTime))
 	if m.Fault != "" {
-		t.add("can't be read", m.Fault)
+		t.Add("can't be read", m.Fault)
 	}
 	for _, s := range m.Sets {
 		for _, x := range s.Templates {
@@ -181,21 +183,21 @@ func (m *messageView) add(t *table) {
 				what = "options template"
 			}
 			if x.Fields == 0 {
-				t.add(what, fmt.Sprintf("%d withdrawn", x.ID))
+				t.Add(what, fmt.Sprintf("%d withdrawn", x.ID))
 			} else {
-				t.add(what, fmt.Sprintf("%d of %d fields", x.ID, x.Fields))
+				t.Add(what, fmt.Sprintf("%d of %d fields", x.ID, x.Fields))
 			}
 		}
 		switch {
 		case s.Unknown:
-			t.add("data set", fmt.Sprintf("%d of %d octets: its template is not known here: it comes later, or came before what is kept", s.ID, s.Octets))
+			t.Add("data set", fmt.Sprintf("%d of %d octets: its template is not known here: it comes later, or came before what is kept", s.ID, s.Octets))
 		case s.Options:
-			t.add("options data set", fmt.Sprintf("%d, records: %d", s.ID, len(s.Records)))
+			t.Add("options data set", fmt.Sprintf("%d, records: %d", s.ID, len(s.Records)))
 		case s.Templates == nil:
-			t.add("data set", fmt.Sprintf("%d, records: %d", s.ID, len(s.Records)))
+			t.Add("data set", fmt.Sprintf("%d, records: %d", s.ID, len(s.Records)))
 		}
 		for i, text := range s.text {
-			t.add(fmt.Sprintf("record %d", i+1), text)
+			t.Add(fmt.Sprintf("record %d", i+1), text)
 		}
 	}
 }
@@ -218,18 +220,17 @@ func viewTemplates(s file.Set) setView {
 	return v
 }
 
-func viewData(p *printer, s ipfix.DataSet) setView {
-	p.domain = s.Header.Domain
+func viewData(p *flowtext.Printer, s ipfix.DataSet) setView {
+	p.SetDomain(s.Header.Domain)
 	v := setView{ID: s.ID}
 	if s.Template == nil {
 		v.Unknown, v.Octets = true, len(s.Octets())
 		return v
 	}
 	v.Options = s.Template.Scope > 0
-	l := p.layout(s.Template)
 	for r, ok := s.Next(); ok; r, ok = s.Next() {
-		v.Records = append(v.Records, p.appendJSON(nil, s.Template, r, 0))
-		v.text = append(v.text, strings.TrimPrefix(string(p.appendText(nil, l, r)), " "))
+		v.Records = append(v.Records, p.AppendJSON(nil, s.Template, r))
+		v.text = append(v.text, strings.TrimPrefix(string(p.AppendText(nil, s.Template, r)), " "))
 	}
 	return v
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,43 @@ import (
 	"syscall"
 	"testing"
 )
+
+const corpusDir = "../../../shared/corpus"
+
+// needCorpus skips a test where the corpus is absent.
+func needCorpus(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(corpusDir); err != nil {
+		t.Skip("skipped: the corpus of captures is not here (", corpusDir, ")")
+	}
+}
+
+// ipfixOutput returns what an ipfix command prints.
+func ipfixOutput(t *testing.T, args ...string) string {
+	t.Helper()
+	stdout, stderr, status := cli(t, append([]string{"ipfix"}, args...)...)
+	if status != 0 {
+		t.Fatalf("tollbridge ipfix %s: %s", strings.Join(args, " "), stderr)
+	}
+	return stdout
+}
+
+// messageCounts are what "ipfix dump --stats" counts, as far as the tests look
+// at it.
+type messageCounts struct {
+	Messages         uint64            `json:"messages"`
+	Templates        uint64            `json:"templates"`
+	OptionsTemplates uint64            `json:"options_templates"`
+	DataRecords      uint64            `json:"data_records"`
+	OptionsRecords   uint64            `json:"options_records"`
+	Errors           map[string]uint64 `json:"errors"`
+}
+
+func countsOf(t *testing.T, name string) (c messageCounts) {
+	t.Helper()
+	show(t, &c, "ipfix", "dump", "--stats", name)
+	return c
+}
 
 // tsharkFields are fields of tshark's and the elements that they show.
 var tsharkFields = []struct {
@@ -48,7 +86,7 @@ var undercounted = []string{"softflowd-v9-udp-sampled.pcap", "netflow9.pcap"}
 // tshark reads in them.
 func TestIPFIXDumpAsTshark(t *testing.T) {
 	need(t, "tshark")
-	corpusIndex(t)
+	needCorpus(t)
 	names, err := filepath.Glob(filepath.Join(corpusDir, "*", "*.pcap"))
 	if err != nil {
 		t.Fatal(err)
@@ -109,10 +147,7 @@ func TestIPFIXDumpAsTshark(t *testing.T) {
 func dumpValues(t *testing.T, name string) (values [][]string, ports map[string]bool) {
 	t.Helper()
 	values, ports = make([][]string, len(tsharkFields)), map[string]bool{}
-	stdout, _, err := runIPFIX(t, "dump", "-o", "json", name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stdout := ipfixOutput(t, "dump", "-o", "json", name)
 	for line := range strings.Lines(stdout) {
 		var r struct{ Transport, Collector string }
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
@@ -124,10 +159,7 @@ func dumpValues(t *testing.T, name string) (values [][]string, ports map[string]
 		}
 		ports[r.Transport+".port=="+port] = true
 	}
-	stdout, _, err = runIPFIX(t, "dump", "-o", "csv", name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stdout = ipfixOutput(t, "dump", "-o", "csv", name)
 	rows, err := csv.NewReader(strings.NewReader(stdout)).ReadAll()
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +221,7 @@ var replayed = []string{
 // the flows, octets and packets that "ipfix dump" does.
 func TestIPFIXReplayToNfcapd(t *testing.T) {
 	need(t, "nfcapd", "nfdump", "stdbuf")
-	corpusIndex(t)
+	needCorpus(t)
 	for _, name := range replayed {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			name := filepath.Join(corpusDir, name)
@@ -223,9 +255,7 @@ func TestIPFIXReplayToNfcapd(t *testing.T) {
 			go io.Copy(io.Discard, log) //nolint:errcheck // ends with nfcapd
 			stored := make(chan error, 1)
 			go func() { stored <- waitFor(out, "Flow Record", want[0]) }()
-			if _, _, err := runIPFIX(t, "replay", name, "--to", address, "--udp", "--rate", "100"); err != nil {
-				t.Fatal(err)
-			}
+			ipfixOutput(t, "replay", name, "--to", address, "--udp", "--rate", "100")
 			if err := <-stored; err != nil {
 				t.Fatal(err)
 			}
@@ -268,10 +298,7 @@ func waitFor(r io.Reader, text string, lines uint64) error {
 // dumpSums returns flows, octets and packets of a file.
 func dumpSums(t *testing.T, name string) (sums [3]uint64) {
 	t.Helper()
-	stdout, _, err := runIPFIX(t, "dump", "-o", "json", name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	stdout := ipfixOutput(t, "dump", "-o", "json", name)
 	for line := range strings.Lines(stdout) {
 		var r struct {
 			Record struct {
@@ -310,14 +337,12 @@ func nfdumpSums(t *testing.T, dir string) (sums [3]uint64) {
 // added, and counts the records that we do.
 func TestIPFIXConvertForFixbuf(t *testing.T) {
 	need(t, "ipfixDump")
-	corpusIndex(t)
+	needCorpus(t)
 	for _, name := range replayed {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out.ipfix")
-			if _, stderr, err := runIPFIX(t, "convert", "--checksums", "--time-window", "--session", filepath.Join(corpusDir, name), "-w", out); err != nil {
-				t.Fatal(err, stderr)
-			}
-			c := stats(t, out)
+			ipfixOutput(t, "convert", "--checksums", "--time-window", "--session", filepath.Join(corpusDir, name), "-w", out)
+			c := countsOf(t, out)
 			b, err := exec.CommandContext(t.Context(), "ipfixDump", "-s", "-i", out).CombinedOutput()
 			want := fmt.Sprintf("File Stats: %d Messages, %d Data Records, %d Template Records", c.Messages, c.DataRecords+c.OptionsRecords, c.Templates+c.OptionsTemplates)
 			if err != nil || !strings.Contains(string(b), want) {

@@ -5,15 +5,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"tollbridge/cmd/tollbridge/internal/flowfiles"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 )
 
 func main() { os.Exit(run()) }
@@ -28,21 +29,8 @@ func run() int {
 	if err == nil {
 		return 0
 	}
-	printError(root.ErrOrStderr(), err)
+	terminal.PrintError(root.ErrOrStderr(), err)
 	return 1
-}
-
-// errSilent is the error of a command that has already said what is wrong.
-var errSilent = errors.New("failed")
-
-// printError prints each joined error on a line of its own.
-func printError(w io.Writer, err error) {
-	if errors.Is(err, errSilent) {
-		return
-	}
-	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(w, "tollbridge: %s\n", strings.TrimSuffix(line, "\n"))
-	}
 }
 
 func newRoot() *cobra.Command {
@@ -70,7 +58,7 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 	})
 	root.AddCommand(
 		newServe(), newMeter(), newDemo(), newCheck(),
-		newSpool(), newAudit(), newReplay(), newReconcile(), newUsers(), newCredit(), newDict(), newIPFIX(), newVersion(),
+		newSpool(), newAudit(), newReplay(), newReconcile(), newUsers(), newCredit(), newDict(), flowfiles.New(), newVersion(),
 	)
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() && group.RunE == nil {

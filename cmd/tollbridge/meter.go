@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/export"
 	"tollbridge/meter"
@@ -287,7 +288,7 @@ func readCapture(ctx context.Context, cmd *cobra.Command, m *meter.Meter, name s
 	if info, err := f.Stat(); err == nil {
 		size = info.Size()
 	}
-	bar := newProgress(cmd.ErrOrStderr(), name, size)
+	bar := terminal.NewProgress(cmd.ErrOrStderr(), name, size)
 	defer bar.Finish()                                                 //nolint:errcheck // a bar that can't be drawn harms nothing
 	err = m.ReadFile(ctx, f, func(octets int64) { bar.Set64(octets) }) //nolint:errcheck // likewise
 	if err != nil {

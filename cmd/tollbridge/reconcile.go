@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
 	"tollbridge/dict"
 	"tollbridge/spool"
@@ -51,11 +52,11 @@ The status is 1 if the sides differ.`,
   tollbridge reconcile /var/lib/tollbridge theirs.csv --host bridge.isp.example -o json`,
 		Args: cobra.ExactArgs(2),
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&only.host, "host", "", "only sessions of this node: its DiameterIdentity begins their Session-Ids")
 	flags.StringVar(&only.realm, "realm", "", "only records for this Destination-Realm; a file must have a column realm")
-	addLimit(cmd, &limit)
+	listing.AddLimit(cmd, &limit)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var sides [2]reconcile.Sorter
 		for i, name := range args {
@@ -135,10 +136,10 @@ type reconciliation struct {
 
 // print prints the sessions that differ; as a table with the sums below, since
 // that is what people look for when nothing differs.
-func (r *reconciliation) print(w io.Writer, f format) error {
-	t := table{
-		columns: []string{"kind", "session_id", "number", "user", "state", "our_octets", "their_octets", "session_ours", "session_theirs"},
-		value:   r,
+func (r *reconciliation) print(w io.Writer, f listing.Format) error {
+	t := listing.Table{
+		Columns: []string{"kind", "session_id", "number", "user", "state", "our_octets", "their_octets", "session_ours", "session_theirs"},
+		Value:   r,
 	}
 	for i := range r.Sessions {
 		s := &r.Sessions[i]
@@ -148,28 +149,28 @@ func (r *reconciliation) print(w io.Writer, f format) error {
 			if f.Kind == reconcile.Double {
 				kind = fmt.Sprintf("%s (%s, %d times)", f.Kind, f.Side, f.Times)
 			}
-			t.add(kind, s.SessionID, f.Record().Number, s.User, f.Record().State, octetsOf(f.Ours), octetsOf(f.Theirs), octets(s.Ours), octets(s.Theirs))
+			t.Add(kind, s.SessionID, f.Record().Number, s.User, f.Record().State, octetsOf(f.Ours), octetsOf(f.Theirs), octets(s.Ours), octets(s.Theirs))
 		}
 		if s.Omitted > 0 {
-			t.add("and so on", s.SessionID, fmt.Sprintf("%d more", s.Omitted), s.User, "", "", "", octets(s.Ours), octets(s.Theirs))
+			t.Add("and so on", s.SessionID, fmt.Sprintf("%d more", s.Omitted), s.User, "", "", "", octets(s.Ours), octets(s.Theirs))
 		}
 	}
-	if err := t.print(w, f); err != nil || f != "table" {
+	if err := t.Print(w, f); err != nil || f != "table" {
 		return err
 	}
 	fmt.Fprintln(w)
-	sums := table{columns: []string{"", "sessions", "records", "input_octets", "output_octets", "input_packets", "output_packets"}}
+	sums := listing.Table{Columns: []string{"", "sessions", "records", "input_octets", "output_octets", "input_packets", "output_packets"}}
 	for _, side := range []struct {
 		name string
 		reconcile.Side
 	}{{"ours", r.Ours}, {"theirs", r.Theirs}} {
 		u := side.Usage
-		sums.add(side.name, side.Sessions, side.Records, u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets)
+		sums.Add(side.name, side.Sessions, side.Records, u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets)
 		if u := side.Credits; u != (acct.Usage{}) {
-			sums.add(side.name+", credits", "", "", u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets)
+			sums.Add(side.name+", credits", "", "", u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets)
 		}
 	}
-	if err := sums.print(w, f); err != nil {
+	if err := sums.Print(w, f); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\n%d sessions are equal, %d differ: %d records missing, %d extra, %d different, %d double\n",

@@ -12,6 +12,7 @@ import (
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 	"tollbridge/spool/archive"
 )
@@ -31,7 +32,7 @@ before is not recognized as a duplicate.`,
   tollbridge audit --data /tmp/whatif`,
 		Args: cobra.ExactArgs(1),
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.Flags().StringVar(&data, "data", "", "directory of the new spool, which must be empty or not there")
 	cmd.MarkFlagRequired("data") //nolint:errcheck // the flag is the line above's
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -47,11 +48,11 @@ before is not recognized as a duplicate.`,
 		if err != nil {
 			return err
 		}
-		t := table{value: totals, columns: []string{"user", "records", "octets", "packets", "open_octets", "credited_octets"}}
+		t := listing.Table{Value: totals, Columns: []string{"user", "records", "octets", "packets", "open_octets", "credited_octets"}}
 		for _, u := range totals {
-			t.add(u.User, u.Cut.Records, u.Cut.Octets, u.Cut.Packets, u.Open.Octets, u.Credited.Octets)
+			t.Add(u.User, u.Cut.Records, u.Cut.Octets, u.Cut.Packets, u.Open.Octets, u.Credited.Octets)
 		}
-		return t.print(cmd.OutOrStdout(), *out)
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
 }

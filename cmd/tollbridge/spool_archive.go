@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/spool/archive"
 )
 
@@ -53,7 +55,7 @@ func newArchiveList(state *stateFlags) *cobra.Command {
   tollbridge spool archive ls /var/lib/tollbridge/archive`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dir, err := state.archive(args)
 		if err != nil {
@@ -64,7 +66,7 @@ func newArchiveList(state *stateFlags) *cobra.Command {
 			return err
 		}
 		kept := archive.Kept(segments)
-		t := table{value: kept, columns: []string{"number", "kind", "written", "records", "octets", "first", "last", "files", "file_octets"}}
+		t := listing.Table{Value: kept, Columns: []string{"number", "kind", "written", "records", "octets", "first", "last", "files", "file_octets"}}
 		for _, s := range kept {
 			var n int64
 			for _, f := range s.Files {
@@ -74,9 +76,9 @@ func newArchiveList(state *stateFlags) *cobra.Command {
 			if len(s.IDs) > 0 {
 				first, last = s.IDs[0].First, s.IDs[len(s.IDs)-1].Last
 			}
-			t.add(s.Number, s.Kind, s.Written.Format(time.RFC3339), s.Records, s.Octets, first, last, len(s.Files), n)
+			t.Add(s.Number, s.Kind, s.Written.Format(time.RFC3339), s.Records, s.Octets, first, last, len(s.Files), n)
 		}
-		return t.print(cmd.OutOrStdout(), *out)
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
 }
@@ -115,7 +117,7 @@ lines were cut off. The exit status is 1 when something is wrong.`,
 				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: %s\n", p)
 			}
 			if len(problems) > 0 {
-				return errSilent
+				return terminal.ErrTold
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%d segments are as they were written\n", len(archive.Kept(segments)))
 			return nil

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -17,12 +18,12 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 		Short: "List the CDRs that the accounting application has stored",
 		Args:  cobra.NoArgs,
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&conflicts, "conflicts", false, "only CDRs that contradict one with the same Session-Id and number")
 	flags.StringVar(&filter.User, "user", "", "only CDRs of this user")
 	flags.StringVar(&filter.Session, "session", "", "only CDRs of this Session-Id")
-	addPage(cmd, "CDRs", &filter.After, &filter.Limit)
+	listing.AddPage(cmd, "CDRs", &filter.After, &filter.Limit)
 	cmd.MarkFlagsMutuallyExclusive("conflicts", "user")
 	cmd.MarkFlagsMutuallyExclusive("conflicts", "session")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -62,13 +63,13 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 			Corrects *acct.Correction `json:"corrects,omitempty"`
 		}
 		views := make([]view, len(list))
-		t := table{columns: []string{"id", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "origin_host", "session_id", "realm"}, value: views}
+		t := listing.Table{Columns: []string{"id", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "origin_host", "session_id", "realm"}, Value: views}
 		for i, x := range list {
 			v := view{x.ID, x.OriginHost, x.SessionID, x.Number, x.Type.String(), x.User, destinationRealm(&x.CDR), x.Event, x.At, x.Retransmitted, x.Usage, x.Corrects}
 			views[i] = v
-			t.add(v.ID, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.OriginHost, v.SessionID, v.Realm)
+			t.Add(v.ID, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, listing.Time(v.Event), v.OriginHost, v.SessionID, v.Realm)
 		}
-		return t.print(cmd.OutOrStdout(), *out)
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
 }

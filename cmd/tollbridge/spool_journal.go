@@ -17,6 +17,8 @@ import (
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/flowtext"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/ipfix"
 	"tollbridge/spool"
 	"tollbridge/spool/archive"
@@ -51,7 +53,7 @@ in the archive, that of the configuration or of --archive.`,
   tollbridge spool journal show 4711 --hex`,
 		Args: cobra.ExactArgs(1),
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.Flags().StringVar(&dir, "archive", "", "archive to look in for what was trimmed (default that of the configuration)")
 	cmd.Flags().StringVar(&raw, "raw", "", `write the entry's octets to this file and print nothing; "-" is standard output`)
 	cmd.Flags().BoolVar(&dump, "hex", false, "print the entry's octets in hexadecimal")
@@ -87,7 +89,7 @@ in the archive, that of the configuration or of --archive.`,
 			return os.WriteFile(raw, octets, 0o600)
 		}
 		t := v.table()
-		return t.print(cmd.OutOrStdout(), *out)
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
 }
@@ -226,7 +228,7 @@ func (t *entryTracer) Message(e acct.Entry, info asm.SessionInfo, decoder *ipfix
 		panic("tollbridge: internal error: " + err.Error()) // of a session that is used
 	}
 	_, stream := e.Stream()
-	p := &printer{session: session}
+	p := flowtext.NewPrinter(session)
 	sets := templateSets(e.Data)
 	result, err := session.DecodeStream(e.Data, stream, func(s ipfix.DataSet) {
 		for len(sets) > 0 && sets[0].Offset < s.Offset {
@@ -243,6 +245,6 @@ func (t *entryTracer) Message(e acct.Entry, info asm.SessionInfo, decoder *ipfix
 	for _, s := range sets {
 		m.Sets = append(m.Sets, viewTemplates(s))
 	}
-	m.Domain, m.Sequence, m.ExportTime = h.Domain, h.Sequence, exportTime(h)
+	m.Domain, m.Sequence, m.ExportTime = h.Domain, h.Sequence, flowtext.ExportTime(h)
 	t.messages = append(t.messages, m)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -65,28 +66,28 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 	flags.StringVar(&status, "state", "", "only records that are pending, acknowledged, quarantined or covered")
 	flags.StringVar(&filter.User, "user", "", "only records of this user")
 	flags.StringVar(&filter.Session, "session", "", "only records of this Session-Id or Acct-Multi-Session-Id")
-	addPage(cmd, "records", &filter.After, &filter.Limit)
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+	listing.AddPage(cmd, "records", &filter.After, &filter.Limit)
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		if status != "" {
 			s, err := deliveryState(status)
 			if err != nil {
-				return table{}, err
+				return listing.Table{}, err
 			}
 			filter.State = &s
 		}
 		list, err := s.List(ctx, filter)
 		if err != nil {
-			return table{}, err
+			return listing.Table{}, err
 		}
 		views := make([]recordView, len(list))
-		t := table{
-			columns: []string{"id", "state", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "session_id", "realm", "result"},
-			value:   views,
+		t := listing.Table{
+			Columns: []string{"id", "state", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "session_id", "realm", "result"},
+			Value:   views,
 		}
 		for i, l := range list {
 			v := viewOf(l)
 			views[i] = v
-			t.add(v.ID, v.State, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, timeText(v.Event), v.SessionID, v.Realm, blankZero(v.Result))
+			t.Add(v.ID, v.State, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, listing.Time(v.Event), v.SessionID, v.Realm, listing.BlankZero(v.Result))
 		}
 		return t, nil
 	})
@@ -111,7 +112,7 @@ func newSpoolShow(state *stateFlags) *cobra.Command {
   tollbridge spool show 'bridge.isp.example;1763776800;1' 3 -o json`,
 		Args: cobra.RangeArgs(1, 2),
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		number := args[len(args)-1]
 		n, err := strconv.ParseUint(number, 10, 64)
@@ -135,12 +136,12 @@ func newSpoolShow(state *stateFlags) *cobra.Command {
 			return err
 		}
 		views := make([]detailView, len(found))
-		t := table{columns: []string{"what", "value"}, value: views}
+		t := listing.Table{Columns: []string{"what", "value"}, Value: views}
 		for i, l := range found {
 			views[i] = detailOf(l)
 			addRecord(&t, l)
 		}
-		return t.print(cmd.OutOrStdout(), *out)
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
 }
@@ -184,56 +185,56 @@ func detailOf(l spool.Listed) detailView {
 		EndToEnd: l.EndToEnd, MaySent: l.MaySent, Attempts: l.Attempts, At: l.At,
 	}
 	for _, s := range r.Shares {
-		v.Shares = append(v.Shares, shareView{s.Exporter, s.Domain, unixTime(s.Interval), s.Count})
+		v.Shares = append(v.Shares, shareView{s.Exporter, s.Domain, listing.UnixTime(s.Interval), s.Count})
 	}
 	return v
 }
 
 // addRecord adds all of a record to t, a row for each thing there is to say.
-func addRecord(t *table, l spool.Listed) {
+func addRecord(t *listing.Table, l spool.Listed) {
 	r := &l.Record
-	t.add("id", l.ID)
-	t.add("state", l.State)
-	t.add("session_id", r.SessionID)
-	t.add("multi_session_id", r.MultiSessionID)
-	t.add("type", typeText(r.Type.String(), r.Corrects))
-	t.add("number", r.Number)
-	t.add("user", r.User)
+	t.Add("id", l.ID)
+	t.Add("state", l.State)
+	t.Add("session_id", r.SessionID)
+	t.Add("multi_session_id", r.MultiSessionID)
+	t.Add("type", typeText(r.Type.String(), r.Corrects))
+	t.Add("number", r.Number)
+	t.Add("user", r.User)
 	if c := r.Corrects; c != nil {
-		t.add("corrects", fmt.Sprintf("%s/%d: %s", c.SessionID, c.Number, c.Reason))
+		t.Add("corrects", fmt.Sprintf("%s/%d: %s", c.SessionID, c.Number, c.Reason))
 	}
-	t.add("realm", r.Realm)
+	t.Add("realm", r.Realm)
 	if r.Framed.IsValid() {
-		t.add("framed", r.Framed)
+		t.Add("framed", r.Framed)
 	}
 	if r.Source != "" {
-		t.add("told_by", strings.TrimSuffix(r.Source+", "+r.NAS, ", "))
+		t.Add("told_by", strings.TrimSuffix(r.Source+", "+r.NAS, ", "))
 	}
-	t.add("interval", timeText(r.Start)+" to "+timeText(r.End))
-	t.add("event", timeText(r.Event))
-	t.add("session_time", r.SessionTime)
-	t.add("input", usageText(r.Usage.InputOctets, r.Usage.InputPackets))
-	t.add("output", usageText(r.Usage.OutputOctets, r.Usage.OutputPackets))
+	t.Add("interval", listing.Time(r.Start)+" to "+listing.Time(r.End))
+	t.Add("event", listing.Time(r.Event))
+	t.Add("session_time", r.SessionTime)
+	t.Add("input", listing.Usage(r.Usage.InputOctets, r.Usage.InputPackets))
+	t.Add("output", listing.Usage(r.Usage.OutputOctets, r.Usage.OutputPackets))
 	for _, c := range r.Classes {
-		t.add("class "+c.Class, "input "+usageText(c.InputOctets, c.InputPackets)+", output "+usageText(c.OutputOctets, c.OutputPackets))
+		t.Add("class "+c.Class, "input "+listing.Usage(c.InputOctets, c.InputPackets)+", output "+listing.Usage(c.OutputOctets, c.OutputPackets))
 	}
 	if r.Parts > 0 {
-		t.add("part", fmt.Sprintf("%d of %d", r.Part, r.Parts))
+		t.Add("part", fmt.Sprintf("%d of %d", r.Part, r.Parts))
 	}
 	if len(r.Flow) > 0 {
-		t.add("flow", fmt.Sprintf("%d octets of AVPs", len(r.Flow)))
+		t.Add("flow", fmt.Sprintf("%d octets of AVPs", len(r.Flow)))
 	}
 	for _, s := range r.Shares {
-		t.add("from "+s.Exporter, fmt.Sprintf("domain %d, arrived from %s: %d records, %d octets, %d packets",
-			s.Domain, timeText(time.Unix(s.Interval, 0)), s.Records, s.Octets, s.Packets))
+		t.Add("from "+s.Exporter, fmt.Sprintf("domain %d, arrived from %s: %d records, %d octets, %d packets",
+			s.Domain, listing.Time(time.Unix(s.Interval, 0)), s.Records, s.Octets, s.Packets))
 	}
-	t.add("end_to_end", fmt.Sprintf("%#08x", l.EndToEnd))
-	t.add("may_have_been_sent", l.MaySent)
-	t.add("error_answers", l.Attempts)
+	t.Add("end_to_end", fmt.Sprintf("%#08x", l.EndToEnd))
+	t.Add("may_have_been_sent", l.MaySent)
+	t.Add("error_answers", l.Attempts)
 	if l.Result != 0 || l.Peer != "" {
-		t.add("answer", fmt.Sprintf("%d by %s at %s", l.Result, l.Peer, timeText(l.At)))
+		t.Add("answer", fmt.Sprintf("%d by %s at %s", l.Result, l.Peer, listing.Time(l.At)))
 	}
 	if l.Reason != "" {
-		t.add("reason", l.Reason)
+		t.Add("reason", l.Reason)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -17,11 +18,11 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
 		Use:   "sessions",
 		Short: "List the user sessions with their usage: open, or stopped and kept for late flows",
 	}
-	addPage(cmd, "sessions", &after, &limit)
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+	listing.AddPage(cmd, "sessions", &after, &limit)
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		list, err := s.Sessions(ctx, after, limit)
 		if err != nil {
-			return table{}, err
+			return listing.Table{}, err
 		}
 		type view struct {
 			ID        uint64    `json:"id"`
@@ -34,12 +35,12 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
 			Open acct.Count `json:"open"`
 		}
 		views := make([]view, len(list))
-		t := table{columns: []string{"id", "user", "started", "stopped", "number", "input_octets", "output_octets", "open_octets", "session_id"}, value: views}
+		t := listing.Table{Columns: []string{"id", "user", "started", "stopped", "number", "input_octets", "output_octets", "open_octets", "session_id"}, Value: views}
 		for i, x := range list {
 			record := acct.Record{Shares: x.Open}
-			v := view{x.ID, x.SessionID, x.User, unixTime(x.Started), unixTime(x.Stopped), x.Number, x.Usage, record.Increment()}
+			v := view{x.ID, x.SessionID, x.User, listing.UnixTime(x.Started), listing.UnixTime(x.Stopped), x.Number, x.Usage, record.Increment()}
 			views[i] = v
-			t.add(v.ID, v.User, timeText(v.Started), timeText(v.Stopped), v.Number, v.InputOctets, v.OutputOctets, v.Open.Octets, v.SessionID)
+			t.Add(v.ID, v.User, listing.Time(v.Started), listing.Time(v.Stopped), v.Number, v.InputOctets, v.OutputOctets, v.Open.Octets, v.SessionID)
 		}
 		return t, nil
 	})

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -14,33 +15,33 @@ func newSpoolStats(state *stateFlags) *cobra.Command {
 		Use:   "stats",
 		Short: "Say how full the spool is and how far the pipeline has come",
 	}
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		st, err := s.Stats(ctx)
 		if err != nil {
-			return table{}, err
+			return listing.Table{}, err
 		}
-		t := table{columns: []string{"what", "value"}, value: st}
+		t := listing.Table{Columns: []string{"what", "value"}, Value: st}
 		for d := acct.Pending; d <= acct.Covered; d++ {
-			t.add("records "+d.String(), st.Records[d.String()])
+			t.Add("records "+d.String(), st.Records[d.String()])
 		}
 		if !st.Oldest.IsZero() {
-			t.add("oldest pending record", timeText(st.Oldest))
+			t.Add("oldest pending record", listing.Time(st.Oldest))
 		}
-		t.add("sessions, open or kept for late flows", st.Sessions)
-		t.add("flows in suspense", st.Suspended)
+		t.Add("sessions, open or kept for late flows", st.Sessions)
+		t.Add("flows in suspense", st.Suspended)
 		if st.First > st.Last {
-			t.add("journal entries", 0)
+			t.Add("journal entries", 0)
 		} else {
-			t.add("journal entries", st.Last-st.First+1)
+			t.Add("journal entries", st.Last-st.First+1)
 		}
-		t.add("journal last position", st.Last)
-		t.add("checkpoint position", st.Checkpoint)
+		t.Add("journal last position", st.Last)
+		t.Add("checkpoint position", st.Checkpoint)
 		if st.Damaged > 0 {
-			t.add("damaged journal groups set aside", st.Damaged)
+			t.Add("damaged journal groups set aside", st.Damaged)
 		}
-		t.add("octets of state.db", st.Octets.State)
-		t.add("octets of journal.db", st.Octets.Journal)
-		t.add("octets of cdr.db", st.Octets.CDR)
+		t.Add("octets of state.db", st.Octets.State)
+		t.Add("octets of journal.db", st.Octets.Journal)
+		t.Add("octets of cdr.db", st.Octets.CDR)
 		return t, nil
 	})
 }

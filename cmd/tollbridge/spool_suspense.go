@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -17,11 +18,11 @@ func newSpoolSuspense(state *stateFlags) *cobra.Command {
 		Use:   "suspense",
 		Short: "List the flows that wait for a user or a decision, and why",
 	}
-	addPage(cmd, "flows", &after, &limit)
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (table, error) {
+	listing.AddPage(cmd, "flows", &after, &limit)
+	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		list, err := s.Suspended(ctx, after, limit)
 		if err != nil {
-			return table{}, err
+			return listing.Table{}, err
 		}
 		type view struct {
 			ID       uint64     `json:"id"`
@@ -35,11 +36,11 @@ func newSpoolSuspense(state *stateFlags) *cobra.Command {
 			Count    acct.Count `json:"count"`
 		}
 		views := make([]view, len(list))
-		t := table{columns: []string{"id", "reason", "exporter", "flow", "flow_end", "since", "octets", "packets"}, value: views}
+		t := listing.Table{Columns: []string{"id", "reason", "exporter", "flow", "flow_end", "since", "octets", "packets"}, Value: views}
 		for i, x := range list {
 			v := view{x.ID, x.Reason, x.Key.Exporter, x.Key.Domain, x.Source, time.UnixMilli(x.FlowEnd).UTC(), time.Unix(0, x.Since).UTC(), x.Position, x.Count}
 			views[i] = v
-			t.add(v.ID, v.Reason, v.Exporter, v.Flow, timeText(v.FlowEnd), timeText(v.Since), v.Count.Octets, v.Count.Packets)
+			t.Add(v.ID, v.Reason, v.Exporter, v.Flow, listing.Time(v.FlowEnd), listing.Time(v.Since), v.Count.Octets, v.Count.Packets)
 		}
 		return t, nil
 	})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/spool"
 )
 
@@ -37,7 +38,7 @@ something is wrong; each thing is named.`,
 				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: %s\n", p)
 			}
 			if len(problems) > 0 {
-				return errSilent
+				return terminal.ErrTold
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "all is as it was written, and the books balance")
 			return nil

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
@@ -60,8 +60,8 @@ func (f *stateFlags) open() (*spool.Spool, error) {
 
 // list makes cmd print, in a format of the user's choice, what show finds in
 // the spool.
-func (f *stateFlags) list(cmd *cobra.Command, show func(context.Context, *spool.Spool) (table, error)) *cobra.Command {
-	out := formatFlag(cmd)
+func (f *stateFlags) list(cmd *cobra.Command, show func(context.Context, *spool.Spool) (listing.Table, error)) *cobra.Command {
+	out := listing.FormatFlag(cmd)
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, err := f.open()
@@ -73,41 +73,7 @@ func (f *stateFlags) list(cmd *cobra.Command, show func(context.Context, *spool.
 		if err != nil {
 			return err
 		}
-		return t.print(cmd.OutOrStdout(), *out)
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
-}
-
-// errLimit refuses a limit that could only be a slip.
-var errLimit = errors.New("give a number of rows, or 0 for all")
-
-// A limit is how many rows a listing has at the most; 0 for all.
-type limit int
-
-// addPage adds --after and --limit to a listing of what has ascending IDs.
-func addPage(cmd *cobra.Command, what string, after *uint64, n *int) {
-	cmd.Flags().Uint64Var(after, "after", 0, "only "+what+" with an ID above this")
-	addLimit(cmd, n)
-}
-
-// addLimit adds --limit to a command.
-func addLimit(cmd *cobra.Command, n *int) {
-	*n = 1000
-	cmd.Flags().Var((*limit)(n), "limit", "at most so many; 0 for all")
-}
-
-// String implements pflag.Value.
-func (l *limit) String() string { return strconv.Itoa(int(*l)) }
-
-// Type is the flag's type in help texts.
-func (l *limit) Type() string { return "int" }
-
-// Set refuses what is not a number, or below 0.
-func (l *limit) Set(s string) error {
-	n, err := strconv.ParseUint(s, 10, 31)
-	if err != nil {
-		return errLimit
-	}
-	*l = limit(n)
-	return nil
 }

@@ -17,6 +17,8 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/control"
+	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 )
 
 // holding is a binding as listings show it.
@@ -93,7 +95,7 @@ million bindings need no more memory than the longest list among them.`,
   tollbridge users ls --all --source radius -o csv > bindings.csv`,
 		Args: cobra.NoArgs,
 	}
-	f := formatFlag(cmd)
+	f := listing.FormatFlag(cmd)
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "also what is over")
 	cmd.Flags().StringVar(&source, "source", "", "only what this source says")
 	cmd.Flags().StringVar(&vrf, "vrf", "", "only of this VRF")
@@ -125,7 +127,7 @@ servers that they come from, and those that are over.`,
   tollbridge users show -o json alice@isp.example`,
 		Args: cobra.ExactArgs(1),
 	}
-	f := formatFlag(cmd)
+	f := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return listHoldings(cmd, state, *f, 0, func(h *users.Holder, _ int64) bool { return h.User() == args[0] })
 	}
@@ -137,23 +139,23 @@ var errAllListed = errors.New("as many as are wanted are listed")
 
 // listHoldings prints who holds what as it is read, as far as it is wanted, and
 // at most limit of it if that isn't 0.
-func listHoldings(cmd *cobra.Command, state *stateFlags, f format, limit int, wanted func(h *users.Holder, now int64) bool) error {
+func listHoldings(cmd *cobra.Command, state *stateFlags, f listing.Format, limit int, wanted func(h *users.Holder, now int64) bool) error {
 	s, err := state.open()
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	l := newListing(cmd.OutOrStdout(), f, holdingColumns, listingBlock)
+	l := listing.NewWriter(cmd.OutOrStdout(), f, holdingColumns, listing.Block)
 	now := time.Now().UnixMilli()
 	err = asm.EachHolder(cmd.Context(), s, func(h *users.Holder) error {
 		if !wanted(h, now) {
 			return nil
 		}
 		x := newHolding(h, now)
-		if err := l.add(x, x.cells()); err != nil {
+		if err := l.Add(x, x.cells()); err != nil {
 			return err
 		}
-		if l.n == limit {
+		if l.Len() == limit {
 			return errAllListed
 		}
 		return nil
@@ -161,7 +163,7 @@ func listHoldings(cmd *cobra.Command, state *stateFlags, f format, limit int, wa
 	if err != nil && !errors.Is(err, errAllListed) {
 		return err
 	}
-	return l.end()
+	return l.End()
 }
 
 func newUsersAt(state *stateFlags) *cobra.Command {
@@ -179,7 +181,7 @@ held the address, or a prefix of it, at some time are not.`,
   tollbridge users at 192.0.2.1 2026-11-22T12:00:00+01:00 --port 1024 --protocol 6`,
 		Args: cobra.RangeArgs(1, 2),
 	}
-	f := formatFlag(cmd)
+	f := listing.FormatFlag(cmd)
 	cmd.Flags().Uint16Var(&port, "port", 0, "port of a shared address")
 	cmd.Flags().Uint8Var(&protocol, "protocol", 0, "its IP protocol number")
 	cmd.Flags().StringVar(&remote, "remote", "", "host:port at the far side, where a NAT maps each session by itself")
@@ -210,7 +212,7 @@ held the address, or a prefix of it, at some time are not.`,
 		if err != nil {
 			return err
 		}
-		l := newListing(cmd.OutOrStdout(), *f, append([]string{"verdict", "why"}, holdingColumns...), listingBlock)
+		l := listing.NewWriter(cmd.OutOrStdout(), *f, append([]string{"verdict", "why"}, holdingColumns...), listing.Block)
 		candidates := t.Explain(vrf, a, port, protocol, far, at.UnixMilli())
 		for _, c := range candidates {
 			x := newHolding(c.Holder, time.Now().UnixMilli())
@@ -218,11 +220,11 @@ held the address, or a prefix of it, at some time are not.`,
 			if c.Holds {
 				x.Verdict = "holds"
 			}
-			if err := l.add(x, append([]string{x.Verdict, x.Why}, x.cells()...)); err != nil {
+			if err := l.Add(x, append([]string{x.Verdict, x.Why}, x.cells()...)); err != nil {
 				return err
 			}
 		}
-		if err := l.end(); err != nil {
+		if err := l.End(); err != nil {
 			return err
 		}
 		if len(candidates) == 0 || !candidates[0].Holds {
@@ -268,7 +270,7 @@ it. The command returns when the bindings are durable and count.`,
 		}
 		source := importSource + name
 		list := users.AppendList(nil, source, file.Bindings)
-		bar := newProgress(cmd.ErrOrStderr(), "import", int64(len(list)))
+		bar := terminal.NewProgress(cmd.ErrOrStderr(), "import", int64(len(list)))
 		in := progressbar.NewReader(bytes.NewReader(list), bar)
 		var done importResult
 		if err := control.Upload(cmd.Context(), dir, "import", &in, int64(len(list)), &done); err != nil {

@@ -13,7 +13,9 @@ import (
 	"tollbridge/asm"
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/dict"
 	"tollbridge/spool"
 )
@@ -43,7 +45,7 @@ With --of it says as whom partners know a user.`,
   tollbridge users pseudonym 8c1f0e0f9d3b6a7755d0c5a8e1b2f3c4 --among /var/lib/archive --key old.key
   tollbridge users pseudonym --of alice@isp.example -o json`,
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.Flags().StringSliceVar(&of, "of", nil, "say as whom partners know these users")
 	cmd.Flags().StringSliceVar(&among, "among", nil, "further places with names of users")
 	cmd.Flags().StringSliceVar(&keys, "key", nil, "files of keys that were used before")
@@ -68,17 +70,17 @@ With --of it says as whom partners know a user.`,
 		} else if views, err = p.find(cmd.Context(), s, among, args); err != nil {
 			return fmt.Errorf("users pseudonym: %w", err)
 		}
-		t := table{columns: []string{"pseudonym", "user", "realms"}, value: views}
+		t := listing.Table{Columns: []string{"pseudonym", "user", "realms"}, Value: views}
 		for _, v := range views {
-			t.add(v.Pseudonym, v.User, strings.Join(v.Realms, " "))
+			t.Add(v.Pseudonym, v.User, strings.Join(v.Realms, " "))
 		}
-		if err := t.print(cmd.OutOrStdout(), *out); err != nil {
+		if err := t.Print(cmd.OutOrStdout(), *out); err != nil {
 			return err
 		}
 		for _, a := range args {
 			if !slices.ContainsFunc(views, func(v pseudonymView) bool { return v.Pseudonym == strings.ToLower(a) }) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: nobody of %d users is %s: name an archive with --among, or the key of that time with --key\n", p.tried, a)
-				err = errSilent
+				err = terminal.ErrTold
 			}
 		}
 		return err

@@ -15,6 +15,7 @@ import (
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/control"
+	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/ipfix/ack"
 	"tollbridge/spool"
 )
@@ -44,7 +45,7 @@ be told, as behind a NAT that reports what it does. --of names others.`,
   tollbridge users usage --now -o json alice`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	f := formatFlag(cmd)
+	f := listing.FormatFlag(cmd)
 	cmd.Flags().BoolVar(&now, "now", false, "have exporters export their flow caches first")
 	cmd.Flags().StringSliceVar(&of, "of", nil, "with --now: only flows of these addresses or prefixes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -83,7 +84,7 @@ be told, as behind a NAT that reports what it does. --of names others.`,
 		if err != nil {
 			return err
 		}
-		return t.print(cmd.OutOrStdout(), *f)
+		return t.Print(cmd.OutOrStdout(), *f)
 	}
 	return cmd
 }
@@ -128,7 +129,7 @@ type userUsage struct {
 }
 
 // usageTable sums the sessions of one user, or of all where user is "".
-func usageTable(ctx context.Context, s *spool.Spool, user string, exact time.Time) (*table, error) {
+func usageTable(ctx context.Context, s *spool.Spool, user string, exact time.Time) (*listing.Table, error) {
 	sums := make(map[string]*userUsage)
 	const page = 4096
 	for after := uint64(0); ; {
@@ -161,13 +162,13 @@ func usageTable(ctx context.Context, s *spool.Spool, user string, exact time.Tim
 		all = append(all, *u)
 	}
 	slices.SortFunc(all, func(a, b userUsage) int { return cmp.Compare(a.User, b.User) })
-	t := &table{columns: []string{"user", "input_octets", "output_octets", "input_packets", "output_packets", "sessions", "since", "exact_for"}, value: all}
+	t := &listing.Table{Columns: []string{"user", "input_octets", "output_octets", "input_packets", "output_packets", "sessions", "since", "exact_for"}, Value: all}
 	for _, u := range all {
 		until := "-"
 		if !u.Exact.IsZero() {
 			until = u.Exact.Format(time.RFC3339Nano)
 		}
-		t.add(u.User, u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets, u.Sessions, u.Since.Format(time.RFC3339), until)
+		t.Add(u.User, u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets, u.Sessions, u.Since.Format(time.RFC3339), until)
 	}
 	return t, nil
 }

@@ -5,6 +5,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"tollbridge/cmd/tollbridge/internal/listing"
 )
 
 // version is set by the linker in a release.
@@ -16,7 +18,7 @@ func newVersion() *cobra.Command {
 		Short: "Print the version of tollbridge and of what it is built from",
 		Args:  cobra.NoArgs,
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		v := map[string]string{"tollbridge": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
 		if info, ok := debug.ReadBuildInfo(); ok {
@@ -26,13 +28,13 @@ func newVersion() *cobra.Command {
 				}
 			}
 		}
-		t := table{columns: []string{"what", "version"}, value: v}
+		t := listing.Table{Columns: []string{"what", "version"}, Value: v}
 		for _, k := range []string{"tollbridge", "revision", "go", "platform"} {
 			if v[k] != "" {
-				t.add(k, v[k])
+				t.Add(k, v[k])
 			}
 		}
-		return t.print(cmd.OutOrStdout(), *out)
+		return t.Print(cmd.OutOrStdout(), *out)
 	}
 	return cmd
 }

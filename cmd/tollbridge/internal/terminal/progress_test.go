@@ -1,4 +1,4 @@
-package main
+package terminal_test
 
 import (
 	"bytes"
@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"tollbridge/cmd/tollbridge/internal/terminal"
 )
 
 // A terminal is shown how far reading has come, a pipe or file nothing.
 func TestProgress(t *testing.T) {
 	var pipe bytes.Buffer
-	bar := newProgress(&pipe, "flows.ipfix", 100)
+	bar := terminal.NewProgress(&pipe, "flows.ipfix", 100)
 	bar.Set64(50) //nolint:errcheck // shows below
 	bar.Finish()  //nolint:errcheck // likewise
 	if pipe.Len() > 0 {
@@ -33,12 +35,12 @@ func TestProgress(t *testing.T) {
 	if err != nil {
 		t.Skip("skipped: there are no terminals here: ", err)
 	}
-	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Skip("skipped: there are no terminals here: ", err)
 	}
-	defer terminal.Close()
-	bar = newProgress(terminal, "flows.ipfix", 100)
+	defer tty.Close()
+	bar = terminal.NewProgress(tty, "flows.ipfix", 100)
 	bar.Set64(50) //nolint:errcheck // shows below
 	b := make([]byte, 4096)
 	n, err := ours.Read(b)

@@ -1,4 +1,4 @@
-package main
+package flowfiles
 
 import (
 	"bufio"
@@ -13,6 +13,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 	"tollbridge/meter/pcap"
@@ -164,7 +165,7 @@ func (in *messageInput) report(err error) {
 		in.fault(err)
 		return
 	}
-	printError(in.cmd.ErrOrStderr(), err)
+	terminal.PrintError(in.cmd.ErrOrStderr(), err)
 }
 
 // mentionUnknown says how many Data Sets could not be read, if any.
@@ -178,7 +179,7 @@ func (in *messageInput) mentionUnknown() {
 func (in *messageInput) verdict() error {
 	in.mentionUnknown()
 	if in.faults > 0 {
-		return errSilent
+		return terminal.ErrTold
 	}
 	return nil
 }
@@ -213,7 +214,7 @@ func (in *messageInput) readFile(name string) error {
 	if in.bar {
 		w = in.cmd.ErrOrStderr()
 	}
-	bar := newProgress(w, name, size)
+	bar := terminal.NewProgress(w, name, size)
 	defer bar.Finish() //nolint:errcheck // a bar that can't be drawn harms nothing
 	r := bufio.NewReaderSize(f, 1<<16)
 	start, err := r.Peek(4)

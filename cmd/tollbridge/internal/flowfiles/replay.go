@@ -1,4 +1,4 @@
-package main
+package flowfiles
 
 import (
 	"context"
@@ -20,9 +20,11 @@ const (
 	maxReplaySessions = 512
 	// maxDatagram is the longest UDP payload over IPv4.
 	maxDatagram = 65507
+	// closeTimeout bounds how long is waited for a collector to have read all.
+	closeTimeout = 10 * time.Second
 )
 
-func newIPFIXReplay() *cobra.Command {
+func newReplay() *cobra.Command {
 	var to string
 	var udp bool
 	var rate float64

@@ -1,4 +1,4 @@
-package main
+package flowfiles
 
 import (
 	"bytes"
@@ -21,12 +21,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/internal/wiretest"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 )
 
-const corpusDir = "../../../shared/corpus"
+const corpusDir = "../../../../../shared/corpus"
 
 // corpusIndex returns the rows of the corpus's index, or skips the test.
 func corpusIndex(t *testing.T) [][]string {
@@ -47,8 +48,9 @@ func corpusIndex(t *testing.T) [][]string {
 func runIPFIX(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	root := newRoot()
-	root.SetArgs(append([]string{"ipfix"}, args...))
+	root := New()
+	root.SilenceErrors, root.SilenceUsage = true, true // as those of the whole command
+	root.SetArgs(args)
 	root.SetOut(&out)
 	root.SetErr(&errs)
 	err = root.ExecuteContext(t.Context())
@@ -116,7 +118,7 @@ func TestIPFIXDumpStatsCorpus(t *testing.T) {
 func recordsOf(t *testing.T, names ...string) []string {
 	t.Helper()
 	stdout, _, err := runIPFIX(t, append([]string{"dump", "-o", "json"}, names...)...)
-	if err != nil && !errors.Is(err, errSilent) {
+	if err != nil && !errors.Is(err, terminal.ErrTold) {
 		t.Fatal(err)
 	}
 	return recordLines(t, stdout)
@@ -148,7 +150,7 @@ func TestIPFIXConvertCorpus(t *testing.T) {
 			} {
 				out := filepath.Join(t.TempDir(), "out")
 				_, stderr, err := runIPFIX(t, append([]string{"convert", name, "-w", out}, how...)...)
-				if err != nil && !errors.Is(err, errSilent) {
+				if err != nil && !errors.Is(err, terminal.ErrTold) {
 					t.Fatal(err, stderr)
 				}
 				var got []string
@@ -166,7 +168,12 @@ func TestIPFIXConvertCorpus(t *testing.T) {
 					return strings.HasPrefix(s, `{"messageScope":`) || strings.HasPrefix(s, `{"sessionScope":`)
 				})
 				if !slices.Equal(got, want) {
-					t.Errorf("%v: %d records became %d: %s", how, len(want), len(got), difference(want, got))
+					t.Errorf("%v: %d records became %d", how, len(want), len(got))
+					for i := range min(len(want), len(got)) {
+						if got[i] != want[i] {
+							t.Fatalf("record %d: %q, want %q", i, got[i], want[i])
+						}
+					}
 				}
 			}
 		})

@@ -1,4 +1,4 @@
-package main
+package flowfiles
 
 import (
 	"bufio"
@@ -11,11 +11,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 )
 
-func newIPFIXConvert() *cobra.Command {
+func newConvert() *cobra.Command {
 	var to, out string
 	var cfg file.Config
 	var session bool
@@ -53,10 +55,10 @@ with the earliest flow start and latest flow end to the file's end, and
 			return fmt.Errorf("ipfix convert: --to-format %s: is not one of ipfix, json", to)
 		}
 		in := newMessageInput(cmd, *ports)
-		in.bar = out != "-" || !isTerminal(cmd.OutOrStdout())
+		in.bar = out != "-" || !terminal.Is(cmd.OutOrStdout())
 		write := func(w *bufio.Writer) error {
 			if to == "json" {
-				d := dumper{w: w, format: "json"}
+				d := dumper{w: w, format: listing.JSON}
 				in.message = d.message
 				return in.read(args)
 			}

@@ -1,4 +1,4 @@
-package main
+package flowfiles
 
 import (
 	"bufio"
@@ -10,31 +10,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 )
 
-func newIPFIX() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "ipfix",
-		Short: "Look into files of flow records, send them again, or convert them",
-		Long: `These commands read flow records wherever people keep them:
-
-  IPFIX Files (RFC 5655)       messages end to end, from collectors and probes
-  captures, pcap and pcapng    UDP datagrams, and TCP connections put together
-  raw payloads                 datagrams as they came, one or several end to end
-
-NetFlow versions 5 and 9 are read like IPFIX. Files are told apart by their
-content; "-" is standard input. Several files are read one after the other in
-one template context, so a file of templates may go before a file of data. In
-captures every exporter's transport session has templates of its own; what it
-lacks is looked for in the other sessions and files.`,
-	}
-	cmd.AddCommand(newIPFIXDump(), newIPFIXReplay(), newIPFIXConvert())
-	return cmd
-}
-
-func newIPFIXDump() *cobra.Command {
+func newDump() *cobra.Command {
 	var stats bool
 	cmd := &cobra.Command{
 		Use:   "dump FILE...",
@@ -51,7 +33,7 @@ status 1; reading goes on at the next one. With --stats it is counted, by cause.
   tollbridge ipfix dump -o json flows.ipfix | jq .record.octetDeltaCount`,
 		Args: cobra.MinimumNArgs(1),
 	}
-	out := formatFlag(cmd)
+	out := listing.FormatFlag(cmd)
 	ports := portsFlag(cmd)
 	cmd.Flags().BoolVar(&stats, "stats", false, "count messages, templates, records and errors")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -61,12 +43,12 @@ status 1; reading goes on at the next one. With --stats it is counted, by cause.
 				return err
 			}
 			t := counts.table()
-			return t.print(cmd.OutOrStdout(), *out)
+			return t.Print(cmd.OutOrStdout(), *out)
 		}
 		w := bufio.NewWriter(cmd.OutOrStdout())
 		d := dumper{w: w, format: *out}
 		in := newMessageInput(cmd, *ports)
-		in.bar = !isTerminal(cmd.OutOrStdout())
+		in.bar = !terminal.Is(cmd.OutOrStdout())
 		in.message = d.message
 		d.header()
 		err := in.read(args)
@@ -141,16 +123,16 @@ func (c *messageCounts) add(m *message) {
 	}
 }
 
-func (c *messageCounts) table() table {
-	t := table{columns: []string{"what", "count"}, value: c}
-	t.add("messages", c.Messages)
-	t.add("templates", c.Templates)
-	t.add("options_templates", c.OptionsTemplates)
-	t.add("data_records", c.DataRecords)
-	t.add("options_records", c.OptionsRecords)
-	t.add("withdrawals", c.Withdrawals)
+func (c *messageCounts) table() listing.Table {
+	t := listing.Table{Columns: []string{"what", "count"}, Value: c}
+	t.Add("messages", c.Messages)
+	t.Add("templates", c.Templates)
+	t.Add("options_templates", c.OptionsTemplates)
+	t.Add("data_records", c.DataRecords)
+	t.Add("options_records", c.OptionsRecords)
+	t.Add("withdrawals", c.Withdrawals)
 	for _, cause := range slices.Sorted(maps.Keys(c.Errors)) {
-		t.add("errors "+cause, c.Errors[cause])
+		t.Add("errors "+cause, c.Errors[cause])
 	}
 	return t
 }
