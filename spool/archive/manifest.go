@@ -2,7 +2,6 @@ package archive
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -65,6 +64,16 @@ func (s Segment) sum() (string, error) {
 	}
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:]), nil
+}
+
+// file returns the name of the one that ends so, "" for none.
+func (s *Segment) file(suffix string) string {
+	for _, f := range s.Files {
+		if strings.HasSuffix(f.Name, suffix) {
+			return f.Name
+		}
+	}
+	return ""
 }
 
 // octets of the files.
@@ -222,7 +231,7 @@ func (a *Archive) sweep() error {
 		return err
 	}
 	for _, e := range entries {
-		if ours := bytes.HasPrefix([]byte(e.Name()), []byte("segment-")); !ours || known[e.Name()] {
+		if !strings.HasPrefix(e.Name(), "segment-") || known[e.Name()] {
 			continue
 		}
 		if err := os.Remove(filepath.Join(a.cfg.Dir, e.Name())); err != nil {
@@ -234,5 +243,5 @@ func (a *Archive) sweep() error {
 
 // fileName names a file of the next Segment.
 func (a *Archive) fileName(what string) string {
-	return fmt.Sprintf("segment-%08d-%s", len(a.segments)+1, strings.TrimPrefix(what, "-"))
+	return fmt.Sprintf("segment-%08d-%s", len(a.segments)+1, what)
 }
