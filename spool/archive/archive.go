@@ -10,7 +10,9 @@
 // synced: from then on it is in the archive. Only after that the spool is told,
 // which lets go of the records and entries of the Segment. A crash before the
 // line leaves files that Open removes; one after it leaves a spool that is told
-// again by Open. So nothing is archived twice, and nothing goes that is not.
+// again by Open, once Open has synced the line itself: it may have found one
+// that is in memory alone. So nothing is archived twice, and nothing goes that
+// is not.
 package archive
 
 import (
@@ -78,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Archive, error) {
 }
 
 func (a *Archive) open(ctx context.Context) error {
-	if err := errors.Join(a.manifest.Truncate(a.whole), a.sweep(), durable.SyncDir(a.cfg.Dir)); err != nil {
+	if err := errors.Join(a.confirm(), a.sweep(), durable.SyncDir(a.cfg.Dir)); err != nil {
 		return fmt.Errorf("archive: %w", err)
 	}
 	var ids []spool.Range

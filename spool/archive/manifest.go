@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -199,6 +200,7 @@ func (a *Archive) add(s Segment) error {
 		return err
 	}
 	if _, err = a.manifest.WriteAt(append(line, '\n'), a.whole); err == nil {
+		a.at("line written")
 		err = a.manifest.Sync()
 	}
 	if err != nil {
@@ -208,6 +210,30 @@ func (a *Archive) add(s Segment) error {
 	a.whole += int64(len(line)) + 1
 	a.segments = append(a.segments, s)
 	return nil
+}
+
+// confirm makes what Read found durable. The last line may be of a life that was
+// killed before it had synced it, or whose sync failed: it is written again,
+// since what a failed sync leaves is clean to the next.
+func (a *Archive) confirm() error {
+	if err := a.manifest.Truncate(a.whole); err != nil || a.whole == 0 {
+		return err
+	}
+	// Lines are seldom long: look for the end of the one before further and further back.
+	for n := int64(4 << 10); ; n *= 2 {
+		tail := make([]byte, min(n, a.whole))
+		if _, err := a.manifest.ReadAt(tail, a.whole-int64(len(tail))); err != nil {
+			return err
+		}
+		begin := bytes.LastIndexByte(tail[:len(tail)-1], '\n') + 1
+		if begin == 0 && int64(len(tail)) < a.whole {
+			continue
+		}
+		if _, err := a.manifest.WriteAt(tail[begin:], a.whole-int64(len(tail)-begin)); err != nil {
+			return err
+		}
+		return a.manifest.Sync()
+	}
 }
 
 // head returns the end of the chain.
