@@ -4,11 +4,8 @@ import (
 	"context"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +14,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 
 	"tollbridge/dict"
+	"tollbridge/internal/peertest"
 )
 
 // A capture writes the octets of connections as packets, so that a judge of
@@ -34,7 +32,7 @@ func newCapture(t *testing.T, port string) *capture {
 	t.Helper()
 	c := &capture{t: t, port: port}
 	var err error
-	if c.file, err = os.Create(filepath.Join(readable(t), "diameter.pcap")); err != nil {
+	if c.file, err = os.Create(filepath.Join(peertest.Readable(t), "diameter.pcap")); err != nil {
 		t.Fatal(err)
 	}
 	c.w = pcapgo.NewWriter(c.file)
@@ -103,68 +101,10 @@ func (c *capturedConn) packets(b []byte, side int) {
 
 // judge has tshark read the capture: nothing malformed, no AVP unknown. It gets
 // our vendor's AVPs as any user of it would, in its Custom.xml.
-func (c *capture) judge(dir string) {
+func (c *capture) judge() {
 	c.t.Helper()
 	c.mu.Lock()
 	c.file.Close()
 	c.mu.Unlock()
-	const installed = "/usr/share/wireshark"
-	data := readable(c.t)
-	links(c.t, installed, data, "diameter")
-	if err := os.Mkdir(filepath.Join(data, "diameter"), 0o755); err != nil {
-		c.t.Fatal(err)
-	}
-	links(c.t, filepath.Join(installed, "diameter"), filepath.Join(data, "diameter"), "Custom.xml")
-	if err := os.WriteFile(filepath.Join(data, "diameter", "Custom.xml"), []byte(dict.For(0).Wireshark()), 0o644); err != nil {
-		c.t.Fatal(err)
-	}
-	cmd := exec.Command("bash", "-s", c.file.Name(), c.port)
-	script, err := os.Open(filepath.Join(dir, "tshark-check.sh"))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer script.Close()
-	cmd.Stdin = script
-	cmd.Dir = data
-	cmd.Env = append(os.Environ(), "WIRESHARK_DATA_DIR="+data, "HOME="+data, "XDG_CONFIG_HOME="+data)
-	if os.Geteuid() == 0 { // for root, tshark takes no data directory from the environment
-		const nobody = 65534
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil || strings.HasPrefix(string(out), "ACR frames 0") {
-		c.t.Errorf("tshark: %v\n%.500s", err, out)
-	}
-	c.t.Logf("tshark: %.100s", out)
-}
-
-// readable makes a folder that every user can read.
-func readable(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "aaaclient")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// links fills a folder with links to what another holds, but for one name.
-func links(t *testing.T, from, to, except string) {
-	t.Helper()
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if e.Name() == except {
-			continue
-		}
-		if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
-			t.Fatal(err)
-		}
-	}
+	peertest.NewWireshark(c.t, dict.For(0).Wireshark()).JudgeDiameter(c.t, c.file.Name(), c.port)
 }

@@ -24,6 +24,7 @@ import (
 	"tollbridge/dict"
 	"tollbridge/dict/avp"
 	"tollbridge/internal/certtest"
+	"tollbridge/internal/peertest"
 )
 
 // Two operators deliver to each other, and both connect at once: either as two
@@ -280,7 +281,7 @@ func TestElectionLost(t *testing.T) {
 // Erlang/OTP's diameter as a partner of one node: it connects to us and we to it,
 // and one connection carries what both ask, also after it was cut off.
 func TestOneNodeErlang(t *testing.T) {
-	need(t, "escript")
+	peertest.Need(t, "escript")
 	for name, host := range map[string]string{"we win elections": "aaa.partner.example", "it does": "node.partner.example"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -296,7 +297,7 @@ func TestOneNodeErlang(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			theirs := freePorts(t, 1)[0]
+			theirs := peertest.FreePorts(t, 1)[0]
 			cmd := exec.CommandContext(t.Context(), "escript", "testdata/partner.escript", host,
 				theirs, strconv.Itoa(ln.Addr().(*net.TCPAddr).Port), strconv.Itoa(requests))
 			out, err := cmd.StdoutPipe()

@@ -15,6 +15,7 @@ import (
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/aaaserver"
 	"tollbridge/internal/certtest"
+	"tollbridge/internal/peertest"
 )
 
 // TestElectionFreeDiameter: freeDiameter has sent us its CER, and gets ours
@@ -22,7 +23,7 @@ import (
 // the one connection that is left is the one that the node of the lower name has
 // made, and it carries requests.
 func TestElectionFreeDiameter(t *testing.T) {
-	need(t, "freeDiameterd", "openssl")
+	peertest.Need(t, "freeDiameterd", "openssl")
 	for name, test := range map[string]struct {
 		host     string
 		accepted uint64 // connections that it has made
@@ -78,7 +79,7 @@ func startFreeDiameter(t *testing.T, host string, us net.Addr) (port string) {
 	if out, err := exec.Command("openssl", "genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048", "-out", at("dh.pem")).CombinedOutput(); err != nil {
 		t.Fatalf("openssl: %v\n%s", err, out)
 	}
-	port = freePorts(t, 1)[0]
+	port = peertest.FreePorts(t, 1)[0]
 	conf := fmt.Sprintf(`Identity = %q;
 Realm = "relay.example";
 Port = %s;

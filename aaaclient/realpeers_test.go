@@ -2,7 +2,6 @@ package aaaclient
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/hex"
@@ -12,87 +11,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"tollbridge/asm/acct"
 	"tollbridge/dict"
 	"tollbridge/dict/avp"
+	"tollbridge/internal/peertest"
 )
-
-// peerScripts returns the folder with the scripts that start real AAA peers. A
-// test that can't have them is skipped in one line, unless the environment
-// requires them.
-func peerScripts(t *testing.T, programs ...string) string {
-	t.Helper()
-	need(t, programs...)
-	dir, err := filepath.Abs("../../shared/peers")
-	if err == nil {
-		_, err = os.Stat(dir)
-	}
-	if err != nil {
-		unavailable(t, "../shared/peers")
-	}
-	return dir
-}
-
-// need skips a test in one line where a program is absent, or fails it where
-// the environment requires all of them.
-func need(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			unavailable(t, p)
-		}
-	}
-}
-
-func unavailable(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
-		t.Fatalf("%s is missing, and TOLLBRIDGE_REQUIRE_PEERS=1", what)
-	}
-	t.Skipf("skipped: %s is missing", what)
-}
-
-// script runs one of the scripts, which leaves a process behind and prints its
-// pid, and stops that when the test ends.
-func script(t *testing.T, dir, run, name string, env []string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(filepath.Join(dir, name), args...)
-	cmd.Env = append(os.Environ(), append(env, "RUN="+run)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s%s", name, err, out, &stderr)
-	}
-	words := strings.Fields(string(out))
-	for i, w := range words {
-		if pid, err := strconv.Atoi(words[min(i+1, len(words)-1)]); w == "pid" && err == nil {
-			t.Cleanup(func() { syscall.Kill(pid, syscall.SIGTERM) })
-		}
-	}
-}
-
-// freePorts returns ports that nobody listens on.
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	var ports []string
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		_, port, _ := net.SplitHostPort(ln.Addr().String())
-		ports = append(ports, port)
-	}
-	return ports
-}
 
 // An erlang is the Erlang/OTP accounting server.
 type erlang struct {
@@ -102,9 +29,9 @@ type erlang struct {
 }
 
 func startErlang(t *testing.T, dir, run string) erlang {
-	ports := freePorts(t, 2)
+	ports := peertest.FreePorts(t, 2)
 	e := erlang{t, ports[0], ports[1], filepath.Join(run, "acr.jsonl")}
-	script(t, dir, run, "erlang.sh", nil, e.port, e.file, e.control)
+	peertest.Start(t, filepath.Join(dir, "erlang.sh"), run, nil, e.port, e.file, e.control)
 	return e
 }
 
@@ -191,7 +118,8 @@ func (e erlang) accounted(n int) map[storeKey]acct.Record {
 // TestRealPeers delivers to the Erlang/OTP accounting server, at once and
 // through freeDiameter as a relay, well behaved and not.
 func TestRealPeers(t *testing.T) {
-	dir := peerScripts(t, "escript", "freeDiameterd", "openssl", "tshark")
+	peertest.Need(t, "escript", "freeDiameterd", "openssl", "tshark")
+	dir := peertest.Scripts(t)
 	run := t.TempDir()
 	certs := filepath.Join(run, "certs")
 	if err := os.Mkdir(certs, 0o700); err != nil {
@@ -201,8 +129,8 @@ func TestRealPeers(t *testing.T) {
 		t.Fatalf("mkcerts.sh: %v\n%s", err, out)
 	}
 	server := startErlang(t, dir, run)
-	relay := freePorts(t, 2)
-	script(t, dir, run, "freediameter.sh", []string{"PORT=" + relay[0], "SEC=" + relay[1], "HOMEPORT=" + server.port, "CERTS=" + certs})
+	relay := peertest.FreePorts(t, 2)
+	peertest.Start(t, filepath.Join(dir, "freediameter.sh"), run, []string{"PORT=" + relay[0], "SEC=" + relay[1], "HOMEPORT=" + server.port, "CERTS=" + certs})
 
 	epoch := 0
 	for _, way := range []struct {
@@ -262,7 +190,7 @@ func TestRealPeers(t *testing.T) {
 					t.Errorf("%d records and %d octets arrived, want %d and %d", len(got), sum, len(want), truth)
 				}
 				if command == "" || strings.HasPrefix(command, "drop") {
-					capture.judge(dir)
+					capture.judge()
 				}
 				t.Logf("%+v; erlang: %s", stats, server.tell("stats"))
 			})

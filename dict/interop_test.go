@@ -7,13 +7,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/fiorix/go-diameter/v4/diam"
 	diamdict "github.com/fiorix/go-diameter/v4/diam/dict"
 
 	"tollbridge/dict/avp"
+	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
 )
 
@@ -100,56 +100,25 @@ func checkKnown(t *testing.T, parser *diamdict.Parser, avps []*diam.AVP) {
 	}
 }
 
-// need returns the path of a program, or skips the test.
-func need(t *testing.T, program string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") != "" {
-			t.Fatalf("%s is not installed", program)
-		}
-		t.Skipf("%s is not installed", program)
-	}
-	return path
-}
-
 // tshark reads the exported dictionary, and with it knows every AVP of our
 // request by name and finds nothing malformed.
 func TestTsharkReadsDictionary(t *testing.T) {
-	tshark := need(t, "tshark")
-	const installed = "/usr/share/wireshark"
-	if _, err := os.Stat(filepath.Join(installed, "diameter", "dictionary.xml")); err != nil {
-		t.Skipf("no Diameter dictionary of Wireshark: %v", err)
-	}
-	// A data directory like the installed one but for diameter/Custom.xml.
-	data := readable(t)
-	link(t, installed, data, "diameter")
-	if err := os.Mkdir(filepath.Join(data, "diameter"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	link(t, filepath.Join(installed, "diameter"), filepath.Join(data, "diameter"), "Custom.xml")
+	peertest.Need(t, "tshark")
 	d := For(0)
-	if err := os.WriteFile(filepath.Join(data, "diameter", "Custom.xml"), []byte(d.Wireshark()), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	capture := filepath.Join(readable(t), "acr.pcap")
+	wireshark := peertest.NewWireshark(t, d.Wireshark())
+	capture := filepath.Join(peertest.Readable(t), "acr.pcap")
 	writeCapture(t, capture, request(t, d))
 
-	run := func(env string, args ...string) string {
-		command := exec.Command(tshark, append([]string{"-n", "-r", capture}, args...)...)
-		command.Env = append(os.Environ(), env, "HOME="+data, "XDG_CONFIG_HOME="+data)
-		if os.Geteuid() == 0 { // for root it takes no data directory from the environment
-			const nobody = 65534
-			command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		}
+	run := func(args ...string) string {
+		command := exec.Command("tshark", append([]string{"-n", "-r", capture}, args...)...)
+		wireshark.Prepare(command)
 		out, err := command.Output()
 		if err != nil {
 			t.Fatalf("tshark: %v", err)
 		}
 		return string(out)
 	}
-	ours := "WIRESHARK_DATA_DIR=" + data
-	text := run(ours, "-V")
+	text := run("-V")
 	for _, want := range []string{
 		"AVP: Tollbridge-Flow(131073)", "AVP: IPFIX-octetDeltaCount(65537)", "IPFIX-octetDeltaCount: 120868",
 		"AVP: IPFIX-reversePacketDeltaCount(98306)", "IPFIX-sourceIPv4Address", "192.0.2.12",
@@ -161,37 +130,8 @@ func TestTsharkReadsDictionary(t *testing.T) {
 		}
 	}
 	const bad = "_ws.malformed || diameter.avp.code.unknown || diameter.unknown_vendor || diameter.avp.invalid-data || diameter.avp.unknown"
-	if frames := run(ours, "-Y", bad); frames != "" {
+	if frames := run("-Y", bad); frames != "" {
 		t.Errorf("tshark objects to %s\n%s", frames, text)
-	}
-}
-
-// readable returns a temporary directory that every user can read.
-func readable(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
-
-// link links everything in from but one name into to.
-func link(t *testing.T, from, to, except string) {
-	t.Helper()
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if e.Name() == except {
-			continue
-		}
-		if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 

@@ -17,27 +17,9 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/dict/avp"
+	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
 )
-
-// peers is where the scripts that start real Diameter nodes are.
-const peers = "../../shared/peers"
-
-// needPeers skips the test where the scripts or a program is missing.
-func needPeers(t *testing.T, programs ...string) string {
-	t.Helper()
-	for _, p := range programs {
-		need(t, p)
-	}
-	dir, err := filepath.Abs(peers)
-	if err == nil {
-		_, err = os.Stat(dir)
-	}
-	if err != nil {
-		t.Skip("the scripts of ../shared/peers are not there")
-	}
-	return dir
-}
 
 // freePorts returns ports of 127.0.0.1 that were free a moment ago.
 func freePorts(t *testing.T, n int) []string {
@@ -92,7 +74,8 @@ func start(t *testing.T, env []string, script string, args ...string) {
 // The Erlang accounting server, which knows two protocols of a Classifier,
 // takes flows of every protocol, networks for users, and all our own AVPs.
 func TestErlangAccepts(t *testing.T) {
-	dir := needPeers(t, "escript")
+	peertest.Need(t, "escript")
+	dir := peertest.Scripts(t)
 	run := t.TempDir()
 	ports := freePorts(t, 2)
 	start(t, []string{"RUN=" + run}, filepath.Join(dir, "erlang.sh"), ports[0], filepath.Join(run, "acr.jsonl"), ports[1])
@@ -199,7 +182,8 @@ func exchange(t *testing.T, conn net.Conn, request []byte) uint32 {
 
 // freeDiameter loads the extension that FreeDiameter gives it.
 func TestFreeDiameterLoadsExtension(t *testing.T) {
-	dir := needPeers(t, "freeDiameterd", "openssl", "cc")
+	peertest.Need(t, "freeDiameterd", "openssl", "cc")
+	dir := peertest.Scripts(t)
 	include := os.Getenv("FREEDIAMETER_INCLUDE") // where the headers are if not installed
 	if include == "" {
 		include = "/usr/include"

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/peertest"
 )
 
 // A whole is a spool as it was before it was damaged.
@@ -687,14 +688,8 @@ func TestSalvageWithoutHardLinks(t *testing.T) {
 	w := newWhole(t)
 	state := filepath.Join(w.dir, "state.db")
 	overwrite(t, state, "settled")
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("skipped: strace is not installed")
-	}
-	cmd := exec.CommandContext(t.Context(), strace, "-f", "-e", "trace=linkat", "-e", "inject=linkat:error=EPERM", os.Args[0])
+	peertest.Need(t, "strace")
+	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-e", "trace=linkat", "-e", "inject=linkat:error=EPERM", os.Args[0])
 	cmd.Env = append(os.Environ(), "SPOOL_SALVAGED="+w.dir)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("INJECTED")) {

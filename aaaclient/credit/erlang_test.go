@@ -10,17 +10,13 @@ import (
 	"testing"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/peertest"
 )
 
 // TestErlang has Erlang/OTP's diameter, with a dictionary of RFC 8506, control
 // the credit of two users. Its book comes to what was accounted.
 func TestErlang(t *testing.T) {
-	if _, err := exec.LookPath("escript"); err != nil {
-		if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
-			t.Fatal("escript is not installed")
-		}
-		t.Skip("skipped: escript is not installed")
-	}
+	peertest.Need(t, "escript")
 	cmd := exec.CommandContext(t.Context(), "escript", "testdata/credit.escript", "5000", "1000")
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
 )
 
@@ -20,7 +21,7 @@ import (
 // in the capture.
 func TestAcknowledgedExportForPlainPeers(t *testing.T) {
 	t.Parallel()
-	need(t, "ipfixDump", "tshark")
+	peertest.Need(t, "ipfixDump", "tshark")
 	dir := t.TempDir()
 	capture, _ := files(t, dir)
 	want := tsharkPackets(t, capture, "ip || ipv6")

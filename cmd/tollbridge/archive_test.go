@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
 	"tollbridge/spool"
@@ -24,7 +25,7 @@ import (
 // or cuts off something of it is found out.
 func TestArchiveComesToTheSameTotals(t *testing.T) {
 	t.Parallel()
-	need(t, "zstd", "ipfixDump")
+	peertest.Need(t, "zstd", "ipfixDump")
 	dir := t.TempDir()
 	_, users := files(t, dir)
 	store := filepath.Join(dir, "archive")

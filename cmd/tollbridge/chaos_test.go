@@ -22,6 +22,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/internal/peertest"
 )
 
 // TestChaos kills exporter, bridge, relay and AAA server, cuts the network
@@ -42,7 +43,7 @@ import (
 // is drawn from.
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	need(t, "escript", "freeDiameterd", "openssl")
+	peertest.Need(t, "escript", "freeDiameterd", "openssl")
 	lasts := time.Minute
 	if d, err := time.ParseDuration(os.Getenv("TOLLBRIDGE_CHAOS")); err == nil {
 		lasts = d
@@ -128,7 +129,7 @@ log: {level: info}
 	if err := os.Mkdir(certs, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(filepath.Join(peerScripts(t), "mkcerts.sh"), certs).CombinedOutput(); err != nil {
+	if out, err := exec.Command(filepath.Join(peertest.Scripts(t), "mkcerts.sh"), certs).CombinedOutput(); err != nil {
 		t.Fatalf("mkcerts.sh: %v\n%s", err, out)
 	}
 	c.write("relay.acl", "ALLOW_IPSEC *.example\n")
@@ -201,7 +202,7 @@ func end(cmd *exec.Cmd) {
 
 func (c *chaos) startServer() {
 	c.t.Helper()
-	c.server = c.background("server.log", "ready", filepath.Join(peerScripts(c.t), "erlang-acct.escript"), "13870", filepath.Join(c.dir, "acr.jsonl"), "13872")
+	c.server = c.background("server.log", "ready", filepath.Join(peertest.Scripts(c.t), "erlang-acct.escript"), "13870", filepath.Join(c.dir, "acr.jsonl"), "13872")
 }
 
 func (c *chaos) startRelay() {
@@ -212,7 +213,7 @@ func (c *chaos) startRelay() {
 // tell has the server misbehave.
 func (c *chaos) tell(command string) {
 	c.t.Helper()
-	out, err := c.aaa.command(filepath.Join(peerScripts(c.t), "erlang-ctl.sh"), "13872", command).CombinedOutput()
+	out, err := c.aaa.command(filepath.Join(peertest.Scripts(c.t), "erlang-ctl.sh"), "13872", command).CombinedOutput()
 	if err != nil {
 		c.t.Fatalf("%s: %v %s", command, err, out)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"tollbridge/internal/peertest"
 )
 
 // TestCreditControl has a real credit-control server give quotas to the users
@@ -16,7 +18,7 @@ import (
 // what each is billed.
 func TestCreditControl(t *testing.T) {
 	t.Parallel()
-	need(t, "escript")
+	peertest.Need(t, "escript")
 	ocs := startOCS(t, "10000000", "1000000")
 	dir := t.TempDir()
 	capture, users := files(t, dir)

@@ -452,25 +452,6 @@ func files(t *testing.T, dir string) (capture, users string) {
 	return capture, users
 }
 
-// need skips a test in one line where a program is absent, or fails it where
-// the environment requires all of them.
-func need(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			unavailable(t, p+" is not installed")
-		}
-	}
-}
-
-func unavailable(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
-		t.Fatalf("%s, and TOLLBRIDGE_REQUIRE_PEERS=1", why)
-	}
-	t.Skipf("skipped: %s", why)
-}
-
 // lines are what a process has written, and still writes.
 type lines struct {
 	mu      sync.Mutex

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"tollbridge/asm/acct"
+	"tollbridge/internal/peertest"
 )
 
 // TestNetFlowExporters has softflowd and pmacctd meter the bundled capture and
@@ -39,7 +40,7 @@ func TestNetFlowExporters(t *testing.T) {
 	} {
 		t.Run(e.program+" "+e.version, func(t *testing.T) {
 			t.Parallel()
-			need(t, e.program, "tshark")
+			peertest.Need(t, e.program, "tshark")
 			dir := t.TempDir()
 			capture, users := files(t, dir)
 			truth, octets := tsharkTruth(t, capture, e.frames)

@@ -15,13 +15,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tollbridge/internal/peertest"
 )
 
 // TestMeterToNfcapd has our meter export the bundled capture to nfcapd over
 // UDP. nfdump has, for each pair of addresses, the octets and packets that
 // tshark counts in the capture.
 func TestMeterToNfcapd(t *testing.T) {
-	need(t, "nfcapd", "nfdump", "stdbuf", "tshark")
+	peertest.Need(t, "nfcapd", "nfdump", "stdbuf", "tshark")
 	capture, _ := files(t, t.TempDir())
 	dir := t.TempDir()
 	address := freeUDP(t)
@@ -86,7 +88,7 @@ func TestNfreplay(t *testing.T) {
 	for _, row := range []struct{ version, flows string }{{"5", "ipv4"}, {"9", "any"}} {
 		t.Run(row.version, func(t *testing.T) {
 			t.Parallel()
-			need(t, "nfpcapd", "nfreplay", "nfdump", "tshark")
+			peertest.Need(t, "nfpcapd", "nfreplay", "nfdump", "tshark")
 			dir := t.TempDir()
 			capture, users := files(t, dir)
 			stored := filepath.Join(dir, "flows")
@@ -182,7 +184,7 @@ func address(t *testing.T, s string) string {
 // for each pair of addresses, the octets and packets that tshark counts in the
 // capture. Of its tools Debian has ipfixDump alone, which can't export.
 func TestMeterForFixbuf(t *testing.T) {
-	need(t, "ipfixDump", "tshark")
+	peertest.Need(t, "ipfixDump", "tshark")
 	dir := t.TempDir()
 	capture, _ := files(t, dir)
 	want := tsharkPackets(t, capture, "ip || ipv6")

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"tollbridge/internal/peertest"
 	"tollbridge/internal/wiretest"
 	"tollbridge/ipfix"
 )
@@ -31,7 +32,7 @@ import (
 // knows the type of it also shows as the same value, but for what tsharkReads
 // excepts.
 func TestRandomTemplatesAsTshark(t *testing.T) {
-	need(t, "tshark")
+	peertest.Need(t, "tshark")
 	datagrams := randomMessages(t, 40, 12)
 	name := filepath.Join(t.TempDir(), "random.pcap")
 	savePcap(t, name, datagrams...)

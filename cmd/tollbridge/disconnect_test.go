@@ -20,6 +20,7 @@ import (
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict/avp"
+	"tollbridge/internal/peertest"
 )
 
 // TestDisconnect exhausts credit of a session that a NAS told of: that NAS is
@@ -172,7 +173,7 @@ func TestAccessServerAtZero(t *testing.T) {
 	} {
 		t.Run(c.action, func(t *testing.T) {
 			t.Parallel()
-			need(t, "escript")
+			peertest.Need(t, "escript")
 			ocs := startOCS(t, "100000", "50000")
 			dir := t.TempDir()
 			capture, _ := files(t, dir)
@@ -198,7 +199,7 @@ func TestAccessServerAtZero(t *testing.T) {
 				t.Errorf("the access server takes %d requests for wrong:\n%s", n, bng.tail(20))
 			}
 			if stopCapture == nil {
-				unavailable(t, "tshark does not judge it, since capturing packets needs root")
+				peertest.Missing(t, "tshark does not judge it, since capturing packets needs root")
 			}
 			file := stopCapture()
 			judge(t, file, []string{port})

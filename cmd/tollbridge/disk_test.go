@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"tollbridge/internal/peertest"
 )
 
 // smallDisk mounts a file system of so many MiB in memory for the test.
@@ -153,7 +155,7 @@ func TestADiskThatFailsHoldsAndLetsGo(t *testing.T) {
 // goes on with all that was there.
 func TestADiskThatDoesNotReadIsNotDamage(t *testing.T) {
 	t.Parallel()
-	need(t, "cc")
+	peertest.Need(t, "cc")
 	dir := t.TempDir()
 	// By thread, as strace counts, the second look for damage may fail as well.
 	library := filepath.Join(dir, "failread.so")
@@ -274,7 +276,7 @@ func (x trouble) overcome(t *testing.T, cfg setup, begin func(*daemon) (release 
 // function that it returns is called.
 func failing(t *testing.T, d *daemon, file, call string) (release func()) {
 	t.Helper()
-	need(t, "strace")
+	peertest.Need(t, "strace")
 	cmd := exec.Command("strace", "-f", "-p", strconv.Itoa(d.cmd.Process.Pid), "-P", file,
 		"-e", "inject="+call+":error=EIO", "-o", os.DevNull)
 	var said lines
@@ -299,7 +301,7 @@ func failing(t *testing.T, d *daemon, file, call string) (release func()) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if said.wait(ctx, regexp.MustCompile(`attached`)) == nil {
-		unavailable(t, "strace can't trace here: "+said.tail(5))
+		peertest.Missing(t, "strace can't trace here: "+said.tail(5))
 	}
 	return release
 }

@@ -4,74 +4,15 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"tollbridge/dict"
 	"tollbridge/dict/avp"
+	"tollbridge/internal/peertest"
 )
-
-// peerScripts returns the folder with the scripts that start real AAA peers.
-func peerScripts(t *testing.T) string {
-	t.Helper()
-	dir, err := filepath.Abs("../../../shared/peers")
-	if err == nil {
-		_, err = os.Stat(dir)
-	}
-	if err != nil {
-		unavailable(t, "../shared/peers is not there")
-	}
-	return dir
-}
-
-// script runs one of the scripts, which leaves a process behind and prints its
-// pid, and ends that process with the test.
-func script(t *testing.T, name, run string, env []string, args ...string) {
-	t.Helper()
-	leave(t, filepath.Join(peerScripts(t), name), run, env, args...)
-}
-
-// leave runs a file that does what script says.
-func leave(t *testing.T, file, run string, env []string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(file, args...)
-	cmd.Env = append(os.Environ(), append(env, "RUN="+run)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s%s", file, err, out, &stderr)
-	}
-	_, rest, _ := strings.Cut(string(out), " pid ")
-	pid, err := strconv.Atoi(strings.Fields(rest + " none")[0])
-	if err != nil {
-		t.Fatalf("%s named no pid: %s", file, out)
-	}
-	t.Cleanup(func() { syscall.Kill(pid, syscall.SIGTERM) })
-}
-
-// freePorts returns ports that nobody listens on, for programs that must be
-// told one.
-func freePorts(t *testing.T, n int) []string {
-	t.Helper()
-	var ports []string
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		_, port, _ := net.SplitHostPort(ln.Addr().String())
-		ports = append(ports, port)
-	}
-	return ports
-}
 
 // An erlang is the Erlang/OTP accounting server: acct.home.example.
 type erlang struct {
@@ -81,17 +22,17 @@ type erlang struct {
 
 func startErlang(t *testing.T) erlang {
 	t.Helper()
-	return startErlangOf(t, peerScripts(t))
+	return startErlangOf(t, peertest.Scripts(t))
 }
 
 // startErlangOf starts it by the scripts in dir.
 func startErlangOf(t *testing.T, dir string) erlang {
 	t.Helper()
-	need(t, "escript")
+	peertest.Need(t, "escript")
 	run := t.TempDir()
-	ports := freePorts(t, 2)
+	ports := peertest.FreePorts(t, 2)
 	e := erlang{port: ports[0], file: filepath.Join(run, "acr.jsonl")}
-	leave(t, filepath.Join(dir, "erlang.sh"), run, nil, e.port, e.file, ports[1])
+	peertest.Start(t, filepath.Join(dir, "erlang.sh"), run, nil, e.port, e.file, ports[1])
 	return e
 }
 
@@ -109,7 +50,7 @@ func startNASREQ(t *testing.T) erlang {
 			"@id 3", "@id 1", "@avp_types\n", "@avp_types\n   Service-Type 6 Unsigned32 M\n", "[ NAS-IP-Address ]", "[ Service-Type ] [ NAS-IP-Address ]",
 		},
 	} {
-		b, err := os.ReadFile(filepath.Join(peerScripts(t), name))
+		b, err := os.ReadFile(filepath.Join(peertest.Scripts(t), name))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"tollbridge/internal/peertest"
 )
 
 // TestInterimIntervalOfAnswers: by its own configuration the daemon would send
@@ -70,7 +72,7 @@ log: {level: debug}
 func TestDeliversBesideALockedJournal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	address := "127.0.0.1:" + freePorts(t, 1)[0]
+	address := "127.0.0.1:" + peertest.FreePorts(t, 1)[0]
 	s := obedient(t, dir, fmt.Sprintf(`delivery: {destinationRealm: aaa.example, peers: [%s], reconnect: 200ms}
 server: {listen: []}`, peerAt(address, "server.aaa.example")))
 	d := start(t, s)

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"tollbridge/internal/peertest"
 )
 
 const corpusDir = "../../../shared/corpus"
@@ -85,7 +87,7 @@ var undercounted = []string{"softflowd-v9-udp-sampled.pcap", "netflow9.pcap"}
 // What "ipfix dump" prints of captures is, value for value and in order, what
 // tshark reads in them.
 func TestIPFIXDumpAsTshark(t *testing.T) {
-	need(t, "tshark")
+	peertest.Need(t, "tshark")
 	needCorpus(t)
 	names, err := filepath.Glob(filepath.Join(corpusDir, "*", "*.pcap"))
 	if err != nil {
@@ -220,7 +222,7 @@ var replayed = []string{
 // nfcapd receives what "ipfix replay" sends over UDP, and nfdump finds in it
 // the flows, octets and packets that "ipfix dump" does.
 func TestIPFIXReplayToNfcapd(t *testing.T) {
-	need(t, "nfcapd", "nfdump", "stdbuf")
+	peertest.Need(t, "nfcapd", "nfdump", "stdbuf")
 	needCorpus(t)
 	for _, name := range replayed {
 		t.Run(filepath.Base(name), func(t *testing.T) {
@@ -336,7 +338,7 @@ func nfdumpSums(t *testing.T, dir string) (sums [3]uint64) {
 // libfixbuf reads the Files that "ipfix convert" writes, with all that can be
 // added, and counts the records that we do.
 func TestIPFIXConvertForFixbuf(t *testing.T) {
-	need(t, "ipfixDump")
+	peertest.Need(t, "ipfixDump")
 	needCorpus(t)
 	for _, name := range replayed {
 		t.Run(filepath.Base(name), func(t *testing.T) {

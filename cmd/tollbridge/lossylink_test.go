@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"tollbridge/internal/peertest"
 )
 
 // A lossyLink is a point-to-point link of two network namespaces, whose packets
@@ -32,7 +34,7 @@ func connectLossy(t *testing.T, name string, near netns, nearAddr string, far ne
 		device := fmt.Sprintf("tb%d-%d", os.Getpid()%100_000, i)
 		f, err := openTUN(device)
 		if err != nil {
-			unavailable(t, "no TUN device can be made: "+err.Error())
+			peertest.Missing(t, "no TUN device can be made: "+err.Error())
 		}
 		l.ends[i] = f
 		ip(t, "link", "set", device, "netns", string(end.ns))

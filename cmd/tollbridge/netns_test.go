@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"tollbridge/internal/peertest"
 )
 
 // A netns is a network namespace that a test has made.
@@ -16,10 +18,10 @@ type netns string
 // skips the test where none can be made.
 func newNetns(t *testing.T, purpose string) netns {
 	t.Helper()
-	need(t, "ip")
+	peertest.Need(t, "ip")
 	n := netns(fmt.Sprintf("tb-%s-%d", purpose, os.Getpid()))
 	if out, err := exec.Command("ip", "netns", "add", string(n)).CombinedOutput(); err != nil {
-		unavailable(t, "no network namespace can be made: "+strings.TrimSpace(string(out)))
+		peertest.Missing(t, "no network namespace can be made: "+strings.TrimSpace(string(out)))
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("ip", "netns", "del", string(n)).CombinedOutput(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tollbridge/internal/certtest"
+	"tollbridge/internal/peertest"
 )
 
 // TestOneNode: two operators account each other's users, and each has one
@@ -21,7 +22,7 @@ func TestOneNode(t *testing.T) {
 	dir := t.TempDir()
 	_, users := files(t, dir)
 	ca := certtest.NewAuthority(t)
-	ports := freePorts(t, 2)
+	ports := peertest.FreePorts(t, 2)
 	nodes := []*oneNode{
 		newOneNode(t, dir, ca, users, "a", ports[0], "b", ports[1]),
 		newOneNode(t, dir, ca, users, "b", ports[1], "a", ports[0]),

@@ -24,6 +24,7 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/dict/avp"
 	"tollbridge/internal/certtest"
+	"tollbridge/internal/peertest"
 	"tollbridge/spool"
 )
 
@@ -38,7 +39,7 @@ func TestPartner(t *testing.T) {
 	dir := t.TempDir()
 	capture, _ := files(t, dir)
 	ca := certtest.NewAuthority(t)
-	port := freePorts(t, 1)[0]
+	port := peertest.FreePorts(t, 1)[0]
 	s := partnerSetup(t, dir, ca, port)
 
 	d := start(t, s)

@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 	"tollbridge/dict"
+	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
 )
 
@@ -25,7 +25,7 @@ func TestSoftflowd(t *testing.T) {
 	for _, transport := range []string{"udp", "tcp"} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
-			need(t, "softflowd")
+			peertest.Need(t, "softflowd")
 			dir := t.TempDir()
 			capture, users := files(t, dir)
 			d := start(t, setup{
@@ -118,7 +118,7 @@ func TestDeliver(t *testing.T) {
 				checkBill(t, billFlows(t, got))
 			}
 			if stopCapture == nil {
-				unavailable(t, "tshark does not judge it, since capturing packets needs root")
+				peertest.Missing(t, "tshark does not judge it, since capturing packets needs root")
 			}
 			judge(t, stopCapture(), ports)
 		})
@@ -199,17 +199,17 @@ type relay struct {
 
 func runRelay(t *testing.T, e erlang) relay {
 	t.Helper()
-	need(t, "freeDiameterd", "openssl")
+	peertest.Need(t, "freeDiameterd", "openssl")
 	run := t.TempDir()
 	certs := filepath.Join(run, "certs")
 	if err := os.Mkdir(certs, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(filepath.Join(peerScripts(t), "mkcerts.sh"), certs).CombinedOutput(); err != nil {
+	if out, err := exec.Command(filepath.Join(peertest.Scripts(t), "mkcerts.sh"), certs).CombinedOutput(); err != nil {
 		t.Fatalf("mkcerts.sh: %v\n%s", err, out)
 	}
-	ports := freePorts(t, 2)
-	script(t, "freediameter.sh", run, []string{"PORT=" + ports[0], "SEC=" + ports[1], "HOMEPORT=" + e.port, "CERTS=" + certs})
+	ports := peertest.FreePorts(t, 2)
+	peertest.Start(t, filepath.Join(peertest.Scripts(t), "freediameter.sh"), run, []string{"PORT=" + ports[0], "SEC=" + ports[1], "HOMEPORT=" + e.port, "CERTS=" + certs})
 	return relay{ports[0], ports[1], certs}
 }
 
@@ -218,11 +218,11 @@ func runRelay(t *testing.T, e erlang) relay {
 // user may not capture.
 func captureTraffic(t *testing.T, ports []string) (stop func() string) {
 	t.Helper()
-	need(t, "tcpdump", "tshark")
+	peertest.Need(t, "tcpdump", "tshark")
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	file := filepath.Join(readable(t), "diameter.pcap")
+	file := filepath.Join(peertest.Readable(t), "diameter.pcap")
 	// In immediate mode each packet takes a whole snapshot of the buffer: 1,024
 	// have room, for as long as a loaded machine lets tcpdump wait.
 	cmd := exec.Command("tcpdump", "-i", "lo", "-n", "-U", "--immediate-mode", "-B", "65536", "-s", "65535", "-Z", "root", "-w", file, "tcp port "+strings.Join(ports, " or tcp port "))
@@ -264,64 +264,9 @@ func captureTraffic(t *testing.T, ports []string) (stop func() string) {
 // wireshark" is the Custom.xml of its dictionary.
 func judge(t *testing.T, capture string, ports []string) {
 	t.Helper()
-	const installed = "/usr/share/wireshark"
-	data := readable(t)
-	links(t, installed, data, "diameter")
-	if err := os.Mkdir(filepath.Join(data, "diameter"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	links(t, filepath.Join(installed, "diameter"), filepath.Join(data, "diameter"), "Custom.xml")
 	custom, errOut, status := cli(t, "dict", "export", "wireshark")
 	if status != 0 {
 		t.Fatal(errOut)
 	}
-	if err := os.WriteFile(filepath.Join(data, "diameter", "Custom.xml"), []byte(custom), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	script, err := os.Open(filepath.Join(peerScripts(t), "tshark-check.sh"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer script.Close()
-	cmd := exec.Command("bash", append([]string{"-s", capture}, ports...)...)
-	cmd.Stdin, cmd.Dir = script, data
-	cmd.Env = append(os.Environ(), "WIRESHARK_DATA_DIR="+data, "HOME="+data, "XDG_CONFIG_HOME="+data)
-	const nobody = 65534 // for root, tshark takes no data directory from the environment
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	out, err := cmd.CombinedOutput()
-	if err != nil || strings.HasPrefix(string(out), "ACR frames 0") {
-		t.Errorf("tshark: %v\n%.800s", err, out)
-	}
-	t.Logf("tshark: %.100s", out)
-}
-
-// readable makes a folder that every user can read.
-func readable(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tollbridge-capture-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// links fills a folder with links to what another holds, but for one name.
-func links(t *testing.T, from, to, except string) {
-	t.Helper()
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if e.Name() == except {
-			continue
-		}
-		if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
-			t.Fatal(err)
-		}
-	}
+	peertest.NewWireshark(t, custom).JudgeDiameter(t, capture, ports...)
 }

@@ -12,6 +12,7 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/dict"
 	"tollbridge/dict/avp"
+	"tollbridge/internal/peertest"
 )
 
 // TestProfiles meters the bundled capture and delivers its records by each
@@ -100,7 +101,7 @@ func TestProfiles(t *testing.T) {
 				}
 			}
 			if stopCapture == nil {
-				unavailable(t, "tshark does not judge it, since capturing packets needs root")
+				peertest.Missing(t, "tshark does not judge it, since capturing packets needs root")
 			}
 			judge(t, stopCapture(), ports)
 		})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tollbridge/asm/users"
+	"tollbridge/internal/peertest"
 	"tollbridge/spool"
 )
 
@@ -55,7 +56,7 @@ func radiusSessions(t *testing.T, status string, at time.Time) string {
 // radclient has FreeRADIUS's client send requests, each until it is answered.
 func radclient(t *testing.T, address, requests string) {
 	t.Helper()
-	need(t, "radclient")
+	peertest.Need(t, "radclient")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "radclient", "-r", "30", "-t", "1", "-p", "8", address, "acct", radiusSecret)
@@ -88,7 +89,7 @@ func TestRADIUS(t *testing.T) {
 
 	t.Run("radclient", func(t *testing.T) {
 		t.Parallel()
-		need(t, "radclient")
+		peertest.Need(t, "radclient")
 		d := start(t, setup{
 			data: filepath.Join(t.TempDir(), "state"), tcp: "127.0.0.1:0", server: "127.0.0.1:0",
 			sources: radiusUsers(t, "127.0.0.1:0"),
@@ -172,8 +173,8 @@ func checkRADIUSRecords(t *testing.T, data string) {
 // it writes what it is told to a file, answers, and sends on from there.
 func startRADIUSRelay(t *testing.T, home string) (address string) {
 	t.Helper()
-	need(t, "freeradius")
-	run := readable(t)
+	peertest.Need(t, "freeradius")
+	run := peertest.Readable(t)
 	port := freeUDPPort(t)
 	_, homePort, _ := net.SplitHostPort(home)
 	config, err := os.ReadFile(filepath.Join("testdata", "radiusd.conf"))

@@ -15,6 +15,7 @@ import (
 	"tollbridge/dict"
 	"tollbridge/dict/avp"
 	"tollbridge/internal/certtest"
+	"tollbridge/internal/peertest"
 	"tollbridge/spool"
 )
 
@@ -27,7 +28,7 @@ import (
 // agree to the octet, and each user is billed what tshark counted.
 func TestRoaming(t *testing.T) {
 	t.Parallel()
-	need(t, "ip", "freeDiameterd", "openssl")
+	peertest.Need(t, "ip", "freeDiameterd", "openssl")
 	n := newRoamingNetwork(t)
 	dir := t.TempDir()
 	capture, users := files(t, dir)

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tollbridge/internal/peertest"
 )
 
 // exampleFile is a complete configuration of examples/ that a test runs.
@@ -111,7 +113,7 @@ func TestShapeAAAServer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	capture, users := files(t, dir)
-	port := freePorts(t, 1)[0]
+	port := peertest.FreePorts(t, 1)[0]
 	aaa := example(t, "aaa-server.yaml", dir)
 	aaa.replace("127.0.0.1:3869", "127.0.0.1:"+port)
 	aaa.replace("examples/users.csv", users)

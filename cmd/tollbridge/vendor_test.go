@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"tollbridge/internal/certtest"
+	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/export"
 	"tollbridge/ipfix/export/backlog"
@@ -48,7 +49,7 @@ type vendor struct {
 // test.
 func runVendor(t *testing.T, args ...string) *vendor {
 	t.Helper()
-	need(t, "python3")
+	peertest.Need(t, "python3")
 	v := &vendor{t: t, cmd: exec.Command("python3", append([]string{vendorProgram}, args...)...), done: make(chan struct{})}
 	v.cmd.Stderr = &v.errors
 	input, err := v.cmd.StdinPipe()
@@ -229,7 +230,7 @@ func vendorUsers(t *testing.T, dir string) string {
 // daemon. Whatever happens to either, each record is accounted for once.
 func TestAnotherVendorsExporter(t *testing.T) {
 	t.Parallel()
-	need(t, "python3")
+	peertest.Need(t, "python3")
 	counted := func(t *testing.T, data string, records uint64) sums {
 		t.Helper()
 		return waitBooks(t, data, func(b sums) bool {
@@ -343,7 +344,7 @@ func TestAnotherVendorsExporter(t *testing.T) {
 // Exporting Process exports. Whatever happens to it, it has each record once.
 func TestAnotherVendorsCollector(t *testing.T) {
 	t.Parallel()
-	need(t, "python3")
+	peertest.Need(t, "python3")
 
 	t.Run("cables are cut, it is killed", func(t *testing.T) {
 		t.Parallel()
@@ -552,7 +553,7 @@ func (e *ownExporter) eachOnce(journal string, records int) {
 // its sequence numbers count what came.
 func TestAnotherVendorsExporterForPlainPeers(t *testing.T) {
 	t.Parallel()
-	need(t, "python3", "tshark")
+	peertest.Need(t, "python3", "tshark")
 	dir := t.TempDir()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -116,20 +116,3 @@ func Readable(tb testing.TB) string {
 	}
 	return dir
 }
-
-// Links fills a folder with links to what another holds, but for one name.
-func Links(tb testing.TB, from, to, except string) {
-	tb.Helper()
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for _, e := range entries {
-		if e.Name() == except {
-			continue
-		}
-		if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
-			tb.Fatal(err)
-		}
-	}
-}

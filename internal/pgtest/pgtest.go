@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tollbridge/internal/peertest"
 )
 
 // patience bounds every wait for a server.
@@ -38,11 +40,7 @@ func Start(t testing.TB) *Server {
 	t.Helper()
 	bin := binaries()
 	if bin == "" {
-		const why = "PostgreSQL's server is not installed"
-		if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
-			t.Fatal(why + ", and TOLLBRIDGE_REQUIRE_PEERS=1")
-		}
-		t.Skip("skipped: " + why)
+		peertest.Missing(t, "PostgreSQL's server is not installed")
 	}
 	// Not below the test's own folder, which only its user may enter.
 	dir, err := os.MkdirTemp("", "tollbridge-postgres-")

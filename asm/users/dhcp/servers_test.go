@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tollbridge/asm/users"
+	"tollbridge/internal/peertest"
 )
 
 // Kea and ISC dhcpd give leases to clients in network namespaces, and write the
@@ -67,11 +68,7 @@ func TestServers(t *testing.T) {
 		user:    DUID, want: duid, within: "2001:db8::/48",
 	}} {
 		t.Run(c.name, func(t *testing.T) {
-			for _, program := range []string{"ip", c.server[0], c.client[0]} {
-				if _, err := exec.LookPath(program); err != nil {
-					unavailable(t, program+" is not installed")
-				}
-			}
+			peertest.Need(t, "ip", c.server[0], c.client[0])
 			dir := t.TempDir()
 			write := func(name, content string, mode os.FileMode) {
 				t.Helper()
@@ -130,20 +127,12 @@ case "$1$reason" in bound|BOUND*) : > DIR/bound ;; esac
 	}
 }
 
-func unavailable(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("TOLLBRIDGE_REQUIRE_PEERS") == "1" {
-		t.Fatalf("%s, and TOLLBRIDGE_REQUIRE_PEERS=1", why)
-	}
-	t.Skipf("skipped: %s", why)
-}
-
 // newNetwork makes two network namespaces with a link, lan at the server's end
 // and wan at the client's.
 func newNetwork(t *testing.T, mac string) (lan, wan string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		unavailable(t, "network namespaces need root")
+		peertest.Missing(t, "network namespaces need root")
 	}
 	lan, wan = fmt.Sprintf("tb-lan-%d", os.Getpid()), fmt.Sprintf("tb-wan-%d", os.Getpid())
 	t.Cleanup(func() {
@@ -166,7 +155,7 @@ func newNetwork(t *testing.T, mac string) (lan, wan string) {
 		"-n " + wan + " address add fe80::2/64 dev wan nodad",
 	} {
 		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			unavailable(t, fmt.Sprintf("no network namespaces here: ip %s: %v: %s", line, err, out))
+			peertest.Missing(t, fmt.Sprintf("no network namespaces here: ip %s: %v: %s", line, err, out))
 		}
 	}
 	// A server does not listen on a device that is not running yet, and never
