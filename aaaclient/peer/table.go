@@ -383,19 +383,25 @@ func (t *Table) attempt(ctx context.Context, host string) (*attempt, context.Con
 	return e.attempt, ctx, nil
 }
 
+// stepped takes the state machine's step for what happened to the attempt, and
+// has do follow it, with the table locked. It returns errYielded where the
+// attempt was given up before.
+func (a *attempt) stepped(h happening, do func(e *entry, then action) error) error {
+	a.table.mu.Lock()
+	defer a.table.mu.Unlock()
+	if a.entry.attempt != a {
+		return errYielded
+	}
+	return do(a.entry, a.entry.step(h, false))
+}
+
 // acked says that the transport stands (I-Rcv-Conn-Ack). After errYielded no
 // CER may be sent on it.
 func (a *attempt) acked() error {
 	if a == nil {
 		return nil
 	}
-	a.table.mu.Lock()
-	defer a.table.mu.Unlock()
-	if a.entry.attempt != a {
-		return errYielded
-	}
-	a.entry.step(iRcvConnAck, false)
-	return nil
+	return a.stepped(iRcvConnAck, func(*entry, action) error { return nil })
 }
 
 // opened says that the peer's CEA is there (I-Rcv-CEA). Without an error c is
@@ -404,19 +410,15 @@ func (a *attempt) opened(c *Conn) error {
 	if a == nil {
 		return nil
 	}
-	a.table.mu.Lock()
-	defer a.table.mu.Unlock()
-	e := a.entry
-	if e.attempt != a {
-		return errYielded
-	}
-	if do := e.step(iRcvCEA, false); do&rDisc != 0 {
-		e.waiting.verdict <- rDisc
-		e.waiting = nil
-	}
-	a.giveUpLocked()
-	e.open(c)
-	return nil
+	return a.stepped(iRcvCEA, func(e *entry, then action) error {
+		if then&rDisc != 0 {
+			e.waiting.verdict <- rDisc
+			e.waiting = nil
+		}
+		a.giveUpLocked()
+		e.open(c)
+		return nil
+	})
 }
 
 // failed says that the attempt has failed and returns err, or errYielded where
@@ -425,20 +427,16 @@ func (a *attempt) failed(err error) error {
 	if a == nil {
 		return err
 	}
-	a.table.mu.Lock()
-	defer a.table.mu.Unlock()
-	e := a.entry
-	if e.attempt != a {
-		return errYielded
-	}
-	a.giveUpLocked()
-	if do := e.step(iEnded, false); do&rSndCEA != 0 {
-		e.open(e.waiting.conn)
-		e.waiting.verdict <- rSndCEA
-		e.waiting = nil
-		return errYielded
-	}
-	return err
+	return a.stepped(iEnded, func(e *entry, then action) error {
+		a.giveUpLocked()
+		if then&rSndCEA != 0 {
+			e.open(e.waiting.conn)
+			e.waiting.verdict <- rSndCEA
+			e.waiting = nil
+			return errYielded
+		}
+		return err
+	})
 }
 
 // giveUpLocked ends the attempt.
