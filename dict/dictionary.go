@@ -103,19 +103,9 @@ const (
 	Estimated = 1
 )
 
-// ElementCode returns the AVP code of an Information Element of IANA's
-// registry (enterprise 0), or of a reverse one (enterprise ipfix.ReversePEN).
-// It reports false for an element that has no AVP: one that the registry does
-// not know, or of another enterprise.
-func ElementCode(enterprise uint32, id uint16) (code uint32, ok bool) {
-	if _, ok := elementType(enterprise, id); !ok {
-		return 0, false
-	}
-	return elementCode(enterprise, id), true
-}
-
-// CodeElement returns the Information Element of an AVP code, the reverse of
-// ElementCode.
+// CodeElement returns the Information Element of an AVP code: one of IANA's
+// registry (enterprise 0), or a reverse one (enterprise ipfix.ReversePEN). It
+// reports false for the code of no element that the registry knows.
 func CodeElement(code uint32) (enterprise uint32, id uint16, ok bool) {
 	if code&^codeMask != elementBase {
 		return 0, 0, false

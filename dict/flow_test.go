@@ -176,9 +176,9 @@ func TestEveryElement(t *testing.T) {
 	forward, reverse := 0, 0
 	codes := make(map[uint32]bool)
 	for e := range elements() {
-		code, ok := ElementCode(e.Enterprise, e.ID)
-		if !ok || codes[code] {
-			t.Fatalf("%s: code %d, %v", e.Name, code, ok)
+		code := elementCode(e.Enterprise, e.ID)
+		if codes[code] {
+			t.Fatalf("%s: code %d is another's", e.Name, code)
 		}
 		codes[code] = true
 		if enterprise, id, ok := CodeElement(code); !ok || enterprise != e.Enterprise || id != e.ID {

@@ -19,17 +19,6 @@ func (f FieldSpecifier) Reverse() (FieldSpecifier, bool) {
 	return f, Reversible(f.ID)
 }
 
-// Biflow reports whether records of the Template tell of both directions of a
-// flow (RFC 5103): it has a reverse element.
-func (t *Template) Biflow() bool {
-	for _, f := range t.Fields {
-		if f.Enterprise == ReversePEN {
-			return true
-		}
-	}
-	return false
-}
-
 // A Direction is the value of a biflowDirection (RFC 5103, Section 6.3): how
 // the source of a biflow was chosen.
 type Direction uint8

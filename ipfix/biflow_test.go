@@ -22,18 +22,7 @@ func TestReverse(t *testing.T) {
 	}
 }
 
-func TestBiflow(t *testing.T) {
-	one, err := NewTemplate(256, FieldSpecifier{1, 0, 4})
-	if err != nil {
-		t.Fatal(err)
-	}
-	both, err := NewTemplate(256, FieldSpecifier{1, 0, 4}, FieldSpecifier{1, ReversePEN, 4}, FieldSpecifier{BiflowDirection, 0, 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if one.Biflow() || !both.Biflow() {
-		t.Error("which is a biflow?")
-	}
+func TestDirection(t *testing.T) {
 	if d := DirectionReverseInitiator; d.String() != "reverseInitiator" || Direction(9).String() != "Direction(9)" {
 		t.Error(d)
 	}

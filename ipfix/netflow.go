@@ -14,14 +14,6 @@ const (
 // the type less 32768. IANA has reserved the number.
 const NetFlowPEN = math.MaxUint32
 
-// UpTimeMilli returns the Unix milliseconds at which the exporter of a
-// NetFlow packet had been up for so many milliseconds, which is how NetFlow
-// tells flow times (flowStartSysUpTime, flowEndSysUpTime). The up time starts
-// over every 49.7 days, so of two moments it is the one closer to the export.
-func (h *Header) UpTimeMilli(up uint32) int64 {
-	return h.exportMilli() + int64(int32(up-h.UpTime))
-}
-
 // InitTime returns the Unix milliseconds of the exporter's start, or of the
 // moment when its up time last started over, false if the header does not say
 // or its clock is not set. Version 9 tells the export time in whole seconds,

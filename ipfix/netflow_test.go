@@ -248,7 +248,7 @@ func TestVersionsApart(t *testing.T) {
 	if err != nil || r.Unknown != 1 || r.Restarted {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if !s.Known(1) || s.Known(2) || len(s.Templates()) != 1 {
+	if len(s.Templates()) != 1 {
 		t.Errorf("%v", s.Templates())
 	}
 }
@@ -340,20 +340,16 @@ func TestNetFlow9LostMessages(t *testing.T) {
 	}
 }
 
-// The time of an up time is right across the start of another 49.7 days, as
-// the header's and as a record's.
-func TestUpTimeMilli(t *testing.T) {
+// The time of an up time is right across the start of another 49.7 days.
+func TestUpTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const exported = int64(netFlowTime) * 1000
 		up := rapid.OneOf(rapid.Uint32(), rapid.Uint32Range(0, 100000), rapid.Uint32Range(math.MaxUint32-100000, math.MaxUint32)).Draw(t, "up time")
 		ago := rapid.Int64Range(-10000, 1<<31-1).Draw(t, "milliseconds ago")
 		h := Header{Version: NetFlow9, ExportTime: netFlowTime, UpTime: up}
 		at := up - uint32(ago)
-		if got := h.UpTimeMilli(at); got != exported-ago {
-			t.Fatalf("%d, want %d", got, exported-ago)
-		}
 		if got := int64(initTime(h.exportMilli(), h.UpTime, at)) + int64(at); got != exported-ago {
-			t.Fatalf("by the start %d, want %d", got, exported-ago)
+			t.Fatalf("%d, want %d", got, exported-ago)
 		}
 	})
 	for _, test := range []struct {

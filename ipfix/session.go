@@ -502,16 +502,6 @@ func (s *Session) DataSetAt(msg []byte, offset int) (DataSet, error) {
 // versions are those that Messages may have.
 var versions = [...]uint16{Version, NetFlow9, NetFlow5}
 
-// Known reports whether a Message of the Observation Domain has been decoded.
-func (s *Session) Known(domain uint32) bool {
-	for _, v := range versions {
-		if s.domains[domainKey(v)<<32|domainKey(domain)] != nil {
-			return true
-		}
-	}
-	return false
-}
-
 // Template returns a Template of an Observation Domain, nil if there is none.
 // An exporter that speaks IPFIX and NetFlow in one domain of one Transport
 // Session may have several; that of IPFIX goes first.
