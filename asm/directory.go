@@ -16,15 +16,16 @@ type States interface {
 	EachState(ctx context.Context, kinds []string, visit func(acct.State) error) error
 }
 
-// EachHolder visits all who hold or held something, as a checkpoint has it:
-// those of lists, then those of user sessions, in order of their sources, until
-// visit returns an error, which it returns. No more than one list is in memory.
-func EachHolder(ctx context.Context, s States, visit func(*users.Holder) error) error {
+// EachHolder visits all that a user, or anybody where user is "", holds or held,
+// as a checkpoint has it: what is of lists, then what is of user sessions, in
+// order of their sources, until visit returns an error, which it returns. No more
+// than one list is in memory.
+func EachHolder(ctx context.Context, s States, user string, visit func(*users.Holder) error) error {
 	return s.EachState(ctx, []string{stateUsers, stateClaim}, func(s acct.State) error {
 		if s.Kind == stateUsers {
-			return users.VisitSource(s.Value, visit)
+			return users.VisitSource(s.Value, user, visit)
 		}
-		return users.VisitClaim(s.Value, visit)
+		return users.VisitClaim(s.Value, user, visit)
 	})
 }
 
@@ -82,8 +83,8 @@ func Addresses(ctx context.Context, s States, user string) (list []netip.Prefix,
 	if err != nil || unknown {
 		return nil, err
 	}
-	err = EachHolder(ctx, s, func(h *users.Holder) error {
-		if h.User() == user && !h.Removed() && !slices.Contains(list, h.Prefix()) {
+	err = EachHolder(ctx, s, user, func(h *users.Holder) error {
+		if !h.Removed() && !slices.Contains(list, h.Prefix()) {
 			list = append(list, h.Prefix())
 		}
 		return nil

@@ -239,7 +239,7 @@ func drawUp(ctx context.Context, q rowsQuerier) (books map[acct.LedgerKey]*bookR
 	}); err != nil {
 		return nil, nil, err
 	}
-	if err := eachSession(ctx, q, func(st acct.SessionState, damage error) error {
+	if err := eachSession(ctx, q, 0, func(st acct.SessionState, damage error) error {
 		if damage != nil {
 			problems = append(problems, damage.Error()+", so its open usage is not known")
 			return nil

@@ -287,7 +287,7 @@ func (s *Spool) load(ctx context.Context, tx *sql.Tx) (acct.Checkpoint, error) {
 		return cp, err
 	}
 	cp.Position, cp.NextSuspended = c.position, c.nextSuspended
-	if err := eachSession(ctx, tx, func(st acct.SessionState, damage error) error {
+	if err := eachSession(ctx, tx, 0, func(st acct.SessionState, damage error) error {
 		if damage != nil {
 			s.lost("session", damage)
 			return nil
@@ -366,10 +366,10 @@ func (s *Spool) lost(what string, damage error) {
 	s.log.Error("part of the state is damaged and left out", "what", what, "error", damage)
 }
 
-// eachSession visits the sessions in order of ID. Of a damaged one only the ID
-// is known.
-func eachSession(ctx context.Context, q rowsQuerier, f func(st acct.SessionState, damage error) error) error {
-	rows, err := q.QueryContext(ctx, "SELECT id, data FROM session ORDER BY id")
+// eachSession visits the sessions from an ID on, in order. Of a damaged one only
+// the ID is known.
+func eachSession(ctx context.Context, q rowsQuerier, from uint64, f func(st acct.SessionState, damage error) error) error {
+	rows, err := q.QueryContext(ctx, "SELECT id, data FROM session WHERE id >= ? ORDER BY id", integer(from))
 	if err != nil {
 		return err
 	}

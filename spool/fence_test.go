@@ -84,7 +84,7 @@ func TestEveryCommitChecksTheFence(t *testing.T) {
 		"Spool.ToArchive", "Spool.ArchiveHead", "Spool.OpeningData", "Spool.Audit", "Spool.AuditOf", "Spool.Load", "Spool.EachState", "Spool.EachSuspended",
 		"Spool.EachIdentity", "Spool.Needed", "Spool.Cut", "Spool.Decisions", "Spool.Decision", "Spool.Epoch", "Spool.List", "Spool.Show", "Spool.ShowNumber",
 		"Spool.Sessions", "Spool.Suspended", "Spool.Stored", "Spool.Guard", "Spool.Note", "Spool.Opening", "Spool.OpeningAt", "Spool.Close", "Spool.Dir",
-		"Spool.Meta", "Spool.Journal", "Spool.Outbox", "Spool.Stats", "Spool.Verify", "Spool.NextRecord",
+		"Spool.Meta", "Spool.Journal", "Spool.Outbox", "Spool.Stats", "Spool.Verify", "Spool.NextRecord", "Spool.Profiles",
 		"Outbox.KeepForArchive", "Outbox.Wake", "Outbox.Stats", "Outbox.Pending", "Outbox.PendingOf", "Outbox.CountOf", "Outbox.Profiles",
 		"CDRs.Salvaged", "CDRs.List", "CDRs.Conflicts", "CDRs.Counts", "CDRs.Totals", "CDRs.Close",
 		"Credit.Load", "Credit.Close",

@@ -209,8 +209,8 @@ func (s *Spool) Sessions(ctx context.Context, after uint64, limit int) ([]acct.S
 	state, _ := s.files()
 	var out []acct.SessionState
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
-		return eachSession(ctx, tx, func(st acct.SessionState, damage error) error {
-			if st.ID <= after || damage != nil {
+		return eachSession(ctx, tx, after+1, func(st acct.SessionState, damage error) error {
+			if damage != nil {
 				return nil
 			}
 			out = append(out, st)

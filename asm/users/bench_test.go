@@ -121,3 +121,47 @@ func benchmarkLookup(b *testing.B, kind string) {
 	b.ReportMetric(0, "ns/op")
 	runtime.KeepAlive(place)
 }
+
+// BenchmarkMillion has a million bindings, of a list or of user sessions, in a
+// Table, and brings them back from what a checkpoint has of them: octets that
+// each takes, and seconds of processor time for all.
+//
+//	go test ./asm/users -run xxx -bench Million -benchtime 1x
+func BenchmarkMillion(b *testing.B) {
+	const million = 1_000_000
+	for _, kind := range []string{"IPv4 hosts", "IPv6 hosts", "sessions"} {
+		b.Run(kind, func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			var each, seconds float64
+			for b.Loop() {
+				var stored [][]byte
+				if kind == "sessions" {
+					someSessions(b, million, func(_ string, value []byte) { stored = append(stored, value) })
+				} else {
+					stored = append(stored, someList(b, kind, million).AppendSource(nil, "file"))
+				}
+				before, began, table := heap(), threadTime(b), new(Table)
+				for _, value := range stored {
+					restore := table.RestoreSource
+					if kind == "sessions" {
+						restore = table.RestoreClaim
+					}
+					if err := restore(value); err != nil {
+						b.Fatal(err)
+					}
+				}
+				seconds = (threadTime(b) - began).Seconds()
+				each = float64(heap()-before) / million
+				runtime.KeepAlive(stored)
+				runtime.KeepAlive(table)
+			}
+			b.ReportMetric(each, "octets/binding")
+			b.ReportMetric(seconds, "restore-cpu-s")
+			b.ReportMetric(0, "ns/op")
+			if each > 250 {
+				b.Errorf("%.0f octets for each of a million bindings, want at most 250", each)
+			}
+		})
+	}
+}

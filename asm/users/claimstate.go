@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // claimVersion is the first octet of an encoded Claim.
@@ -50,14 +51,61 @@ func (c *Claim) append(b []byte) []byte {
 	return b
 }
 
-// VisitClaim visits the Holders of a user session that Delta told of, until
-// visit returns an error, which it returns. Errors of its own match ErrCorrupt.
-func VisitClaim(data []byte, visit func(*Holder) error) error {
-	t := new(Table)
-	if err := t.RestoreClaim(data); err != nil {
+// A claimState is an encoded Claim, decoded.
+type claimState struct {
+	flags                      byte
+	source, id, nas, vrf, user string
+	began, seen, until         int64
+	options                    Options
+	holders                    []Holder // without their Claim, the latest begun first
+}
+
+// parseClaim reads what append appended. Errors match ErrCorrupt.
+func parseClaim(data []byte) (c claimState, err error) {
+	d := decoder{rest: string(data)}
+	if v := d.octet(); v != claimVersion && !d.failed {
+		return c, fmt.Errorf("users: decode session of version %d: %w", v, ErrCorrupt)
+	}
+	c.flags = d.octet()
+	for _, s := range [...]*string{&c.source, &c.id, &c.nas, &c.vrf, &c.user} {
+		*s = d.string()
+	}
+	for _, ms := range [...]*int64{&c.began, &c.seen, &c.until} {
+		*ms = d.milli()
+	}
+	c.options = d.options()
+	n := d.uvarint()
+	if n > uint64(len(d.rest)) || c.source == "" || c.id == "" || len(c.id) > maxName || len(c.user) > maxName {
+		d.fail()
+	}
+	for i := uint64(0); i < n && !d.failed; i++ {
+		h := Holder{flags: holderFlags(d.octet()) & holderGiven}
+		p, err := normalizePrefix(d.prefix())
+		if err != nil {
+			d.fail()
+			break
+		}
+		h.setPrefix(p)
+		h.From, h.Until = d.milli(), d.milli()
+		c.holders = append(c.holders, h)
+	}
+	if d.failed || d.rest != "" {
+		return c, fmt.Errorf("users: decode session: %w", ErrCorrupt)
+	}
+	return c, nil
+}
+
+// VisitClaim visits the Holders of a user session that Delta told of, if it is
+// of a user or user is "", until visit returns an error, which it returns.
+// Errors of its own match ErrCorrupt.
+func VisitClaim(data []byte, user string, visit func(*Holder) error) error {
+	c, err := parseClaim(data)
+	if err != nil || user != "" && c.user != user {
 		return err
 	}
-	for h := range t.All {
+	made := &Claim{names: c.user + c.id, split: uint8(len(c.user)), Options: &c.options, origin: &origin{source: &source{name: c.source}, nas: c.nas, vrf: c.vrf}}
+	c.fill(made, func(*Holder) {})
+	for h := range made.Holders() {
 		if err := visit(h); err != nil {
 			return err
 		}
@@ -68,66 +116,42 @@ func VisitClaim(data []byte, visit func(*Holder) error) error {
 // RestoreClaimOf is RestoreClaim if a prefix of the session has one of some
 // addresses, and does nothing otherwise.
 func (t *Table) RestoreClaimOf(data []byte, addrs []netip.Addr) error {
-	wanted := false
-	err := VisitClaim(data, func(h *Holder) error {
-		wanted = wanted || contains(h.Prefix(), addrs)
-		return nil
-	})
-	if err != nil || !wanted {
-		return err
+	c, err := parseClaim(data)
+	if err == nil && slices.ContainsFunc(c.holders, func(h Holder) bool { return contains(h.Prefix(), addrs) }) {
+		t.restoreClaim(&c)
 	}
-	return t.RestoreClaim(data)
+	return err
 }
 
 // RestoreClaim brings back a user session that Delta told of. Errors match
 // ErrCorrupt, and change nothing.
 func (t *Table) RestoreClaim(data []byte) error {
-	d := decoder{rest: string(data)}
-	if v := d.octet(); v != claimVersion && !d.failed {
-		return fmt.Errorf("users: decode session of version %d: %w", v, ErrCorrupt)
+	c, err := parseClaim(data)
+	if err == nil {
+		t.restoreClaim(&c)
 	}
-	flags := d.octet()
-	var source, id, nas, vrf, user string
-	for _, s := range [...]*string{&source, &id, &nas, &vrf, &user} {
-		*s = d.string()
-	}
-	var times [3]int64
-	for i := range times {
-		times[i] = d.milli()
-	}
-	options := d.options()
-	n := d.uvarint()
-	if n > uint64(len(d.rest)) || source == "" || id == "" || len(id) > maxName || len(user) > maxName {
-		d.fail()
-	}
-	c := Claim{flags: claimFlags(flags) & claimStored}
-	var list []*Holder
-	for i := uint64(0); i < n && !d.failed; i++ {
-		h := &Holder{flags: holderFlags(d.octet()) & holderGiven}
-		p, err := normalizePrefix(d.prefix())
-		if err != nil {
-			d.fail()
-			break
-		}
-		h.setPrefix(p)
-		h.From, h.Until = d.milli(), d.milli()
-		list = append(list, h)
-	}
-	if d.failed || d.rest != "" {
-		return fmt.Errorf("users: decode session: %w", ErrCorrupt)
-	}
-	s := t.source(source)
-	made := t.newClaim(s.origin(nas, vrf), user, id, options)
-	made.flags, made.began, made.seen, made.until = c.flags, momentOf(times[0]), momentOf(times[1]), momentOf(times[2])
-	if flags&stateLatest == 0 {
+	return err
+}
+
+func (t *Table) restoreClaim(c *claimState) {
+	s := t.source(c.source)
+	made := t.newClaim(s.origin(c.nas, c.vrf), c.user, c.id, c.options)
+	if c.flags&stateLatest == 0 {
 		s.past = append(s.past, made)
 	} else {
 		s.claims.put(made)
 	}
-	for i := len(list) - 1; i >= 0; i-- { // the first is linked last
-		h := list[i]
+	c.fill(made, t.link)
+}
+
+// fill gives a new Claim its times, flags and Holders, and tells of each, the
+// earliest begun first.
+func (c *claimState) fill(made *Claim, held func(*Holder)) {
+	made.flags, made.began, made.seen, made.until = claimFlags(c.flags)&claimStored, momentOf(c.began), momentOf(c.seen), momentOf(c.until)
+	for i := len(c.holders) - 1; i >= 0; i-- {
+		h := new(Holder)
+		*h = c.holders[i]
 		h.Claim, h.sibling, made.first = made, made.first, h
-		t.link(h)
+		held(h)
 	}
-	return nil
 }

@@ -158,6 +158,19 @@ func TestTrimSessions(t *testing.T) {
 func TestSessionMemory(t *testing.T) {
 	const n = 1 << 17
 	before := heap()
+	table := someSessions(t, n, func(string, []byte) {})
+	each := float64(heap()-before) / n
+	t.Logf("%.0f octets per session", each)
+	if each > 250 {
+		t.Errorf("%.0f octets per session, want at most 250", each)
+	}
+	runtime.KeepAlive(table)
+}
+
+// someSessions returns a Table of user sessions of one address each, as they come
+// out of the journal, and stores them.
+func someSessions(tb testing.TB, n int, store func(key string, value []byte)) *Table {
+	tb.Helper()
 	table := new(Table)
 	e := Event{Source: "radius", Kind: Begin, At: fromMilli(1_800_000_000_000), NAS: "bng-1", Timeout: time.Hour}
 	var data []byte
@@ -167,20 +180,15 @@ func TestSessionMemory(t *testing.T) {
 		data = e.AppendBinary(data[:0])
 		parsed, err := ParseEvent(data)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		table.Apply(parsed)
 		if i%1024 == 0 {
-			table.Delta(func(string, []byte) {})
+			table.Delta(store)
 		}
 	}
-	table.Delta(func(string, []byte) {})
-	each := float64(heap()-before) / n
-	t.Logf("%.0f octets per session", each)
-	if each > 250 {
-		t.Errorf("%.0f octets per session, want at most 250", each)
-	}
-	runtime.KeepAlive(table)
+	table.Delta(store)
+	return table
 }
 
 func FuzzParseEvent(f *testing.F) {

@@ -80,12 +80,15 @@ func (t *Table) restoreSource(data []byte, wanted func(Binding) bool) error {
 	return nil
 }
 
-// VisitSource visits the Holders of what AppendSource appended, in order, until
-// visit returns an error, which it returns, and keeps none. Errors of its own
-// match ErrCorrupt.
-func VisitSource(data []byte, visit func(*Holder) error) error {
+// VisitSource visits the Holders of what AppendSource appended, those of a user
+// or all where user is "", in order, until visit returns an error, which it
+// returns, and keeps none. Errors of its own match ErrCorrupt.
+func VisitSource(data []byte, user string, visit func(*Holder) error) error {
 	t, s := new(Table), new(source)
 	_, _, err := eachBinding(data, true, func(name string, _ int) { s.name = name }, func(b Binding, removed bool) error {
+		if user != "" && b.User != user {
+			return nil
+		}
 		h := new(Holder)
 		t.list(h, s, b)
 		if removed {

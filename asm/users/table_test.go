@@ -459,21 +459,26 @@ func TestTableMemory(t *testing.T) {
 	const n = 1 << 18
 	for _, kind := range []string{"IPv4 hosts", "IPv6 hosts", "IPv6 56"} {
 		before := heap()
-		table := new(Table)
-		_, bs, err := ParseList(AppendList(nil, "file", someBindings(kind, n)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		table.Replace("file", bs, 1)
-		bs = nil
+		table := someList(t, kind, n)
 		each := float64(heap()-before) / float64(n)
 		t.Logf("%s: %.0f octets per binding", kind, each)
 		if each > 250 {
 			t.Errorf("%s: %.0f octets per binding, want at most 250", kind, each)
 		}
 		runtime.KeepAlive(table)
-		runtime.KeepAlive(bs)
 	}
+}
+
+// someList returns a Table of someBindings, as they come out of the journal.
+func someList(tb testing.TB, kind string, n int) *Table {
+	tb.Helper()
+	_, bs, err := ParseList(AppendList(nil, "file", someBindings(kind, n)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	table := new(Table)
+	table.Replace("file", bs, 1)
+	return table
 }
 
 // BenchmarkReplace replaces a list of a million by one that differs in one.

@@ -60,17 +60,20 @@ func TestStatesOfOneAddress(t *testing.T) {
 		table.Delta(func(_ string, state []byte) { sessions = append(sessions, state) })
 		table.DeltaPorts(func(_ string, state []byte) { ports = append(ports, state) })
 
+		user := rapid.OneOf(rapid.Just(""), name).Draw(t, "user visited")
 		count := map[string]int{} // of each Holder in the Table, less those that were visited
 		for h := range table.All {
-			count[text(h)]++
+			if user == "" || h.User() == user {
+				count[text(h)]++
+			}
 		}
 		visit := func(h *Holder) error { count[text(h)]--; return nil }
 		for _, state := range lists {
-			check(t, VisitSource(state, visit))
+			check(t, VisitSource(state, user, visit))
 		}
 		for _, state := range sessions {
 			if state != nil {
-				check(t, VisitClaim(state, visit))
+				check(t, VisitClaim(state, user, visit))
 			}
 		}
 		for h, n := range count {

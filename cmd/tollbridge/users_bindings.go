@@ -109,7 +109,7 @@ million bindings need no more memory than the longest list among them.`,
 				return fmt.Errorf("users ls: --within: %w", err)
 			}
 		}
-		return listHoldings(cmd, state, *f, limit, func(h *users.Holder, now int64) bool {
+		return listHoldings(cmd, state, *f, "", limit, func(h *users.Holder, now int64) bool {
 			return (all || current(h, now)) && (source == "" || h.Source() == source) && (vrf == "" || h.VRF() == vrf) &&
 				(within == "" || of.Bits() <= h.Prefix().Bits() && of.Contains(h.Prefix().Addr()))
 		})
@@ -129,7 +129,10 @@ servers that they come from, and those that are over.`,
 	}
 	f := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return listHoldings(cmd, state, *f, 0, func(h *users.Holder, _ int64) bool { return h.User() == args[0] })
+		if args[0] == "" {
+			return errors.New("users show: the user's name is empty")
+		}
+		return listHoldings(cmd, state, *f, args[0], 0, func(*users.Holder, int64) bool { return true })
 	}
 	return cmd
 }
@@ -137,9 +140,9 @@ servers that they come from, and those that are over.`,
 // errAllListed ends a listing.
 var errAllListed = errors.New("as many as are wanted are listed")
 
-// listHoldings prints who holds what as it is read, as far as it is wanted, and
-// at most limit of it if that isn't 0.
-func listHoldings(cmd *cobra.Command, state *stateFlags, f listing.Format, limit int, wanted func(h *users.Holder, now int64) bool) error {
+// listHoldings prints what a user, or anybody where user is "", holds as it is
+// read, as far as it is wanted, and at most limit of it if that isn't 0.
+func listHoldings(cmd *cobra.Command, state *stateFlags, f listing.Format, user string, limit int, wanted func(h *users.Holder, now int64) bool) error {
 	s, err := state.open()
 	if err != nil {
 		return err
@@ -147,7 +150,7 @@ func listHoldings(cmd *cobra.Command, state *stateFlags, f listing.Format, limit
 	defer s.Close()
 	l := listing.NewWriter(cmd.OutOrStdout(), f, holdingColumns, listing.Block)
 	now := time.Now().UnixMilli()
-	err = asm.EachHolder(cmd.Context(), s, func(h *users.Holder) error {
+	err = asm.EachHolder(cmd.Context(), s, user, func(h *users.Holder) error {
 		if !wanted(h, now) {
 			return nil
 		}

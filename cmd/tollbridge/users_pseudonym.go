@@ -158,7 +158,7 @@ func (p *pseudonyms) find(ctx context.Context, s *spool.Spool, among, wanted []s
 			}
 		}
 	}
-	err := asm.EachHolder(ctx, s, func(h *users.Holder) error {
+	err := asm.EachHolder(ctx, s, "", func(h *users.Holder) error {
 		try(h.User())
 		return nil
 	})
