@@ -29,6 +29,8 @@ func FuzzPlan(f *testing.F) {
 		FieldSpecifier{ID: InterfaceName, Length: VariableLength}, FieldSpecifier{ID: OctetDeltaCount, Length: 4},
 		FieldSpecifier{ID: SourceIPv6Address, Length: 16}, FieldSpecifier{ID: FlowStartNanoseconds, Length: 8})
 	add("\x00\x00\x00\x02", []byte("\xff\x00\x04\x0a\x00\x00\x01"), FieldSpecifier{ID: SourceIPv4Address, Length: VariableLength})
+	// An IPv4 address too near to both ends of its record for a load of eight octets.
+	add("\x00\x01", []byte{192, 0, 2, 1}, FieldSpecifier{ID: SourceIPv4Address, Length: 4})
 
 	before, after := guarded(f)
 	f.Fuzz(func(t *testing.T, definition, columns, octets []byte) {
@@ -77,6 +79,9 @@ func FuzzPlan(f *testing.F) {
 					if !ok {
 						want = canary
 					}
+					if want == leftOrZero && (got == canary || got == 0) {
+						continue
+					}
 					if got != want {
 						t.Fatalf("slot %d is %x, want %x: columns %+v of %x as %+v", i, got, want, wanted, memory, template.Fields)
 					}
@@ -113,6 +118,10 @@ func walk(fields []FieldSpecifier, b []byte) (values [][]byte, length int) {
 	return values, at
 }
 
+// leftOrZero stands for the high half of an IPv4 address, which a Plan leaves as
+// it was, or clears where the value can't be loaded as a word.
+const leftOrZero = 0xfadedfadedfaded1
+
 // plainly writes what a column is to have of a value.
 func plainly(c Column, f FieldSpecifier, value []byte, row map[int]uint64) {
 	number := func(b []byte) (v uint64) {
@@ -138,7 +147,8 @@ func plainly(c Column, f FieldSpecifier, value []byte, row map[int]uint64) {
 		case len(value) == 16:
 			row[c.Slot], row[c.Slot+1] = number(value[:8]), number(value[8:])
 		case len(value) == 4:
-			if f.Length == VariableLength { // the others leave the high half as it is
+			row[c.Slot] = leftOrZero
+			if f.Length == VariableLength { // the record before may have had an IPv6 address
 				row[c.Slot] = 0
 			}
 			row[c.Slot+1] = 0xffff<<32 | number(value)

@@ -49,7 +49,8 @@ type Column struct {
 
 // A Plan reads several columns of a Template's records at once into a row of
 // numbers. It is the fast way: one load per value and no branch, but for values
-// of variable length and those in records shorter than eight octets. It is
+// of variable length and those with less than eight octets of the record before
+// their end and behind their beginning. It is
 // never changed, so it may be used by many goroutines at once.
 type Plan struct {
 	pairs  []pair     // most of them
@@ -193,9 +194,9 @@ func (p *Plan) Field(i int) (int, bool) { return p.fields[i], p.fields[i] >= 0 }
 func (p *Plan) Width() int { return p.width }
 
 // Read reads the columns from r, a record of the Plan's Template, into row. It
-// writes nothing to the slots of columns that the Template has not, nor to the
-// high half of an IPv4 address, so clear a row before it is used with another
-// Plan. It allocates nothing.
+// writes nothing to the slots of columns that the Template has not, and may leave
+// the high half of an IPv4 address as it was, so clear a row before it is used
+// with another Plan. It allocates nothing.
 func (p *Plan) Read(r Record, row []uint64) {
 	if p.loads > 0 {
 		_, _ = r.octets[p.reach-1], row[p.width-1] // or it panics
