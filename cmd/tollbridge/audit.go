@@ -104,7 +104,7 @@ exporter, domain and interval gave to which record.`,
 func sayBehind(cmd *cobra.Command, s *spool.Spool) error {
 	st, err := s.Stats(cmd.Context())
 	if err == nil && st.Last > st.Checkpoint {
-		fmt.Fprintf(cmd.OutOrStdout(), "%d journal entries are not in the books yet: the daemon's next checkpoint brings them\n", st.Last-st.Checkpoint)
+		fmt.Fprintf(cmd.OutOrStdout(), "not in the books yet: the latest %d entries of the journal; the daemon's next checkpoint brings them\n", st.Last-st.Checkpoint)
 	}
 	return err
 }

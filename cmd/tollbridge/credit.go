@@ -151,6 +151,7 @@ func newCredit() *cobra.Command {
 		Long: `Credit shows what a credit-control server has granted (RFC 8506), and what of it
 is used, beside a running daemon or without one. Usage is that of accounting
 records, so it moves once in accounting.interimInterval.`,
+		Example: "  tollbridge credit ls --user alice@isp.example",
 	}
 	state := addStateFlags(cmd)
 	cmd.AddCommand(newCreditList(state))

@@ -172,7 +172,7 @@ func (d *demo) work(ctx context.Context) error {
 		return err
 	}
 	s := m.Stats()
-	fmt.Fprintf(d.out, "metered %d packets into %d flow records, exported over IPFIX/TCP\n\n", s.Packets, exporter.Stats().Records)
+	fmt.Fprintf(d.out, "metered %d packets into %d flow records, exported over IPFIX/TCP\n\n", s.Metered, exporter.Stats().Records)
 	return d.settled(ctx, exporter.Stats().Records)
 }
 

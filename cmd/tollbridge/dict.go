@@ -15,6 +15,12 @@ func newDict() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dict",
 		Short: "Show how Information Elements and AVPs correspond, or export the dictionary",
+		Long: `Dict shows the AVP that carries each Information Element where flow records go
+to an AAA server as they are (accounting.mode: aaa-client), and writes the
+dictionary for programs that are to know these AVPs. --vendor is the
+configuration's delivery.vendorId.`,
+		Example: `  tollbridge dict show octetDeltaCount
+  tollbridge dict export freediameter`,
 	}
 	var vendor uint32
 	cmd.PersistentFlags().Uint32Var(&vendor, "vendor", dict.DefaultVendor, "Vendor-Id of our AVPs")

@@ -25,9 +25,14 @@ func run() int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := newRoot()
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	for _, of := range []string{"required flag", "if any flags in the group", "at least one of the flags in the group"} {
+		if strings.HasPrefix(err.Error(), of) { // cobra does not say of which command
+			err = fmt.Errorf("%w; see \"%s --help\"", err, cmd.CommandPath())
+		}
 	}
 	terminal.PrintError(root.ErrOrStderr(), err)
 	return 1
@@ -45,6 +50,7 @@ Diameter accounting records (RFC 6733) until a server has acknowledged each.
 Its books balance to the octet; "tollbridge audit" shows them.
 
 Start with "tollbridge demo", which does all of it on this machine in seconds.`,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

@@ -182,6 +182,9 @@ says so.`,
 			return nil
 		})
 		s := m.Stats()
+		if why := unmetered(s); why != "" {
+			fmt.Fprintf(cmd.OutOrStdout(), "not metered: %s\n", why)
+		}
 		for i, p := range exporter {
 			where := ""
 			if len(exporter) > 1 {
@@ -189,7 +192,7 @@ says so.`,
 			}
 			e := p.Stats()
 			fmt.Fprintf(cmd.OutOrStdout(), "%d packets and %d octets in %d flow records, %d messages sent%s\n",
-				s.Packets, s.Octets, e.Records, e.Messages, where)
+				s.Metered, s.Octets, e.Records, e.Messages, where)
 			if lifetime > 0 {
 				fmt.Fprintf(cmd.OutOrStdout(), "%d messages given up by sctp%s\n", e.Abandoned, where)
 			}
@@ -201,6 +204,20 @@ says so.`,
 		return err
 	}
 	return cmd
+}
+
+// unmetered says which packets are in no flow, "" if all are in one.
+func unmetered(s meter.Stats) string {
+	var causes []string
+	for _, c := range []struct {
+		packets uint64
+		are     string
+	}{{s.NotIP, "not IP"}, {s.UnknownLink, "of an unknown link type"}, {s.Malformed.Sum(), "malformed"}, {s.Dropped, "of flows that could not be exported"}} {
+		if c.packets > 0 {
+			causes = append(causes, fmt.Sprintf("%d packets that are %s", c.packets, c.are))
+		}
+	}
+	return strings.Join(causes, ", ")
 }
 
 // exportOver returns the transport of a name.

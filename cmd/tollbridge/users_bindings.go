@@ -109,10 +109,19 @@ million bindings need no more memory than the longest list among them.`,
 				return fmt.Errorf("users ls: --within: %w", err)
 			}
 		}
-		return listHoldings(cmd, state, *f, "", limit, func(h *users.Holder, now int64) bool {
-			return (all || current(h, now)) && (source == "" || h.Source() == source) && (vrf == "" || h.VRF() == vrf) &&
+		over := 0
+		err := listHoldings(cmd, state, *f, "", limit, func(h *users.Holder, now int64) bool {
+			if !all && !current(h, now) {
+				over++
+				return false
+			}
+			return (source == "" || h.Source() == source) && (vrf == "" || h.VRF() == vrf) &&
 				(within == "" || of.Bits() <= h.Prefix().Bits() && of.Contains(h.Prefix().Addr()))
 		})
+		if err == nil && over > 0 && *f == "table" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d bindings are over: --all lists them too\n", over)
+		}
+		return err
 	}
 	return cmd
 }

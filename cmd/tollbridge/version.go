@@ -14,9 +14,10 @@ var version = "devel"
 
 func newVersion() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version of tollbridge and of what it is built from",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the version of tollbridge and of what it is built from",
+		Example: "  tollbridge version -o json",
+		Args:    cobra.NoArgs,
 	}
 	out := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
