@@ -137,8 +137,9 @@ func newDecide(state *stateFlags, what, short, long, example string) *cobra.Comm
 
 func newSpoolDecisions(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "decisions",
-		Short: "List what operators ordered: who, when, why, and what it came to",
+		Use:     "decisions",
+		Short:   "List what operators ordered: who, when, why, and what it came to",
+		Example: "  tollbridge spool decisions -o csv",
 	}
 	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		list, err := s.Decisions(ctx)

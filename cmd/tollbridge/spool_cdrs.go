@@ -16,7 +16,10 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cdrs",
 		Short: "List the CDRs that the accounting application has stored",
-		Args:  cobra.NoArgs,
+		Example: `  tollbridge spool cdrs --user alice
+  tollbridge spool cdrs --conflicts
+  tollbridge spool cdrs --limit 0 -o csv > cdrs.csv`,
+		Args: cobra.NoArgs,
 	}
 	out := listing.FormatFlag(cmd)
 	flags := cmd.Flags()

@@ -17,6 +17,8 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sessions",
 		Short: "List the user sessions with their usage: open, or stopped and kept for late flows",
+		Example: `  tollbridge spool sessions
+  tollbridge spool sessions --limit 0 -o json | jq '.[] | select(.user == "alice")'`,
 	}
 	listing.AddPage(cmd, "sessions", &after, &limit)
 	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {

@@ -12,8 +12,9 @@ import (
 
 func newSpoolStats(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "stats",
-		Short: "Say how full the spool is and how far the pipeline has come",
+		Use:     "stats",
+		Short:   "Say how full the spool is and how far the pipeline has come",
+		Example: "  tollbridge spool stats -o json",
 	}
 	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		st, err := s.Stats(ctx)

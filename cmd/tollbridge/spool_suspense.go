@@ -17,6 +17,19 @@ func newSpoolSuspense(state *stateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "suspense",
 		Short: "List the flows that wait for a user or a decision, and why",
+		Long: `Suspense lists flows that are received and not accounted:
+
+  unmapped        nobody is known to have held an address of it; it is accounted as
+                  soon as a source of users says who did
+  below floor     it is so old that it can't be told from a copy
+  ahead of clock  it ends later than it came
+  total unknown   its counters are totals whose former values may be forgotten
+  conflict        it came in a request like another's, with other content
+
+"spool release" accounts those that wait for a decision, "spool reject" gives
+flows up for good.`,
+		Example: `  tollbridge spool suspense
+  tollbridge spool suspense --limit 0 -o csv > suspense.csv`,
 	}
 	listing.AddPage(cmd, "flows", &after, &limit)
 	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
