@@ -192,6 +192,9 @@ func TestDocsNameCommandsThatExist(t *testing.T) {
 			t.Fatalf("no sources in %s (%v)", dir, err)
 		}
 		for _, source := range sources {
+			if strings.HasSuffix(source, "_test.go") {
+				continue
+			}
 			text, err := os.ReadFile(source)
 			if err != nil {
 				t.Fatal(err)
