@@ -199,6 +199,12 @@ func (w *writer) query(query string, scan func(*sql.Rows) error, args ...any) er
 	return each(rows, scan)
 }
 
+// A rowsQuerier is a connection, a pool of them, or a transaction.
+type rowsQuerier interface {
+	querier
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // each calls scan for every row and closes rows.
 func each(rows *sql.Rows, scan func(*sql.Rows) error) error {
 	defer rows.Close()
