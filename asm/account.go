@@ -174,9 +174,10 @@ func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
 	return m.retry(ctx)
 }
 
-// sweepEvery is how often user sessions that are over are looked for while
-// events come, in nanoseconds.
-const sweepEvery = int64(10 * time.Minute)
+// sweepEvery returns how often what is over of user sessions and NATs is looked
+// for while events come, in nanoseconds: not too often, as that may take reading
+// all that is in suspense.
+func (m *Module) sweepEvery() int64 { return int64(max(10*time.Minute, m.settings.Late/24)) }
 
 // applyEvent applies an EntryBinding: an event of one user session, or of a
 // NAS. Flows that wait for a user are mapped again soon.
@@ -226,7 +227,7 @@ func (m *Module) contradict(s *session, c *users.Claim) {
 // sweep drops the user sessions that are over, and what NATs told, every now and
 // then. An entry once begun is finished: an error fails the Module behind it.
 func (m *Module) sweep() {
-	if m.now/sweepEvery == m.swept/sweepEvery {
+	if every := m.sweepEvery(); m.now/every == m.swept/every {
 		return
 	}
 	if err := m.keepBehind(context.Background(), m.over()); err != nil {

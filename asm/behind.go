@@ -110,11 +110,12 @@ func (s *backstage) restore(key string, value []byte) error {
 // where the users are about to forget it: Mappings that ended by a moment, Unix
 // milliseconds.
 func (m *Module) keepBehind(ctx context.Context, before int64) error {
-	if n, _ := m.users.Mappings(); n == 0 {
+	since, any := m.users.MappingsUntil(before)
+	if !any {
 		return nil
 	}
 	keep := func(x *acct.Suspended) error {
-		if x.FlowEnd >= before {
+		if x.FlowEnd < since || x.FlowEnd >= before {
 			return nil
 		}
 		h, err := m.suspense.held(x)

@@ -48,7 +48,7 @@ func TestBehindNAT(t *testing.T) {
 			}
 			b.after(2 * time.Minute)
 			unheld("the block is given back")
-			b.clock = b.clock.Add(testSettings.Late + 2*time.Duration(sweepEvery))
+			b.clock = b.clock.Add(testSettings.Late + 2*time.Duration(b.m.sweepEvery()))
 			nat.send(s, natTemplate, b.clock, 16, private, public, 5000, 5001) // what is over is forgotten
 			b.users("file", c.listed, bind("100.64.0.7", "somebody"))
 			if n, _ := b.m.users.Mappings(); n != 1 {

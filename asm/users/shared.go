@@ -293,12 +293,39 @@ func (t *Table) Unmap(m Mapping, at int64) (changed bool) {
 // refused.
 func (t *Table) Mappings() (n int, refused uint64) { return t.mappings, t.refused }
 
+// MappingsUntil reports whether there are Mappings that ended at or before a
+// moment, which TrimSessions would drop, and since when the first of them lasted.
+// All in Unix milliseconds.
+func (t *Table) MappingsUntil(before int64) (since int64, any bool) {
+	look := func(s *space) {
+		for _, p := range s.pools {
+			for _, page := range p {
+				for _, x := range page {
+					if x.over(before) && (!any || x.from < since) {
+						since, any = x.from, true
+					}
+				}
+			}
+		}
+	}
+	look(&t.space)
+	for _, s := range t.vrfs {
+		look(s)
+	}
+	return since, any
+}
+
+// over reports whether s is of a Mapping that ended at or before a moment.
+func (s *share) over(before int64) bool {
+	return s.holder == nil && s.until != 0 && s.until <= before
+}
+
 // trimMappings drops the Mappings that ended at or before a moment.
 func (t *Table) trimMappings(before int64) {
-	trim := func(vrf string, s *space) {
+	trim := func(s *space) {
 		for a, p := range s.pools {
 			p.remove(func(x *share) bool {
-				if x.holder != nil || x.until == 0 || x.until > before {
+				if !x.over(before) {
 					return false
 				}
 				if x.from >= 0 { // once, though it may be in several pages
@@ -314,9 +341,9 @@ func (t *Table) trimMappings(before int64) {
 			}
 		}
 	}
-	trim("", &t.space)
-	for vrf, s := range t.vrfs {
-		trim(vrf, s)
+	trim(&t.space)
+	for _, s := range t.vrfs {
+		trim(s)
 	}
 }
 
