@@ -63,6 +63,7 @@ func (t *truth) begun(p netip.Prefix, at int64) (best *claim, last interval) {
 func (t *truth) event(e users.Event) {
 	at := unix(e.At)
 	t.sweepAtTimes()
+	clear(t.holdersAt)
 	changed := false
 	if e.Kind == users.EndAll {
 		for _, c := range t.claims {
@@ -79,10 +80,11 @@ func (t *truth) event(e users.Event) {
 
 // sweepAtTimes forgets what is over, now and then.
 func (t *truth) sweepAtTimes() {
-	if every := int64(10 * time.Minute); t.now/every != t.swept/every {
+	if every := int64(max(10*time.Minute, t.settings.Late/24)); t.now/every != t.swept/every {
 		t.swept = t.now
 		before := t.now/int64(time.Millisecond) - t.settings.Late.Milliseconds()
 		t.sweep(before)
+		clear(t.holdersAt)
 		t.forgetTranslations(before)
 	}
 }

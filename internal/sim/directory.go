@@ -34,7 +34,7 @@ func (d *directory) begin(w *world) {
 	for range 3 + w.rng.IntN(8) {
 		d.add(w)
 	}
-	if w.mood.shared && w.rng.IntN(2) == 0 { // whoever the NAT has its ports for
+	if w.mood.shared && (w.rng.IntN(2) == 0 || w.draws(SharedAddresses)) { // whoever the NAT has its ports for
 		d.lists[d.sources[0]] = append(d.lists[d.sources[0]], users.Binding{Prefix: netip.PrefixFrom(translated, 32), User: one(&w.scheduler, people)})
 	}
 }

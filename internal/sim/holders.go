@@ -91,8 +91,21 @@ func exactly(all []*holder, at int64) (best *holder) {
 	return best
 }
 
-// holdersOf returns who holds or held all ports of an address.
+// A place is an address in an address space; "" is the global one.
+type place struct {
+	space   string
+	address netip.Addr
+}
+
+// holdersOf returns who holds or held all ports of an address. It is asked for
+// each flow ever again, so the answer is kept until who holds what changes.
 func (t *truth) holdersOf(space string, a netip.Addr) (all []*holder) {
+	at := place{space, a}
+	all, known := t.holdersAt[at]
+	if known {
+		return all
+	}
+	defer func() { t.holdersAt[at] = all }()
 	if space == "" {
 		all = t.claimed(a)
 	}
@@ -134,6 +147,7 @@ func unix(at time.Time) int64 {
 // replace puts a source's bindings in the place of those it listed before.
 // One that is missing ends now.
 func (t *truth) replace(l listing) {
+	clear(t.holdersAt)
 	now := t.now / int64(time.Millisecond)
 	same := func(h *holder, b *users.Binding) bool {
 		return h.source == l.source && h.Prefix == b.Prefix && h.VRF == b.VRF && h.Ports == b.Ports && h.User == b.User && unix(h.From) == unix(b.From)

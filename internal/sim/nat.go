@@ -44,7 +44,7 @@ type translation struct {
 // something else in other address spaces.
 func (w *world) share() {
 	w.mood.shared, w.nat = true, &nat{}
-	if s := &w.mood.settings; w.rng.IntN(2) == 0 { // what a NAT told is soon forgotten, and what waits is not
+	if s := &w.mood.settings; w.rng.IntN(2) == 0 || w.draws(SharedAddresses) { // what a NAT told is soon forgotten, and what waits is not
 		s.Late, s.Fallback = w.between(time.Minute, 2*time.Minute), ""
 		s.Correct = min(s.Correct, s.Late)
 	}
@@ -257,10 +257,15 @@ func (t *truth) share(e end, at int64) (best *share) {
 	byName := func(x, y *translation) int {
 		return cmp.Or(x.private.Compare(y.private), cmp.Compare(x.space, y.space))
 	}
-	for _, x := range slices.SortedFunc(slices.Values(t.translations), byName) {
-		if x.gets && x.at <= at && t.has(x, at) {
-			consider(share{portBlocks[x.block][0], portBlocks[x.block][1], x.at, nil, x})
+	var of []*translation
+	for _, x := range t.translations {
+		if x.gets && x.at <= at && portBlocks[x.block][0] <= e.port && e.port <= portBlocks[x.block][1] && t.has(x, at) {
+			of = append(of, x)
 		}
+	}
+	slices.SortFunc(of, byName)
+	for _, x := range of {
+		consider(share{portBlocks[x.block][0], portBlocks[x.block][1], x.at, nil, x})
 	}
 	return best
 }

@@ -351,7 +351,7 @@ func (p *process) checkpoint() {
 	}
 	p.dirty = false
 	p.trim()
-	if w.chance(0.1) || w.quiet {
+	if w.chance(0.1) {
 		if _, err := w.disk.books(); err != nil {
 			w.fail("the books do not balance at %d:\n%v", p.position, err)
 		}

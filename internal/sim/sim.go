@@ -257,6 +257,9 @@ func (w *world) step() bool {
 		}
 	}()
 	w.report.Steps++
+	if w.chance(1. / 30) {
+		w.mayCrash("between two steps")
+	}
 	w.next()()
 	return true
 }

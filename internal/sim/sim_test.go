@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -28,9 +29,9 @@ func envSeed() uint64 {
 // onSQLite reports whether a seed is run on the real spool: one of a hundred.
 func onSQLite(seed uint64) bool { return *allSQLite || seed%100 == 0 }
 
-func config(t testing.TB, seed uint64, bug Bug) Config {
-	cfg := Config{Seed: seed, Bug: bug}
-	if onSQLite(seed) && bug == None {
+func config(t testing.TB, seed uint64) Config {
+	cfg := Config{Seed: seed}
+	if onSQLite(seed) {
 		cfg.Dir = t.TempDir()
 	}
 	return cfg
@@ -73,7 +74,7 @@ func show(t testing.TB, cfg Config, failure error) {
 //	go test ./internal/sim -run TestSim -seed 4711 -v
 func TestSim(t *testing.T) {
 	if *oneSeed != 0 {
-		cfg := config(t, *oneSeed, None)
+		cfg := config(t, *oneSeed)
 		lines, err := trace(t, cfg)
 		for _, l := range lines {
 			t.Log(l)
@@ -83,6 +84,7 @@ func TestSim(t *testing.T) {
 		}
 		return
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small and full of garbage
 	n := cmp.Or(*seeds, defaultSeeds)
 	last := *first + n - 1
 	var next atomic.Uint64
@@ -93,7 +95,7 @@ func TestSim(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() {
 			for seed := next.Add(1); seed <= last && !t.Failed(); seed = next.Add(1) {
-				cfg := config(t, seed, None)
+				cfg := config(t, seed)
 				r, err := Run(cfg)
 				mu.Lock()
 				if err != nil {
@@ -163,24 +165,55 @@ func TestLostState(t *testing.T) {
 	}
 }
 
-// A seed repeats exactly, to the last word of its trace.
+// A seed repeats exactly, to the last word of its trace: one that passes, and
+// one that fails.
 func TestRepeats(t *testing.T) {
-	for seed := uint64(1); seed <= 4; seed++ {
-		first, err := trace(t, Config{Seed: seed})
-		if err != nil {
-			t.Fatal(err)
+	for _, cfg := range []Config{{Seed: 1}, {Seed: 2}, {Seed: 3}, {Seed: 4}, {Seed: 1, Bug: EarlyTrim}, {Seed: 1, Bug: NoIdentities}} {
+		first, err := trace(t, cfg)
+		if fails := cfg.Bug != None; fails != (err != nil) {
+			t.Fatalf("seed %d, bug %v: %v", cfg.Seed, cfg.Bug, err)
 		}
-		again, err := trace(t, Config{Seed: seed})
-		if err != nil {
-			t.Fatal(err)
+		again, err2 := trace(t, cfg)
+		if fmt.Sprint(err) != fmt.Sprint(err2) {
+			t.Fatalf("seed %d, bug %v: %v, then %v", cfg.Seed, cfg.Bug, err, err2)
+		}
+		for i := range min(len(first), len(again)) {
+			if first[i] != again[i] {
+				t.Fatalf("seed %d, bug %v, line %d:\n%s\nthen\n%s", cfg.Seed, cfg.Bug, i, first[i], again[i])
+			}
 		}
 		if len(first) != len(again) {
-			t.Fatalf("seed %d: %d lines, then %d", seed, len(first), len(again))
+			t.Fatalf("seed %d, bug %v: %d lines, then %d", cfg.Seed, cfg.Bug, len(first), len(again))
 		}
-		for i := range first {
-			if first[i] != again[i] {
-				t.Fatalf("seed %d, line %d:\n%s\nthen\n%s", seed, i, first[i], again[i])
+	}
+}
+
+// What is simulated runs in one goroutine: whatever happens, there are no more
+// than before.
+func TestNoGoroutines(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for seed := uint64(1); seed <= 4; seed++ {
+		if _, err := Run(Config{Seed: seed, Trace: func(format string, args ...any) {
+			if n := runtime.NumGoroutine(); n > before {
+				t.Fatalf("seed %d: %d goroutines, %d before, at: %s", seed, n, before, fmt.Sprintf(format, args...))
 			}
+		}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// One of a hundred seeds is run on the real spool, wherever one begins.
+func TestSeedsOnRealSpool(t *testing.T) {
+	for _, first := range []uint64{1, 57, 20_000} {
+		n := 0
+		for seed := range uint64(1000) {
+			if config(t, first+seed).Dir != "" {
+				n++
+			}
+		}
+		if n != 10 && !*allSQLite {
+			t.Errorf("%d of 1000 seeds from %d on", n, first)
 		}
 	}
 }

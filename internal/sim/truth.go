@@ -37,6 +37,7 @@ type truth struct {
 	released     map[uint64]bool // flows that an operator released
 	holders      []*holder
 	claims       []*claim // of user sessions
+	holdersAt    map[place][]*holder
 	translations []*translation
 	realms       map[holderKey]string
 	swept        int64     // when those that are over were last forgotten, Unix nanoseconds
@@ -61,7 +62,7 @@ func newTruth(w *world) *truth {
 	return &truth{
 		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{}, windows: map[string]*window{},
 		totals: map[string]*totals{}, rates: map[exporterDomain]uint64{},
-		spooled: map[spooled]bool{}, requests: map[string][]*flow{}, released: map[uint64]bool{}, realms: map[holderKey]string{},
+		spooled: map[spooled]bool{}, requests: map[string][]*flow{}, released: map[uint64]bool{}, realms: map[holderKey]string{}, holdersAt: map[place][]*holder{},
 		billed: map[bill]acct.Usage{}, events: map[uint64]int{}, rows: map[acct.LedgerKey]*amounts{},
 		settings: asm.Settings{Interval: 5 * time.Minute, Late: 24 * time.Hour},
 	}
