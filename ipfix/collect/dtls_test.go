@@ -99,7 +99,7 @@ func TestDTLS(t *testing.T) {
 
 func TestDTLSRefuses(t *testing.T) {
 	ca, other := certtest.NewAuthority(t), certtest.NewAuthority(t)
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		name         string
 		certificates []tls.Certificate
 		counts       Stats
@@ -116,7 +116,7 @@ func TestDTLSRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			journal, log := newMemory(), new(logBuffer)
-			p, at, stop := serveDTLS(t, secure(journal, ca, log), "127.0.0.1")
+			p, at, stop := serveDTLS(t, secure(journal, ca, log), loopbacks[i%2])
 			conn, _, err := associate(t, at, ca, tt.certificates...)
 			if err == nil {
 				t.Error("the handshake succeeded")
@@ -127,7 +127,7 @@ func TestDTLSRefuses(t *testing.T) {
 			if s.Handshakes != tt.counts.Handshakes || s.Refused != tt.counts.Refused || s.Messages != 0 || len(journal.sessions) != 0 {
 				t.Errorf("stats %+v, want %+v", s, tt.counts)
 			}
-			log.want(t, append(tt.log, "remote=127.0.0.1:")...)
+			log.want(t, append(tt.log, "remote="+logged(at))...)
 		})
 	}
 }

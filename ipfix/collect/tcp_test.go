@@ -373,17 +373,21 @@ func TestTCPConnectionsAreBounded(t *testing.T) {
 }
 
 func TestTCPStrangersAreRefused(t *testing.T) {
-	p := newProcess(t, Config{Journal: newMemory(), Exporters: []Exporter{
-		{Name: "edge", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}},
-	}})
-	ln := listenTCP(t, "127.0.0.1")
-	stop := serve(t, func(ctx context.Context) error { return p.ServeTCP(ctx, ln) })
-	if _, err := dial(t, ln.Addr()).Read(make([]byte, 1)); err == nil {
-		t.Error("a stranger was served")
-	}
-	stop()
-	if s := p.Stats(); s.Refused != 1 || s.Exporters["edge"].Refused != 0 {
-		t.Errorf("stats %+v", s)
+	for _, tt := range []struct{ listen, prefix string }{{"127.0.0.1", "192.0.2.1/32"}, {"::1", "2001:db8::/32"}, {"::1", "127.0.0.0/8"}} {
+		t.Run(tt.listen+" is not of "+tt.prefix, func(t *testing.T) {
+			p := newProcess(t, Config{Journal: newMemory(), Exporters: []Exporter{
+				{Name: "edge", Prefixes: []netip.Prefix{netip.MustParsePrefix(tt.prefix)}},
+			}})
+			ln := listenTCP(t, tt.listen)
+			stop := serve(t, func(ctx context.Context) error { return p.ServeTCP(ctx, ln) })
+			if _, err := dial(t, ln.Addr()).Read(make([]byte, 1)); err == nil {
+				t.Error("a stranger was served")
+			}
+			stop()
+			if s := p.Stats(); s.Refused != 1 || s.Exporters["edge"].Refused != 0 {
+				t.Errorf("stats %+v", s)
+			}
+		})
 	}
 }
 

@@ -63,6 +63,17 @@ func secure(journal Journal, ca *certtest.Authority, log *logBuffer) Config {
 	}
 }
 
+// loopbacks are of both versions of IP.
+var loopbacks = []string{"127.0.0.1", "::1"}
+
+// logged is how the log names a peer whose address is ours, but for its port.
+func logged(at net.Addr) string {
+	if host, _, _ := net.SplitHostPort(at.String()); host != "::1" {
+		return host + ":"
+	}
+	return "[::1]:"
+}
+
 // client returns what an exporter with a certificate needs.
 func client(ca *certtest.Authority, certificates ...tls.Certificate) *tls.Config {
 	return &tls.Config{RootCAs: ca.Pool(), ServerName: "collector.isp.example", Certificates: certificates}
@@ -124,7 +135,7 @@ func TestTLS(t *testing.T) {
 func TestTLSRefuses(t *testing.T) {
 	ca, other := certtest.NewAuthority(t), certtest.NewAuthority(t)
 	edge := ca.Issue("edge.isp.example")
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		name   string
 		cfg    *tls.Config
 		counts Stats
@@ -158,10 +169,11 @@ func TestTLSRefuses(t *testing.T) {
 			return c
 		}(), Stats{Handshakes: 1}, []string{"handshake failed", "unsupported versions"}},
 	} {
+		host := loopbacks[i%2]
 		t.Run(tt.name, func(t *testing.T) {
 			journal, log := newMemory(), new(logBuffer)
 			p := newProcess(t, secure(journal, ca, log))
-			ln := listenTCP(t, "127.0.0.1")
+			ln := listenTCP(t, host)
 			stop := serve(t, func(ctx context.Context) error { return p.ServeTLS(ctx, ln) })
 			conn, err := tls.Dial("tcp", ln.Addr().String(), tt.cfg)
 			if err == nil { // with TLS 1.3 the client learns of it at its first read
@@ -177,7 +189,7 @@ func TestTLSRefuses(t *testing.T) {
 			if s.Handshakes != tt.counts.Handshakes || s.Refused != tt.counts.Refused || s.Messages != 0 || len(journal.sessions) != 0 {
 				t.Errorf("stats %+v, want %+v", s, tt.counts)
 			}
-			log.want(t, append(tt.log, "remote=127.0.0.1:", "times=1")...)
+			log.want(t, append(tt.log, "remote="+logged(ln.Addr()), "times=1")...)
 		})
 	}
 }

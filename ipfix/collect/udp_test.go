@@ -92,30 +92,46 @@ func TestUDPMalformed(t *testing.T) {
 }
 
 func TestUDPStrangersAreRefused(t *testing.T) {
-	journal := newMemory()
-	p := newProcess(t, Config{Journal: journal, Exporters: []Exporter{
-		{Name: "edge", Prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}},
-	}})
-	conn := listenUDP(t, "127.0.0.1")
-	stop := serve(t, func(ctx context.Context) error { return p.ServeUDP(ctx, conn) })
-	stranger := dial(t, conn.LocalAddr())
-	edge, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)}, conn.LocalAddr().(*net.UDPAddr))
-	if err != nil {
-		t.Skipf("127.0.0.2 can't be used: %v", err)
-	}
-	defer edge.Close()
-	for range 3 {
-		write(t, stranger, message(1))
-	}
-	write(t, edge, message(2))
-	journal.await(t, "message", 1)
-	stop()
-	s := p.Stats()
-	if s.Refused != 3 || s.Messages != 1 || s.Exporters["edge"].Messages != 1 || s.Exporters["edge"].Refused != 0 {
-		t.Errorf("stats %+v", s)
-	}
-	if len(journal.sessions) != 1 || journal.sessions[0].Exporter != "edge" {
-		t.Errorf("sessions %v", journal.sessions)
+	for _, tt := range []struct{ listen, edge, stranger, prefix string }{
+		{"127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2/32"},
+		{"::", "::1", "127.0.0.1", "::1/128"},
+		{"::", "127.0.0.1", "::1", "127.0.0.0/8"},
+	} {
+		t.Run(tt.prefix, func(t *testing.T) {
+			journal := newMemory()
+			p := newProcess(t, Config{Journal: journal, Exporters: []Exporter{
+				{Name: "edge", Prefixes: []netip.Prefix{netip.MustParsePrefix(tt.prefix)}},
+			}})
+			conn := listenUDP(t, tt.listen)
+			port := conn.LocalAddr().(*net.UDPAddr).Port
+			stop := serve(t, func(ctx context.Context) error { return p.ServeUDP(ctx, conn) })
+			from := func(host string) net.Conn {
+				to := &net.UDPAddr{IP: net.ParseIP(host), Port: port}
+				if host == tt.edge && tt.listen != "::" {
+					to.IP = net.ParseIP(tt.listen)
+				}
+				c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(host)}, to)
+				if err != nil {
+					t.Skipf("%s can't be used: %v", host, err)
+				}
+				t.Cleanup(func() { c.Close() })
+				return c
+			}
+			stranger, edge := from(tt.stranger), from(tt.edge)
+			for range 3 {
+				write(t, stranger, message(1))
+			}
+			write(t, edge, message(2))
+			journal.await(t, "message", 1)
+			stop()
+			s := p.Stats()
+			if s.Refused != 3 || s.Messages != 1 || s.Exporters["edge"].Messages != 1 || s.Exporters["edge"].Refused != 0 {
+				t.Errorf("stats %+v", s)
+			}
+			if len(journal.sessions) != 1 || journal.sessions[0].Exporter != "edge" {
+				t.Errorf("sessions %v", journal.sessions)
+			}
+		})
 	}
 }
 

@@ -2,14 +2,11 @@ package terminal_test
 
 import (
 	"bytes"
-	"fmt"
-	"os"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"tollbridge/cmd/tollbridge/internal/terminal"
+	"tollbridge/internal/terminaltest"
 )
 
 // A terminal is shown how far reading has come, a pipe or file nothing.
@@ -22,24 +19,7 @@ func TestProgress(t *testing.T) {
 		t.Errorf("a pipe was shown %q", pipe.String())
 	}
 
-	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		t.Skip("skipped: there are no terminals here: ", err)
-	}
-	defer ours.Close()
-	fd := int(ours.Fd())
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Skip("skipped: there are no terminals here: ", err)
-	}
-	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skip("skipped: there are no terminals here: ", err)
-	}
-	defer tty.Close()
+	ours, tty := terminaltest.Open(t)
 	bar = terminal.NewProgress(tty, "flows.ipfix", 100)
 	bar.Set64(50) //nolint:errcheck // shows below
 	b := make([]byte, 4096)
