@@ -37,7 +37,7 @@ func ipfixOutput(t *testing.T, args ...string) string {
 	t.Helper()
 	stdout, stderr, status := cli(t, append([]string{"ipfix"}, args...)...)
 	if status != 0 {
-		t.Fatalf("tollbridge ipfix %s: %s", strings.Join(args, " "), stderr)
+		t.Fatalf("ipfix %v: %s", args, stderr)
 	}
 	return stdout
 }
