@@ -212,6 +212,20 @@ func (m *Meter) ended(f *flow, at int64) EndReason {
 	return 0
 }
 
+// expel exports the flow of a number and frees its place, for a reason unless
+// it has ended for another.
+func (m *Meter) expel(ctx context.Context, number uint32, reason EndReason) error {
+	f := m.cache.at(number)
+	if own := m.ended(f, m.now); own != 0 {
+		reason = own
+	}
+	if err := m.export(ctx, f, reason); err != nil {
+		return err
+	}
+	m.cache.remove(number)
+	return nil
+}
+
 func (m *Meter) export(ctx context.Context, f *flow, reason EndReason) error {
 	m.record = f.appendRecord(m.record[:0], reason)
 	if err := m.config.Exporter.Export(ctx, m.templates[f.key[keyVersion]], m.record); err != nil {
@@ -249,17 +263,13 @@ func (m *Meter) Flush(ctx context.Context) error {
 		if f.packets == 0 {
 			continue
 		}
-		reason := m.ended(f, m.now)
-		if reason == 0 && f.finished() {
+		reason := ForcedEnd
+		if f.finished() {
 			reason = EndOfFlow
 		}
-		if reason == 0 {
-			reason = ForcedEnd
-		}
-		if err := m.export(ctx, f, reason); err != nil {
+		if err := m.expel(ctx, number, reason); err != nil {
 			return err
 		}
-		m.cache.remove(number)
 	}
 	return nil
 }

@@ -62,14 +62,9 @@ func (m *Meter) exportOf(ctx context.Context, of netip.Prefix) error {
 		if f.packets == 0 || !all && !of.Contains(f.key.addr(keySource)) && !of.Contains(f.key.addr(keyDestination)) {
 			continue
 		}
-		reason := m.ended(f, m.now)
-		if reason == 0 {
-			reason = ForcedEnd
-		}
-		if err := m.export(ctx, f, reason); err != nil {
+		if err := m.expel(ctx, number, ForcedEnd); err != nil {
 			return err
 		}
-		m.cache.remove(number)
 	}
 	return nil
 }

@@ -61,16 +61,7 @@ func (m *Meter) evict(ctx context.Context) error {
 			victim = number
 		}
 	}
-	f := m.cache.at(victim)
-	reason := m.ended(f, m.now)
-	if reason == 0 {
-		reason = LackOfResources
-	}
-	if err := m.export(ctx, f, reason); err != nil {
-		return err
-	}
-	m.cache.remove(victim)
-	return nil
+	return m.expel(ctx, victim, LackOfResources)
 }
 
 // next moves the hand and returns the number of the flow it pointed at.

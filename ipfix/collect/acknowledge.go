@@ -232,6 +232,11 @@ func (a *answerer) tell(position uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.told = position
+	a.move()
+}
+
+// move wakes who waits on moved. a.mu is held.
+func (a *answerer) move() {
 	close(a.moved)
 	a.moved = make(chan struct{})
 }
@@ -241,8 +246,7 @@ func (a *answerer) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.failed = true
-	close(a.moved)
-	a.moved = make(chan struct{})
+	a.move()
 	for request, done := range a.pulls {
 		delete(a.pulls, request)
 		close(done)

@@ -94,63 +94,15 @@ func TestUDP(t *testing.T) {
 	}
 }
 
-// Templates hold for the Transport Session: whatever is exported, none is
-// withdrawn or defined anew, over any transport (RFC 7011, Sections 8.1 to
-// 8.4), and none comes in a Message with data.
-func TestNothingIsWithdrawn(t *testing.T) {
-	for _, transport := range []ipfix.Transport{ipfix.TCP, ipfix.UDP} {
-		t.Run(transport.String(), func(t *testing.T) {
-			d := newDecoder()
-			cfg := export.Config{Transport: transport, TemplateRefreshMessages: 2, MaxMessage: 512}
-			if transport == ipfix.TCP {
-				ln := listenTCP(t, "127.0.0.1:0")
-				collectTCP(t, d, ln)
-				cfg.Address = ln.Addr().String()
-			} else {
-				conn := listenUDP(t, "127.0.0.1:0")
-				collectUDP(t, d, conn)
-				cfg.Address = conn.LocalAddr().String()
-			}
-			p := start(t, cfg)
-			const n = 1000
-			for i := range uint64(n) {
-				tmpl, octets := counter, record(i)
-				if i%100 > 50 {
-					tmpl, octets = wide, append(record(i), 3, 'a', 'b', 'c')
-				}
-				if err := p.Export(t.Context(), tmpl, octets); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := p.Close(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			d.await(t, n)
-			d.exactly(t, n)
-			if d.changed != 2 || d.ignored != 0 || d.early {
-				t.Errorf("%d templates defined, %d withdrawn, with data in a message: %v", d.changed, d.ignored, d.early)
-			}
-		})
-	}
-}
-
-// Templates of different IDs are sent before their first record; records of
-// several may share a Message.
+// Templates of different IDs are sent before their first record, in Messages of
+// their own, and hold for the Transport Session: none is withdrawn or defined
+// anew (RFC 7011, Sections 8.1 to 8.4). Records of several may share a Message.
 func TestSeveralTemplates(t *testing.T) {
 	for _, transport := range []ipfix.Transport{ipfix.TCP, ipfix.UDP} {
 		t.Run(transport.String(), func(t *testing.T) {
 			d := newDecoder()
-			cfg := export.Config{Transport: transport}
-			if transport == ipfix.TCP {
-				ln := listenTCP(t, "127.0.0.1:0")
-				collectTCP(t, d, ln)
-				cfg.Address = ln.Addr().String()
-			} else {
-				conn := listenUDP(t, "127.0.0.1:0")
-				collectUDP(t, d, conn)
-				cfg.Address = conn.LocalAddr().String()
-			}
-			p := start(t, cfg)
+			address, _, _ := collecting(t, transport, "127.0.0.1:0", d, nil, "")
+			p := start(t, export.Config{Transport: transport, Address: address, TemplateRefreshMessages: 2, MaxMessage: 1000})
 			const n = 500
 			for i := range uint64(n) {
 				tmpl, b := counter, record(i)
@@ -172,6 +124,9 @@ func TestSeveralTemplates(t *testing.T) {
 			}
 			d.await(t, n)
 			d.exactly(t, n)
+			if d.changed != 2 || d.ignored != 0 || d.early {
+				t.Errorf("%d templates defined, %d withdrawn, with data in a message: %v", d.changed, d.ignored, d.early)
+			}
 		})
 	}
 }
