@@ -1,9 +1,6 @@
 package asm
 
 import (
-	"context"
-	"time"
-
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 )
@@ -127,142 +124,6 @@ func (m *Module) open(key bindingKey) *session {
 	return s
 }
 
-// bind makes s follow its binding as h has it now.
-func (m *Module) bind(s *session, h *users.Holder) {
-	h.Session = s.tally
-	m.follow(s, h.Claim)
-}
-
-// follow makes s go by what c says now.
-func (m *Module) follow(s *session, c *users.Claim) {
-	s.until, s.realm, s.timeZone, s.nas, s.class = c.Until(), c.Realm, c.TimeZone, c.NAS(), noClass
-	if c.Class != "" {
-		s.class = m.class(c.Class)
-	}
-	if s.multiID == "" {
-		s.multiID = c.MultiSession
-	}
-	if first, attributes := framed(c); first.IsValid() {
-		s.framed, s.attributes = first, attributes
-	}
-}
-
-// replaceUsers applies an EntryUsers: bindings of one source, in place of
-// those it gave before. One that is missing now has ended. Flows that wait for
-// a user are mapped again.
-func (m *Module) replaceUsers(ctx context.Context, e acct.Entry) error {
-	source, bindings, err := users.ParseList(e.Data)
-	if err != nil {
-		m.broken(e, err)
-		return nil
-	}
-	var change users.Change
-	m.changeUsers(func() { change = m.users.Replace(source, bindings, m.millis()) })
-	m.state.users = append(m.state.users, source)
-	for _, h := range change.Added {
-		m.rebind(h)
-	}
-	for _, h := range change.Removed {
-		m.rebind(h)
-	}
-	for _, c := range change.Changed {
-		m.rebind(c.Holder)
-	}
-	// Sessions remember their binding's end themselves, so only flows need
-	// the bindings that are over.
-	m.state.users = append(m.state.users, m.users.Trim(m.over())...)
-	return m.retry(ctx)
-}
-
-// sweepEvery returns how often what is over of user sessions and NATs is looked
-// for while events come, in nanoseconds: not too often, as that may take reading
-// all that is in suspense.
-func (m *Module) sweepEvery() int64 { return int64(max(10*time.Minute, m.settings.Late/24)) }
-
-// applyEvent applies an EntryBinding: an event of one user session, or of a
-// NAS. Flows that wait for a user are mapped again soon.
-func (m *Module) applyEvent(e acct.Entry) {
-	event, err := users.ParseEvent(e.Data)
-	if err != nil {
-		m.broken(e, err)
-		return
-	}
-	m.stats.Events++
-	m.sweep()
-	var changed []*users.Claim
-	m.changeUsers(func() { changed = m.users.Apply(event) })
-	for _, c := range changed {
-		if s := m.sessions.byKey[sessionKey(c)]; s != nil {
-			m.contradict(s, c)
-			m.follow(s, c)
-			m.renew(s)
-		}
-	}
-	if len(changed) == 0 {
-		m.stats.EventsIdle++
-		return
-	}
-	m.retryLater()
-}
-
-// contradict counts, and tells of, a session whose user turns out to have held
-// nothing any more at a time of which usage has been cut into records: some of
-// it may be another's. Where enough is remembered that is corrected at the
-// interval's end; else an operator decides (tollbridge spool adjust).
-func (m *Module) contradict(s *session, c *users.Claim) {
-	until := c.Until()
-	if until == 0 || s.until != 0 && s.until <= until || s.sessionID == "" || until >= s.last || until >= s.cut {
-		return
-	}
-	m.stats.Contradictions++
-	text := "a binding ended before usage that has been accounted to it, which is corrected"
-	if !m.correctable(until) {
-		text = "a binding ended before usage that has been accounted to it, and users.correct does not reach so far back"
-	}
-	m.logs.warn(m.log, text, acct.LedgerKey{}, 0,
-		"session_id", s.sessionID, "prefix", s.framed, "ended", milliTime(until), "accounted_until", milliTime(min(s.last, s.cut)))
-	m.log.Debug("whose binding ended early", "session_id", s.sessionID, "user", s.key.user)
-}
-
-// sweep drops the user sessions that are over, and what NATs told, every now and
-// then. An entry once begun is finished: an error fails the Module behind it.
-func (m *Module) sweep() {
-	if every := m.sweepEvery(); m.now/every == m.swept/every {
-		return
-	}
-	if err := m.keepBehind(context.Background(), m.over()); err != nil {
-		m.suspense.err = err
-		return
-	}
-	m.users.TrimSessions(m.over())
-	m.swept = m.now
-}
-
-// over returns the moment until which bindings must have ended to be dropped,
-// Unix milliseconds: no flow of then is waited for.
-func (m *Module) over() int64 { return m.millis() - m.settings.Late.Milliseconds() }
-
-// rebind tells the session of h, if it has one, that its binding has changed.
-func (m *Module) rebind(h *users.Holder) {
-	if s := m.sessions.byKey[keyOf(h)]; s != nil {
-		m.bind(s, h)
-		m.renew(s)
-	}
-}
-
-// renew sees to s, whose binding has changed.
-func (m *Module) renew(s *session) {
-	if s.phase == ended && (s.until == 0 || s.until > m.millis()) {
-		// It holds again. What came late is cut as such.
-		if s.changed {
-			m.event(s, m.millis())
-		}
-		s.phase = dormant
-	}
-	m.sessions.timers.set(s, m.due(s))
-	m.sessions.touch(s)
-}
-
 // use adds usage to the session of y, which starts if need be.
 func (m *Module) use(y *tally, c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Count) {
 	now := m.millis()
@@ -281,85 +142,34 @@ func (m *Module) use(y *tally, c classIndex, u acct.Usage, key acct.LedgerKey, n
 	}
 }
 
-// end returns when s ends for its binding's end, 0 for never: when flows of
-// that time can't be under way any more. That of a name alone ends when it is
-// idle, and is forgotten if it stays so.
-func (m *Module) end(s *session) int64 {
-	if s.named() {
-		if s.phase == active {
-			return s.last + m.settings.InBandIdle.Milliseconds()
-		}
-		return max(s.last, s.stopped) + m.settings.Late.Milliseconds()
+// accountSide adds f to the session of the user at its source, or at its
+// destination.
+func (m *Module) accountSide(f *flow, y *tally, to bool, key acct.LedgerKey, n acct.Count) {
+	remote, port, u := f.destination, f.destinationPort, usage(f.forward, f.reverse)
+	if to {
+		remote, port, u = f.source, f.sourcePort, usage(f.reverse, f.forward)
 	}
-	if s.until == 0 {
-		return 0
-	}
-	return max(s.until, s.last) + m.settings.Linger.Milliseconds()
-}
-
-// due returns when something is to be done about s, 0 for never.
-func (m *Module) due(s *session) int64 {
-	due := m.end(s)
-	if s.phase == ended {
-		gone := max(s.stopped, s.last) + m.settings.Late.Milliseconds()
-		if m.charges.On() {
-			// What it was charged last is looked through until then.
-			gone += m.settings.Interval.Milliseconds()
-		}
-		return gone
-	}
-	if s.phase != active {
-		return due
-	}
-	earlier := func(at int64) {
-		if due == 0 || at < due {
-			due = at
+	// A rule of one direction sees a flow by that in which it went; one that
+	// went in both by each.
+	input := u.InputOctets|u.InputPackets != 0 || u.OutputOctets|u.OutputPackets == 0
+	class := m.classes.find(f, remote, port, input, y.class)
+	if m.classes.directional && input && u.OutputOctets|u.OutputPackets != 0 {
+		if back := m.classes.find(f, remote, port, false, y.class); back != class {
+			in, out := acct.Usage{InputOctets: u.InputOctets, InputPackets: u.InputPackets}, acct.Usage{OutputOctets: u.OutputOctets, OutputPackets: u.OutputPackets}
+			m.use(y, back, out, key, acct.Count{Octets: u.OutputOctets, Packets: u.OutputPackets})
+			if m.charges.On() {
+				m.charge(f, y, to, back, out)
+			}
+			u, n = in, acct.Count{Records: n.Records, Octets: u.InputOctets, Packets: u.InputPackets}
 		}
 	}
-	if m.settings.MaxSessionAge > 0 {
-		earlier(s.started + m.settings.MaxSessionAge.Milliseconds())
+	m.use(y, class, u, key, n)
+	if m.charges.On() {
+		m.charge(f, y, to, class, u)
 	}
-	if s.midnight != 0 {
-		earlier(s.midnight)
+	y.estimated = y.estimated || f.estimated
+	y.layers |= f.layer
+	if m.tracer != nil {
+		m.traceFlow(y.session, f, u, key, n)
 	}
-	if at := m.interimDue(s); at != 0 {
-		earlier(at)
-	}
-	return due
-}
-
-// expire does what is due for s at a time in Unix milliseconds.
-func (m *Module) expire(s *session, at int64) {
-	m.sessions.touch(s)
-	if due := m.due(s); due == 0 || due > at {
-		m.sessions.timers.set(s, due)
-		return
-	}
-	end := m.end(s)
-	over := end != 0 && end <= at
-	switch {
-	case s.phase == ended:
-		if s.changed {
-			m.event(s, at)
-		}
-		m.sessions.remove(s)
-		return
-	case s.phase == dormant && s.named():
-		m.sessions.remove(s)
-		return
-	case s.phase == dormant:
-		s.phase, s.stopped = ended, at
-	case over && !s.named():
-		m.stop(s, at, ended)
-	case s.midnight != 0 && s.midnight <= at && !over && !m.tooOld(s, at) && !m.cycleBegins(s, s.midnight):
-		if s.changed {
-			m.cut(s, at)
-		}
-		s.midnight = m.midnight(s, at)
-	case !over && !m.tooOld(s, at) && (s.midnight == 0 || s.midnight > at):
-		m.cut(s, at) // for its own interval
-	default:
-		m.stop(s, at, dormant)
-	}
-	m.sessions.timers.set(s, m.due(s))
 }

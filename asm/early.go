@@ -5,11 +5,62 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/dedup"
 	"tollbridge/ipfix"
 )
+
+// An earlySet is a Data Set that came before its Template. It stays in the
+// journal.
+type earlySet struct {
+	position uint64 // of its Message
+	time     int64  // arrival, Unix nanoseconds
+	interval int64  // of its ledger row, Unix seconds
+	inner    int    // where in the entry the Message begins, which another collector had
+	offset   int    // of the Set Header in the Message
+	domain   uint32
+	template uint16
+	octets   int
+	message  dedup.Identity // hash of the Message; or judgedFirst, judgedCopy
+	partial  bool           // another Data Set of the Message was not kept, so it will never be decoded whole
+}
+
+// In place of the hash, what versions of this program before states of version 4
+// had found out of a Message when it came: a whole one was asked for then, once,
+// and not each of its Data Sets as it is decoded (see Module.repeated).
+var (
+	judgedFirst = dedup.ParseIdentity(append(make([]byte, dedup.IdentitySize-1), 1))
+	judgedCopy  = dedup.ParseIdentity(append(make([]byte, dedup.IdentitySize-1), 2))
+)
+
+// An earlyAccount is what an exporter makes us keep.
+type earlyAccount struct{ sets, octets int }
+
+func (a *earlyAccount) release(e earlySet) {
+	a.sets--
+	a.octets -= e.octets
+}
+
+func (t *transports) account(s *transport) *earlyAccount {
+	a := t.early[s.info.Exporter]
+	if a == nil {
+		a = &earlyAccount{}
+		t.early[s.info.Exporter] = a
+	}
+	return a
+}
+
+// oldest returns the earliest position that an early Data Set needs, or
+// otherwise if there is none.
+func (t *transports) oldest(otherwise uint64) uint64 {
+	for _, s := range t.open {
+		for _, e := range s.early {
+			otherwise = min(otherwise, e.position)
+		}
+	}
+	return otherwise
+}
 
 // keepEarly books a Data Set whose Template is not known and, within the
 // exporter's bounds, remembers where it is, to decode it when the Template
@@ -125,19 +176,4 @@ func (m *Module) expireEarly(now int64) {
 			m.transports.touch(t)
 		}
 	}
-}
-
-// intervalOf returns the start, in Unix seconds, of the interval that holds a
-// time in Unix nanoseconds.
-func (m *Module) intervalOf(at int64) int64 {
-	return alignDown(at, m.settings.Interval) / int64(time.Second)
-}
-
-// alignDown returns the latest multiple of step that is not after at.
-func alignDown(at int64, step time.Duration) int64 {
-	r := at % int64(step)
-	if r < 0 {
-		r += int64(step)
-	}
-	return at - r
 }

@@ -104,38 +104,6 @@ func (m *Module) accountNamed(f *flow, source, destination *users.Holder, key ac
 	return accounted, mirrored
 }
 
-// accountSide adds f to the session of the user at its source, or at its
-// destination.
-func (m *Module) accountSide(f *flow, y *tally, to bool, key acct.LedgerKey, n acct.Count) {
-	remote, port, u := f.destination, f.destinationPort, usage(f.forward, f.reverse)
-	if to {
-		remote, port, u = f.source, f.sourcePort, usage(f.reverse, f.forward)
-	}
-	// A rule of one direction sees a flow by that in which it went; one that
-	// went in both by each.
-	input := u.InputOctets|u.InputPackets != 0 || u.OutputOctets|u.OutputPackets == 0
-	class := m.classes.find(f, remote, port, input, y.class)
-	if m.classes.directional && input && u.OutputOctets|u.OutputPackets != 0 {
-		if back := m.classes.find(f, remote, port, false, y.class); back != class {
-			in, out := acct.Usage{InputOctets: u.InputOctets, InputPackets: u.InputPackets}, acct.Usage{OutputOctets: u.OutputOctets, OutputPackets: u.OutputPackets}
-			m.use(y, back, out, key, acct.Count{Octets: u.OutputOctets, Packets: u.OutputPackets})
-			if m.charges.On() {
-				m.charge(f, y, to, back, out)
-			}
-			u, n = in, acct.Count{Records: n.Records, Octets: u.InputOctets, Packets: u.InputPackets}
-		}
-	}
-	m.use(y, class, u, key, n)
-	if m.charges.On() {
-		m.charge(f, y, to, class, u)
-	}
-	y.estimated = y.estimated || f.estimated
-	y.layers |= f.layer
-	if m.tracer != nil {
-		m.traceFlow(y.session, f, u, key, n)
-	}
-}
-
 // named returns the tally of the session of a user whom a flow named: that of the binding,
 // if it is the user's, else one of the name alone; nil if there are too many.
 func (m *Module) named(user string, h *users.Holder) *tally {

@@ -328,3 +328,32 @@ func restoreSession(row acct.SessionState, class func(string) classIndex) (*sess
 	}
 	return s, r.Close()
 }
+
+// take returns the sessions that changed since the last checkpoint, in their
+// order.
+func (t *sessions) take(classNames []string) []acct.SessionState {
+	slices.SortFunc(t.dirty, func(a, b *session) int { return cmp.Compare(a.id, b.id) })
+	rows := make([]acct.SessionState, 0, len(t.dirty)+len(t.gone))
+	size := len(t.dirty) * 128
+	b := make([]byte, 0, size)
+	for _, s := range t.dirty {
+		s.dirty = false
+		if s.gone {
+			continue
+		}
+		t.fold(s)
+		start := len(b)
+		b = s.appendState(b, classNames)
+		rows = append(rows, acct.SessionState{
+			ID: s.id, SessionID: s.sessionID, User: s.key.user, State: b[start:len(b):len(b)],
+			Usage: s.total(), Number: s.number, Started: s.started / 1000, Stopped: s.stoppedAt(), Open: s.open,
+		})
+	}
+	for _, s := range t.gone {
+		rows = append(rows, acct.SessionState{ID: s.id, SessionID: s.sessionID, User: s.key.user, Ended: true})
+	}
+	clear(t.dirty)
+	t.dirty = t.dirty[:0]
+	t.forgetRows()
+	return rows
+}

@@ -4,61 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
-	"tollbridge/asm/acct"
 	"tollbridge/dedup"
 	"tollbridge/internal/octets"
 	"tollbridge/ipfix"
 )
-
-// SessionInfo is the data of an acct.EntryOpen: a Transport Session that
-// began.
-type SessionInfo struct {
-	Transport     ipfix.Transport
-	Exporter      string // configured or certificate identity
-	Remote, Local netip.AddrPort
-}
-
-// sessionInfoVersion is the first octet of an encoded SessionInfo.
-const sessionInfoVersion = 1
-
-// AppendBinary appends what ParseSessionInfo reads. It returns no error.
-func (i SessionInfo) AppendBinary(b []byte) ([]byte, error) {
-	b = append(b, sessionInfoVersion, byte(i.Transport))
-	b = octets.AppendString(b, i.Exporter)
-	for _, a := range []netip.AddrPort{i.Remote, i.Local} {
-		b = octets.AppendAddr(b, a.Addr())
-		b = binary.AppendUvarint(b, uint64(a.Port()))
-	}
-	return b, nil
-}
-
-// ParseSessionInfo reads what AppendBinary wrote. Errors match ErrCorrupt.
-func ParseSessionInfo(data []byte) (SessionInfo, error) {
-	r := octets.NewReader(data)
-	i := readSessionInfo(&r)
-	if err := r.Close(); err != nil {
-		return SessionInfo{}, fmt.Errorf("asm: decode session info: %w", err)
-	}
-	return i, nil
-}
-
-func readSessionInfo(r *octets.Reader) (i SessionInfo) {
-	if r.Octet() != sessionInfoVersion {
-		r.Fail()
-	}
-	i.Transport = ipfix.Transport(r.Octet())
-	i.Exporter = r.Text()
-	for _, a := range []*netip.AddrPort{&i.Remote, &i.Local} {
-		*a = netip.AddrPortFrom(r.Addr(), uint16(r.Uvarint()))
-	}
-	return i
-}
 
 // A transport is a Transport Session as the pipeline knows it.
 type transport struct {
@@ -75,76 +28,6 @@ type transport struct {
 	clock   *exporterClock
 	origin  origin // of one that another collector has
 	orphan  int64  // over UDP, since when its Collecting Process is another, Unix nanoseconds; 0 for not
-}
-
-// A domain is one Observation Domain of a Transport Session, with what its
-// records have in common.
-type domain struct {
-	key        acct.LedgerKey
-	row        *acct.LedgerRow // of key, good for one generation of the ledger
-	generation uint64
-	prefix     dedup.Hash // exporter and domain, of record identities
-	messages   dedup.Hash // the same, of message identities
-	totals     dedup.Hash // the same, of flows whose counters are totals
-	plans      map[*ipfix.Template]*plan
-	options    map[*ipfix.Template]optionsPlan
-	decoded    bool // some Message of it was well-formed
-}
-
-// domain returns the Observation Domain id of t.
-func (t *transport) domain(id uint32, key dedup.Key) *domain {
-	if t.last != nil && t.last.key.Domain == id {
-		return t.last
-	}
-	d := t.domains[id]
-	if d == nil {
-		name := cmp.Or(t.alias, t.info.Exporter)
-		d = &domain{
-			key:      acct.LedgerKey{Exporter: t.info.Exporter, Domain: id},
-			prefix:   key.Hash().Uint64(recordIdentity).String(name).Uint64(uint64(id)),
-			messages: key.Hash().Uint64(messageIdentity).String(name).Uint64(uint64(id)),
-			totals:   key.Hash().Uint64(totalIdentity).String(name).Uint64(uint64(id)),
-			plans:    make(map[*ipfix.Template]*plan),
-			options:  make(map[*ipfix.Template]optionsPlan),
-		}
-		t.domains[id] = d
-	}
-	t.last = d
-	return d
-}
-
-// name sets the name that identities are made with.
-func (t *transport) name(name string) {
-	if cmp.Or(t.alias, t.info.Exporter) != name {
-		t.domains, t.last = make(map[uint32]*domain), nil
-	}
-	t.alias = name
-}
-
-// forget drops what domain made for an Observation Domain.
-func (t *transport) forget(id uint32) {
-	delete(t.domains, id)
-	t.last = nil
-}
-
-// What identities begin with, so that those of records and of messages share
-// one window.
-const (
-	recordIdentity  = 1
-	messageIdentity = 2
-	totalIdentity   = 3
-	requestIdentity = 4
-)
-
-// plan returns the plan of a Template.
-func (d *domain) plan(t *ipfix.Template, link bool) *plan {
-	p := d.plans[t]
-	if p == nil || p.counters.link != link {
-		p = newPlan(t, d.prefix, link)
-		p.refiner.bind(d.totals, t)
-		d.plans[t] = p
-	}
-	return p
 }
 
 // transports are the Transport Sessions that are open.
@@ -243,57 +126,6 @@ func (t *transports) expire(now int64) {
 // sorted returns the open sessions by ascending number.
 func (t *transports) sorted() []*transport {
 	return slices.SortedFunc(maps.Values(t.open), func(a, b *transport) int { return cmp.Compare(a.number, b.number) })
-}
-
-// An earlySet is a Data Set that came before its Template. It stays in the
-// journal.
-type earlySet struct {
-	position uint64 // of its Message
-	time     int64  // arrival, Unix nanoseconds
-	interval int64  // of its ledger row, Unix seconds
-	inner    int    // where in the entry the Message begins, which another collector had
-	offset   int    // of the Set Header in the Message
-	domain   uint32
-	template uint16
-	octets   int
-	message  dedup.Identity // hash of the Message; or judgedFirst, judgedCopy
-	partial  bool           // another Data Set of the Message was not kept, so it will never be decoded whole
-}
-
-// In place of the hash, what versions of this program before states of version 4
-// had found out of a Message when it came: a whole one was asked for then, once,
-// and not each of its Data Sets as it is decoded (see Module.repeated).
-var (
-	judgedFirst = dedup.ParseIdentity(append(make([]byte, dedup.IdentitySize-1), 1))
-	judgedCopy  = dedup.ParseIdentity(append(make([]byte, dedup.IdentitySize-1), 2))
-)
-
-// An earlyAccount is what an exporter makes us keep.
-type earlyAccount struct{ sets, octets int }
-
-func (a *earlyAccount) release(e earlySet) {
-	a.sets--
-	a.octets -= e.octets
-}
-
-func (t *transports) account(s *transport) *earlyAccount {
-	a := t.early[s.info.Exporter]
-	if a == nil {
-		a = &earlyAccount{}
-		t.early[s.info.Exporter] = a
-	}
-	return a
-}
-
-// oldest returns the earliest position that an early Data Set needs, or
-// otherwise if there is none.
-func (t *transports) oldest(otherwise uint64) uint64 {
-	for _, s := range t.open {
-		for _, e := range s.early {
-			otherwise = min(otherwise, e.position)
-		}
-	}
-	return otherwise
 }
 
 // transportVersion is the first octet of an encoded transport.

@@ -170,13 +170,6 @@ func (t *table) touch(id Identity) uint32 {
 	return t.index[at]
 }
 
-// prefetch is touch that does not wait.
-func (t *table) prefetch(id Identity) {
-	if at := uint32(id.hi>>32) >> (-t.bits & 31); int(at) < len(t.index) {
-		memory.Prefetch(&t.index[at])
-	}
-}
-
 // find returns the number of id in t, counted from 1; 0 if it is missing.
 func (t *table) find(id Identity) uint32 {
 	if t.n == 0 {

@@ -243,14 +243,6 @@ func (w *Window) AddBatch(ids []Identity, flowEnds []int64, ordinals []uint16, v
 	}
 }
 
-// Prefetch has the processor fetch where the search for id will begin, while
-// the caller does something else before it adds it.
-func (w *Window) Prefetch(id Identity, flowEnd int64) {
-	if b := w.peek(flowEnd); b != nil {
-		b.table.prefetch(id)
-	}
-}
-
 // peek returns the bucket of flowEnd if there is one. It changes nothing.
 func (w *Window) peek(flowEnd int64) *bucket {
 	if flowEnd >= w.start && flowEnd < w.end {

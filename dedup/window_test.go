@@ -147,7 +147,6 @@ func TestWindowAgainstList(t *testing.T) {
 				ends := rapid.SliceOfN(end, len(ids), len(ids)).Draw(t, "ends")
 				want, got := make([]Verdict, len(ids)), make([]Verdict, len(ids))
 				for i := range ids {
-					w.Prefetch(ids[i], ends[i])
 					want[i] = model.add(ids[i], ends[i])
 				}
 				w.AddBatch(ids, ends, make([]uint16, len(ids)), got)

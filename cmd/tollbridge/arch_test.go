@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"asm/users/dhcp":    {"asm/users"},
 	"asm/users/radius":  {"asm/users", "internal/crashpoint"},
 	"asm/users/sql":     {"asm/users"},
-	"asm":               {"ipfix", "ipfix/ack", "dict", "dedup", "asm/acct", "asm/charges", "asm/nat", "asm/positions", "asm/sampling", "asm/totals", "asm/users", "internal/memory", "internal/octets"},
+	"asm":               {"ipfix", "ipfix/ack", "dict", "dedup", "asm/acct", "asm/charges", "asm/nat", "asm/positions", "asm/sampling", "asm/totals", "asm/users", "internal/octets"},
 	"spool":             {"asm/acct", "internal/crashpoint", "internal/octets"},
 	"spool/archive":     {"asm/acct", "internal/durable", "spool"},
 	"aaaclient/cdrfile": {"asm/acct", "internal/durable"},

@@ -25,18 +25,3 @@ func TestAdviseLeavesContents(t *testing.T) {
 	memory.Advise[byte](nil)
 	memory.Advise([]byte{1})
 }
-
-// TestPrefetchLeavesContents wherever in memory that is.
-func TestPrefetchLeavesContents(t *testing.T) {
-	memory.Prefetch[int](nil)
-	s := make([]byte, 1<<16)
-	for i := range s {
-		s[i] = byte(i)
-		memory.Prefetch(&s[i])
-	}
-	for i := range s {
-		if s[i] != byte(i) {
-			t.Fatalf("place %d holds %d", i, s[i])
-		}
-	}
-}

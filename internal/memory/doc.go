@@ -1,4 +1,4 @@
 // Package memory is how tables that are larger than the processor's caches, and
-// read at random all over, lie in memory and come from there. It changes how
-// long something takes and nothing else.
+// read at random all over, lie in memory. It changes how long something takes
+// and nothing else.
 package memory

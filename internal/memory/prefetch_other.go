@@ -1,6 +1,0 @@
-//go:build !amd64
-
-package memory
-
-// Prefetch does nothing here.
-func Prefetch[T any](*T) {}
