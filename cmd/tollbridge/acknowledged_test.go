@@ -18,11 +18,13 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/demodata"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/export"
 	"tollbridge/ipfix/export/backlog"
 	"tollbridge/meter"
+	"tollbridge/spool"
 )
 
 // meterProcess starts "tollbridge meter" on a capture, in a network namespace
@@ -206,16 +208,29 @@ func TestUsersUsageNow(t *testing.T) {
 	dir := t.TempDir()
 	_, users := files(t, dir)
 	s := setup{data: filepath.Join(dir, "bridge"), users: users, tcp: "127.0.0.1:0", server: "127.0.0.1:0"}
-	d := start(t, s)
-	spool, err := backlog.Open(filepath.Join(dir, "meter"), backlog.Config{})
+	// Alice has one of her prefixes only later, which no checkpoint tells of by itself.
+	later := []byte("2001:db8:1:1::/64,alice,")
+	if err := os.WriteFile(users, bytes.Replace(demodata.Users, later, []byte("# "), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.file = s.write(t)
+	file, err := os.ReadFile(s.file)
+	if err == nil {
+		err = os.WriteFile(s.file, bytes.Replace(file, []byte("checkpoint: 100ms"), []byte("checkpoint: 30s"), 1), 0o600)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer spool.Close()
+	d := start(t, s)
+	kept, err := backlog.Open(filepath.Join(dir, "meter"), backlog.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
 	var m *meter.Meter
 	pull := func(ctx context.Context, of netip.Prefix) (time.Time, error) { return m.Pull(ctx, of) }
 	p, err := export.New(export.Config{
-		Transport: ipfix.TCP, Address: d.tcp(), Domain: 1, Acknowledged: &export.Acknowledged{Backlog: spool, Pull: pull},
+		Transport: ipfix.TCP, Address: d.tcp(), Domain: 1, Acknowledged: &export.Acknowledged{Backlog: kept, Pull: pull},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -266,6 +281,15 @@ func TestUsersUsageNow(t *testing.T) {
 	if len(usage) != 0 {
 		t.Errorf("flows of others were exported: %+v", usage)
 	}
+	if err := os.WriteFile(users+".new", demodata.Users, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(users+".new", users); err != nil {
+		t.Fatal(err)
+	}
+	if !until(t, func() bool { return usersEntries(t, s.data) == 2 }) {
+		t.Fatal("the users file is not read again")
+	}
 	truth := captureTruth(t)
 	delete(truth, nobody)
 	show(t, &usage, "users", "usage", "--now", "alice", "--data", s.data)
@@ -293,4 +317,24 @@ func TestUsersUsageNow(t *testing.T) {
 	if _, stderr, status := cli(t, "users", "usage", "--now", "--data", s.data); status != 1 || !strings.Contains(stderr, "no daemon is running") {
 		t.Errorf("without a daemon: status %d, %s", status, stderr)
 	}
+}
+
+// usersEntries counts the lists of bindings in a journal.
+func usersEntries(t *testing.T, data string) (n int) {
+	t.Helper()
+	s, err := spool.OpenReadOnly(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for at := uint64(1); at <= s.Journal().Durable(); at++ {
+		e, err := s.Journal().Read(t.Context(), at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == acct.EntryUsers {
+			n++
+		}
+	}
+	return n
 }

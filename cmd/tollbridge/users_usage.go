@@ -59,9 +59,13 @@ be told, as behind a NAT that reports what it does. --of names others.`,
 			if err != nil {
 				return err
 			}
-			request, err := state.pullRequest(cmd.Context(), user, of)
-			if err != nil {
-				return err
+			request := pullRequest{User: user}
+			for _, text := range of {
+				p, err := prefixOrAddress(text)
+				if err != nil {
+					return fmt.Errorf("users usage: --of: %w", err)
+				}
+				request.Of = append(request.Of, p)
 			}
 			if err := control.Call(cmd.Context(), dir, "pull", request, &pulled); err != nil {
 				return fmt.Errorf("users usage --now: %w", err)
@@ -87,28 +91,6 @@ be told, as behind a NAT that reports what it does. --of names others.`,
 		return t.Print(cmd.OutOrStdout(), *f)
 	}
 	return cmd
-}
-
-// pullRequest asks for the flows of addresses, or, where none are named, of
-// those of a user, "" for all.
-func (f *stateFlags) pullRequest(ctx context.Context, user string, of []string) (r pullRequest, err error) {
-	for _, text := range of {
-		p, err := prefixOrAddress(text)
-		if err != nil {
-			return r, fmt.Errorf("users usage: --of: %w", err)
-		}
-		r.Of = append(r.Of, p)
-	}
-	if len(of) > 0 || user == "" {
-		return r, nil
-	}
-	s, err := f.open()
-	if err != nil {
-		return r, err
-	}
-	defer s.Close()
-	r.Of, err = asm.Addresses(ctx, s, user)
-	return r, err
 }
 
 // prefixOrAddress reads either.
@@ -175,7 +157,8 @@ func usageTable(ctx context.Context, s *spool.Spool, user string, exact time.Tim
 
 // A pullRequest asks the daemon to have flow caches exported.
 type pullRequest struct {
-	Of []netip.Prefix `json:"of"` // addresses; none for all
+	Of   []netip.Prefix `json:"of"`   // addresses; none for those of User
+	User string         `json:"user"` // "" for all
 }
 
 // A pullResult says what came of it, once all of it is in the books.
@@ -196,12 +179,44 @@ type pullExporter struct {
 func (b *bridge) pull(ctx context.Context, r pullRequest) (pullResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
+	if len(r.Of) > 0 || r.User == "" {
+		return b.pullOf(ctx, r.Of)
+	}
+	asked, err := b.addresses(ctx, r.User)
+	if err != nil {
+		return pullResult{}, err
+	}
+	result, err := b.pullOf(ctx, asked)
+	if err != nil || len(asked) == 0 {
+		return result, err
+	}
+	// What the user got meanwhile was not asked for.
+	now, err := b.addresses(ctx, r.User)
+	if err != nil || len(now) > 0 && !slices.ContainsFunc(now, func(p netip.Prefix) bool { return !slices.Contains(asked, p) }) {
+		return result, err
+	}
+	return b.pullOf(ctx, nil)
+}
+
+// errBehind says that something is in the journal and not in a checkpoint.
+var errBehind = errors.New("the pipeline is behind, try again")
+
+// addresses is asm.Addresses as of now.
+func (b *bridge) addresses(ctx context.Context, user string) ([]netip.Prefix, error) {
+	if err := b.runner.Wait(ctx, b.journal.Appended()); err != nil {
+		return nil, fmt.Errorf("which addresses the user has is not known yet: %w", errBehind)
+	}
+	return asm.Addresses(ctx, b.spool, user)
+}
+
+// pullOf is pull of addresses, none for all.
+func (b *bridge) pullOf(ctx context.Context, of []netip.Prefix) (pullResult, error) {
+	if len(of) == 0 {
+		of = []netip.Prefix{ack.All}
+	}
 	result := pullResult{Exporters: []pullExporter{}}
 	position := uint64(0)
-	if len(r.Of) == 0 {
-		r.Of = []netip.Prefix{ack.All}
-	}
-	for _, p := range b.collector.Pull(ctx, r.Of) {
+	for _, p := range b.collector.Pull(ctx, of) {
 		e := pullExporter{Exporter: p.Exporter, Remote: p.Remote.String(), Time: p.Time}
 		switch {
 		case p.Err != nil:
@@ -222,7 +237,7 @@ func (b *bridge) pull(ctx context.Context, r pullRequest) (pullResult, error) {
 		result.Exact = time.Time{} // what one of them still has is unknown
 	}
 	if err := b.runner.Wait(ctx, position); err != nil {
-		return result, errors.New("what the exporters sent is not accounted yet: the pipeline is behind, try again")
+		return result, fmt.Errorf("what the exporters sent is not accounted yet: %w", errBehind)
 	}
 	return result, nil
 }
