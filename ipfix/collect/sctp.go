@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"tollbridge/internal/sctp"
@@ -74,6 +75,9 @@ func (c *sctpSession) collect() error {
 		if err := ipfix.Validate(b[:n]); err != nil {
 			c.malformed(c.exporter, c.session.Remote, err)
 			continue
+		}
+		if !c.opened && c.answers != nil {
+			c.answers.ahead(slices.Values([][]byte{b[:n]}))
 		}
 		if err := c.take(at, m.Stream, b[:n]); err != nil {
 			return err

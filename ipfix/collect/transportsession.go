@@ -23,6 +23,9 @@ type transportSession struct {
 // take journals a well-formed Message, with the stream that it came over where
 // that is SCTP, and has it acknowledged.
 func (s *transportSession) take(at time.Time, stream uint16, msg []byte) (err error) {
+	if s.answers != nil {
+		s.answers.blocked.Store(at.UnixNano()) // the Journal may block at once
+	}
 	if !s.opened {
 		if s.number, err = s.open(at, s.exporter, s.session); err != nil {
 			return err
@@ -33,7 +36,6 @@ func (s *transportSession) take(at time.Time, stream uint16, msg []byte) (err er
 		_, err = s.journal(at, stream, msg)
 		return err
 	}
-	s.answers.blocked.Store(at.UnixNano())
 	position, err := s.journal(at, stream, msg)
 	if err != nil {
 		return err

@@ -173,6 +173,9 @@ func (p *Process) useLocked(t *ipfix.Template) error {
 				return err
 			}
 		}
+		if p.keeping != nil && t.Scope == 0 && !slices.ContainsFunc(t.Fields, absolute) {
+			p.cfg.Log.Warn("records say no absolute time: those that wait in the spool will seem to be of when they are sent", "template", t.ID)
+		}
 		p.templates = append(p.templates, t)
 		p.byID[t.ID] = t
 	} else if u.Scope != t.Scope || !slices.Equal(u.Fields, t.Fields) {
@@ -186,6 +189,13 @@ func (p *Process) useLocked(t *ipfix.Template) error {
 // Time, which belongs to one sending of a Message.
 func relative(f ipfix.FieldSpecifier) bool {
 	return f.Enterprise == 0 && (f.ID == ipfix.FlowStartDeltaMicroseconds || f.ID == ipfix.FlowEndDeltaMicroseconds)
+}
+
+// absolute reports whether a field is, or makes up times into, an absolute time
+// that a Collecting Process can take for a flow's.
+func absolute(f ipfix.FieldSpecifier) bool {
+	return f.Enterprise == 0 && (f.ID >= ipfix.FlowStartSeconds && f.ID <= ipfix.FlowEndNanoseconds || f.ID == ipfix.SystemInitTimeMilliseconds ||
+		f.ID >= ipfix.ObservationTimeSeconds && f.ID <= ipfix.ObservationTimeNanoseconds)
 }
 
 // cutLocked ends the Message that is being filled and queues it.

@@ -17,6 +17,10 @@ import (
 // Acknowledged is how a Process exports with acknowledgements (package ack,
 // docs/acknowledged-export.md): each Message is kept in a Backlog until a
 // Collecting Process says that it is durable there.
+//
+// Records need absolute times, as Messages may be sent long after they were
+// written: a Template with times told from the Export Time is refused, one
+// without any is warned of, and in lists (RFC 6313) nothing is looked for.
 type Acknowledged struct {
 	// Backlog is required. It stays open when the Process ends.
 	Backlog *backlog.Backlog

@@ -247,6 +247,61 @@ func TestNothingIsAcknowledgedBeforeItIsDurable(t *testing.T) {
 	log.await(t, "goes on")
 }
 
+// A stuck is a store whose Journal stands still before it takes anything, or
+// the first Message.
+type stuck struct {
+	*store
+	open, message func()
+}
+
+func (s stuck) Open(at time.Time, x collect.Session) (uint64, error) {
+	s.open()
+	return s.store.Open(at, x)
+}
+
+func (s stuck) Message(at time.Time, session uint64, data []byte) (uint64, error) {
+	s.message()
+	return s.store.Message(at, session, data)
+}
+
+// An exporter that connects to a collector whose Journal stands still is told
+// why, though nothing of it is in the Journal.
+func TestHeldUpFromTheStart(t *testing.T) {
+	for _, at := range []string{"the session", "its first Message"} {
+		t.Run(at, func(t *testing.T) {
+			goesOn := make(chan struct{})
+			s, log := stuck{newStore(), func() {}, func() {}}, newLog()
+			s.reason = ack.DiskFull
+			if wait := func() { <-goesOn }; at == "the session" {
+				s.open = wait
+			} else {
+				s.message = wait
+			}
+			collector, err := collect.New(collect.Config{Journal: s, Acknowledge: s, StopTimeout: 200 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ln := listenTCP(t, "127.0.0.1:0")
+			background(t, func(ctx context.Context) error { return collector.ServeTCP(ctx, ln) })
+			goOn := sync.OnceFunc(func() { close(goesOn) })
+			t.Cleanup(goOn)
+			b := openBacklog(t, t.TempDir(), backlog.Config{})
+			p := start(t, export.Config{Transport: ipfix.TCP, Address: ln.Addr().String(), Log: log.logger(), Acknowledged: &export.Acknowledged{Backlog: b}})
+			exportNumbers(t, p, 0, 100)
+			if err := p.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			log.await(t, "no absolute time") // of these records
+			log.await(t, "held up", "disk full")
+			goOn()
+			if err := p.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s.exactly(t, 100)
+		})
+	}
+}
+
 // What one collector took and did not acknowledge goes to the backup, the same
 // octet for octet, with its Templates.
 func TestAcknowledgedFailover(t *testing.T) {
