@@ -198,8 +198,11 @@ func (m *Module) restoreMessages(state []acct.State) error {
 	return nil
 }
 
-// pipelineVersion is the first octet of the encoded pipeline.
-const pipelineVersion = 6
+// pipelineVersion is the first octet of the encoded pipeline, which is in every
+// checkpoint: whoever does not know it refuses to go on from there. So it rises
+// with every state that would be missed: with version 7 came stateBehind, and user
+// sessions that know that an EndAll ended them.
+const pipelineVersion = 7
 
 func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	b = append(b, pipelineVersion)
@@ -233,7 +236,10 @@ func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 func (m *Module) restorePipeline(data []byte) (base, trimmed int64, err error) {
 	r := octets.NewReader(data)
 	version := r.Octet()
-	if version == 0 || version > pipelineVersion {
+	if version > pipelineVersion {
+		return 0, 0, fmt.Errorf("asm: the pipeline's state is of version %d, and this program knows none above %d: run one that is no older than the one that wrote it", version, pipelineVersion)
+	}
+	if version == 0 {
 		r.Fail()
 	}
 	m.boundary, m.forgotten = r.Varint(), r.Varint()

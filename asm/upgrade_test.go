@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,5 +96,16 @@ func TestCopiesAcrossAnUpgrade(t *testing.T) {
 				t.Errorf("of %d copies accounted %+v, duplicate %+v", n, sum.Accounted, sum.Duplicate)
 			}
 		})
+	}
+}
+
+// A program that is older than the state does not go on from it.
+func TestStateOfANewerProgram(t *testing.T) {
+	b := newBridge(t, testSettings)
+	b.checkpoint()
+	b.s.state[[2]string{statePipeline, ""}][0] = pipelineVersion + 1
+	_, err := New(t.Context(), Config{Store: b.s, Journal: b.j})
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, and this program knows none above %d", pipelineVersion+1, pipelineVersion)) {
+		t.Errorf("%v", err)
 	}
 }
