@@ -116,13 +116,34 @@ func TestDecide(t *testing.T) {
 		t.Errorf("credit %+v, debit %+v", credit, debit)
 	}
 	var shown []struct {
-		User    string
-		Classes []acct.ClassUsage
+		User     string
+		Classes  []acct.ClassUsage
+		Corrects *acct.Correction
 	}
 	show(t, &shown, "spool", "show", strconv.FormatUint(wrong.ID+2, 10), "--data", s.data)
 	if len(shown) != 1 || shown[0].User != "bob" || len(shown[0].Classes) != 1 || shown[0].Classes[0].Class != "gold" {
 		t.Errorf("rated anew: %+v", shown)
 	}
+	// What was charged as of a class is rated anew: the same user, another class.
+	if out, errOut, status = cli(t, "spool", "adjust", strconv.FormatUint(wrong.ID+2, 10), "--credit", "--all", "--class", "gold", "--to-class", "standard", "--because", "gold had ended", "--data", s.data); status != 0 {
+		t.Errorf("adjust: status %d, %q %q", status, out, errOut)
+	}
+	if !until(t, func() bool {
+		records = nil
+		show(t, &records, "spool", "ls", "--data", s.data)
+		return records[len(records)-1].ID == wrong.ID+4
+	}) {
+		t.Fatalf("the re-rating makes no records: %+v", records)
+	}
+	for id, want := range map[uint64]string{wrong.ID + 3: "gold", wrong.ID + 4: "standard"} {
+		shown = nil
+		show(t, &shown, "spool", "show", strconv.FormatUint(id, 10), "--data", s.data)
+		if len(shown) != 1 || shown[0].User != "bob" || len(shown[0].Classes) != 1 || shown[0].Classes[0].Class != want || shown[0].Classes[0].InputOctets != 60 ||
+			shown[0].Corrects == nil || shown[0].Corrects.Credit != (want == "gold") || shown[0].Corrects.Reason != "gold had ended" {
+			t.Errorf("record %d of the re-rating, of class %s: %+v", id, want, shown)
+		}
+	}
+
 	// Whoever audits a user sees what was corrected and why, and what is left.
 	for user, left := range map[string]string{"ann": ",140,", "bob": ",60,"} {
 		out, _, _ := cli(t, "audit", "--user", user, "--data", s.data, "-o", "csv")
