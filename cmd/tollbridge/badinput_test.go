@@ -327,7 +327,7 @@ func TestRefusesToStart(t *testing.T) {
 			"server.listen":                   {tcp: "127.0.0.1:0", server: ln.Addr().String()},
 		} {
 			s.data = plain(t).data
-			refused(t, s, `^tollbridge: `+key+`: listen tcp 127.0.0.1:\d+: bind: address already in use: stop the process that has the port, or choose another$`)
+			refused(t, s, `^tollbridge: `+key+`: listen tcp4 127.0.0.1:\d+: bind: address already in use: stop the process that has the port, or choose another$`)
 		}
 		conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
@@ -336,7 +336,7 @@ func TestRefusesToStart(t *testing.T) {
 		defer conn.Close()
 		s := plain(t)
 		s.udp = conn.LocalAddr().String()
-		refused(t, s, `^tollbridge: collectingProcess.udpCollectors: listen udp 127.0.0.1:\d+: bind: address already in use: stop the process`)
+		refused(t, s, `^tollbridge: collectingProcess.udpCollectors: listen udp4 127.0.0.1:\d+: bind: address already in use: stop the process`)
 	})
 	t.Run("second daemon on the same spool", func(t *testing.T) {
 		t.Parallel()

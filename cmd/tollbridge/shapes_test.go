@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"tollbridge/internal/certtest"
 	"tollbridge/internal/peertest"
 )
 
@@ -96,6 +97,45 @@ func (e *exampleFile) setup(dir string) setup {
 	return setup{data: data, file: data + ".yaml"}
 }
 
+// TestExamplesStart starts a daemon with each of examples/ as it stands, ports
+// and all, in a network namespace of its own.
+func TestExamplesStart(t *testing.T) {
+	t.Parallel()
+	n := newNetns(t, "examples")
+	ip(t, "-n", string(n), "addr", "add", "198.51.100.2/32", "dev", "lo")
+	ca := certtest.NewAuthority(t)
+	home := ca.Write(ca.Issue("aaa.home.example"))
+	certificates := strings.NewReplacer("/etc/tollbridge/aaa.home.example.pem", home.Certificate,
+		"/etc/tollbridge/aaa.home.example-key.pem", home.Key, "/etc/tollbridge/roaming-ca.pem", home.CA)
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := 0
+	for _, file := range glob(t, filepath.Join(root, "examples"), "*.yaml") {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(b), "\ndata: ") {
+			continue // it lists users
+		}
+		config := filepath.Join(t.TempDir(), filepath.Base(file))
+		if err := os.WriteFile(config, []byte(certificates.Replace(string(b))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := n.command(mustProgram(t), "serve", "-c", config, "--data", config+".state")
+		cmd.Dir = root
+		d := runDaemon(t, config+".state", cmd)
+		d.waitLog("msg=started")
+		d.stop()
+		started++
+	}
+	if started != 9 {
+		t.Errorf("%d examples were started", started)
+	}
+}
+
 // meterCapture has our meter export the bundled capture over TCP.
 func meterCapture(t *testing.T, capture, to string) {
 	t.Helper()
@@ -172,7 +212,6 @@ func TestShapeASM(t *testing.T) {
 	e := example(t, "asm.yaml", dir)
 	e.replace("examples/users.csv", users)
 	e.replace("'0.0.0.0:4739', '[::]:4739'", "'127.0.0.1:0'")
-	e.replace("198.51.100.1,", "127.0.0.1,")
 	e.set("server.listen", "['127.0.0.1:0']")
 	d := start(t, e.setup(dir))
 	meterCapture(t, capture, d.tcp())

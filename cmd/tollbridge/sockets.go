@@ -83,11 +83,20 @@ func localAddr(s any) string {
 
 func listenTCP(a netip.AddrPort) (net.Listener, error) {
 	var c net.ListenConfig
-	return c.Listen(context.Background(), "tcp", a.String())
+	return c.Listen(context.Background(), network("tcp", a), a.String())
 }
 
 func listenUDP(a netip.AddrPort) (*net.UDPConn, error) {
-	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+	return net.ListenUDP(network("udp", a), net.UDPAddrFromAddrPort(a))
+}
+
+// network returns that of a's version of IP alone: 0.0.0.0 would else be all of
+// IPv6 too, and have [::] beside it refused.
+func network(protocol string, a netip.AddrPort) string {
+	if a.Addr().Is4() {
+		return protocol + "4"
+	}
+	return protocol + "6"
 }
 
 func listenSCTP(a netip.AddrPort) (*sctp.Listener, error) { return sctp.Listen(a, sctp.Config{}) }

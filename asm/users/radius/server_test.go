@@ -85,7 +85,11 @@ func serve(t *testing.T, listen string, j *journal, cfg Config) *running {
 	if r.Server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.ListenPacket("udp", listen)
+	network := "udp"
+	if strings.HasPrefix(listen, "0.0.0.0:") {
+		network = "udp4" // else it is all of IPv6 too
+	}
+	conn, err := net.ListenPacket(network, listen)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,10 @@ func destination(oob []byte) netip.Addr {
 	for _, m := range messages {
 		switch {
 		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
-			return netip.AddrFrom4([4]byte(m.Data[4:8])) // ipi_spec_dst
+			if local := netip.AddrFrom4([4]byte(m.Data[4:8])); !local.IsUnspecified() { // ipi_spec_dst
+				return local
+			}
+			return netip.AddrFrom4([4]byte(m.Data[8:12])) // ipi_addr: it came before the option was set
 		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
 			return netip.AddrFrom16([16]byte(m.Data[:16]))
 		}
