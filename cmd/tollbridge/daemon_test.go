@@ -22,6 +22,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/spool"
 )
 
 // patience bounds every wait for a daemon. What is waited for takes moments;
@@ -298,6 +299,21 @@ type sums struct {
 		Records    uint64
 		Confidence string
 	}
+}
+
+// storedCDRs returns the CDRs of a state directory, of which there are some.
+func storedCDRs(t *testing.T, data string) []spool.StoredCDR {
+	t.Helper()
+	cdrs, err := spool.OpenCDRsReadOnly(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cdrs.Close()
+	list, err := cdrs.List(t.Context(), spool.CDRFilter{})
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%d CDRs (%v)", len(list), err)
+	}
+	return list
 }
 
 // audit returns the books of a state directory, which balance at any moment.

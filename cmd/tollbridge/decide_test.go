@@ -1,9 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,7 +10,6 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
-	"tollbridge/ipfix"
 )
 
 // An operator decides about flows in suspense while the daemon runs; without
@@ -26,32 +22,7 @@ func TestDecide(t *testing.T) {
 	}
 	s := setup{data: filepath.Join(dir, "state"), udp: "127.0.0.1:0", users: users, server: "127.0.0.1:0"}
 	d := start(t, s)
-	exporter, err := net.Dial("udp", d.udp())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exporter.Close()
-	field := func(id, length uint16) ipfix.FieldSpecifier { return ipfix.FieldSpecifier{ID: id, Length: length} }
-	tmpl, err := ipfix.NewTemplate(256, field(ipfix.FlowEndMilliseconds, 8), field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4))
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := ipfix.NewEncoder(1, 0)
-	if err := e.AddTemplate(tmpl); err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	for _, age := range []time.Duration{0, 3 * time.Hour, 4 * time.Hour} { // the last two are below the floor
-		if err := e.AddRecord(tmpl, now.Add(-age), netip.MustParseAddr("192.0.2.1"), 100); err != nil {
-			t.Fatal(err)
-		}
-	}
-	message := bytes.Clone(e.Flush(uint32(now.Unix())))
-	for range 2 {
-		if _, err := exporter.Write(message); err != nil {
-			t.Fatal(err)
-		}
-	}
+	sendFlows(t, d.udp(), 2, agedFlow{0, 100}, agedFlow{3 * time.Hour, 100}, agedFlow{4 * time.Hour, 100}) // the last two are below the floor
 	waitBooks(t, s.data, func(b sums) bool {
 		return b.Accounted.Octets == 100 && b.Suspended.Octets == 200 && b.Duplicate.Octets == 300
 	})

@@ -30,7 +30,7 @@ func TestLateBinding(t *testing.T) {
 			"Framed-IP-Address = 192.0.2.1\nNAS-Identifier = bng-1\nEvent-Timestamp = %d\n", session, user, at.Unix()))
 	}
 	told("1", "ann", flows.Add(-time.Minute))
-	sendFlows(t, d.udp(), map[time.Duration]int{-30 * time.Second: 100, -10 * time.Second: 20, 0: 3})
+	sendFlows(t, d.udp(), 1, agedFlow{30 * time.Second, 100}, agedFlow{10 * time.Second, 20}, agedFlow{0, 3})
 	waitBooks(t, s.data, func(b sums) bool { return b.Acknowledged.Octets == 123 })
 
 	told("2", "bob", flows.Add(-20*time.Second))
@@ -94,9 +94,14 @@ func TestLateBinding(t *testing.T) {
 	d.stop()
 }
 
-// sendFlows sends flows from 192.0.2.1 over UDP, of as many octets each and that
-// ended so long before now.
-func sendFlows(t *testing.T, to string, octets map[time.Duration]int) {
+// An agedFlow has ended so long ago.
+type agedFlow struct {
+	ago    time.Duration
+	octets int
+}
+
+// sendFlows sends a message of flows from 192.0.2.1 over UDP, so many times.
+func sendFlows(t *testing.T, to string, times int, flows ...agedFlow) {
 	t.Helper()
 	exporter, err := net.Dial("udp", to)
 	if err != nil {
@@ -113,12 +118,15 @@ func sendFlows(t *testing.T, to string, octets map[time.Duration]int) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	for age, n := range octets {
-		if err := e.AddRecord(tmpl, now.Add(age), netip.MustParseAddr("192.0.2.1"), n); err != nil {
+	for _, f := range flows {
+		if err := e.AddRecord(tmpl, now.Add(-f.ago), netip.MustParseAddr("192.0.2.1"), f.octets); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := exporter.Write(bytes.Clone(e.Flush(uint32(now.Unix())))); err != nil {
-		t.Fatal(err)
+	message := bytes.Clone(e.Flush(uint32(now.Unix())))
+	for range times {
+		if _, err := exporter.Write(message); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -25,7 +25,6 @@ import (
 	"tollbridge/dict/avp"
 	"tollbridge/internal/certtest"
 	"tollbridge/internal/peertest"
-	"tollbridge/spool"
 )
 
 // TestPartner has a partner's daemon receive records of two realms over mutual
@@ -168,15 +167,7 @@ func tellOfCarol(t *testing.T, address string, status rfc2866.AcctStatusType) {
 // may have and no more, and returns the pseudonyms.
 func checkPartnersRecords(t *testing.T, data string) []string {
 	t.Helper()
-	cdrs, err := spool.OpenCDRsReadOnly(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cdrs.Close()
-	list, err := cdrs.List(t.Context(), spool.CDRFilter{})
-	if err != nil || len(list) == 0 {
-		t.Fatalf("%d CDRs (%v)", len(list), err)
-	}
+	list := storedCDRs(t, data)
 	allowed := []uint32{
 		avp.SessionID, avp.OriginHost, avp.OriginRealm, avp.DestinationRealm, avp.DestinationHost,
 		avp.AccountingRecordType, avp.AccountingRecordNumber, avp.AcctApplicationID,

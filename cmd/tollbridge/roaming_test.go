@@ -16,7 +16,6 @@ import (
 	"tollbridge/dict/avp"
 	"tollbridge/internal/certtest"
 	"tollbridge/internal/peertest"
-	"tollbridge/spool"
 )
 
 // TestRoaming runs examples/roaming-*.yaml in two network namespaces. A visited
@@ -109,15 +108,7 @@ func TestRoaming(t *testing.T) {
 // the home network of it.
 func checkRoamingRecords(t *testing.T, data string) {
 	t.Helper()
-	cdrs, err := spool.OpenCDRsReadOnly(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cdrs.Close()
-	list, err := cdrs.List(t.Context(), spool.CDRFilter{})
-	if err != nil || len(list) == 0 {
-		t.Fatalf("%d CDRs (%v)", len(list), err)
-	}
+	list := storedCDRs(t, data)
 	vendor := dict.For(0).Vendor()
 	for _, c := range list {
 		r, err := dict.For(0).ParseRecord(c.AVPs)
