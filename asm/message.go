@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/sampling"
@@ -85,6 +86,7 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 	if m.tracer != nil {
 		m.traceMessage(t, e)
 	}
+	t.decoder.Arrival = uint32(e.Time / int64(time.Second))
 	result, err := t.decoder.DecodeStream(e.Data, stream, m.visit)
 	if err != nil {
 		// A malformed Message changes nothing (RFC 7011, Section 9.1). What
@@ -126,13 +128,19 @@ func (m *Module) message(ctx context.Context, e acct.Entry) error {
 // should: the same again where a Template is sent once, and withdrawals of what
 // is not held or over UDP (RFC 7011, Sections 8.1 and 8.4). They change nothing.
 func (m *Module) mismanaged(t *transport, d *domain, r *ipfix.Result) {
-	if r.Repeated > 0 && t.info.Transport.Reliable() {
+	tell := func(text string) {
+		if n, ok := m.logs.lets(limiterKey{text: text, exporter: d.key.Exporter}); ok {
+			m.log.Warn(text, "exporter", d.key.Exporter, "domain", d.key.Domain, "times", n)
+		}
+	}
+	// NetFlow 9 knows no transport over which Templates are sent once.
+	if r.Repeated > 0 && t.info.Transport.Reliable() && r.Header.Version == ipfix.Version {
 		m.stats.TemplatesRepeated += uint64(r.Repeated)
-		m.logs.warn(m.log, "a template is sent again over a reliable transport", d.key, 0)
+		tell("a template is sent again over a reliable transport")
 	}
 	if r.Ignored > 0 {
 		m.stats.WithdrawalsIgnored += uint64(r.Ignored)
-		m.logs.warn(m.log, "the withdrawal of a template that is not held, or over udp, is ignored", d.key, 0)
+		tell("the withdrawal of a template that is not held, or over udp, is ignored")
 	}
 }
 

@@ -348,6 +348,7 @@ func TestTemplatesMismanaged(t *testing.T) {
 	}{
 		{"the same Template again over TCP: SHOULD log (8.1)", ipfix.TCP, true, nil, 1, 0, "sent again over a reliable transport"},
 		{"over SCTP too (8.1)", ipfix.SCTP, true, nil, 1, 0, "sent again over a reliable transport"},
+		{"over TLS too (8.1)", ipfix.TLS, true, nil, 1, 0, "sent again over a reliable transport"},
 		{"over UDP: SHOULD NOT log (8.4)", ipfix.UDP, true, nil, 0, 0, ""},
 		{"the withdrawal of what is not held: MUST ignore, SHOULD log (8.1)", ipfix.TLS, false, plainTemplate, 0, 1, "withdrawal of a template that is not held"},
 		{"a withdrawal over UDP: MUST be ignored (8.4)", ipfix.UDP, false, testTemplate, 0, 1, "withdrawal of a template that is not held, or over udp"},
@@ -373,6 +374,37 @@ func TestTemplatesMismanaged(t *testing.T) {
 				t.Errorf("accounted %+v, %d undecoded", sum.Accounted, sum.UndecodedMessages)
 			}
 		})
+	}
+}
+
+// No exporter fills the log, whatever it does in however many Observation
+// Domains, nor has others' lines come anew by it.
+func TestLinesOfAnExporterAreBounded(t *testing.T) {
+	var log bytes.Buffer
+	b := mapped(t, testSettings)
+	b.m.log = slog.New(slog.NewTextHandler(&log, nil))
+	other := b.open(ipfix.TCP, "other", "198.51.100.9:999")
+	sessions := []uint64{b.open(ipfix.TCP, "router", "198.51.100.1:999"), b.open(ipfix.TCP, "router", "198.51.100.1:998")}
+	noCounter := must(ipfix.NewTemplate(302, field(ipfix.SourceIPv4Address, 4)))
+	send := func(session uint64, domain, at uint32) {
+		e := ipfix.NewEncoder(domain, 0)
+		if err := errors.Join(e.AddTemplate(noCounter), e.AddRecord(noCounter, netip.MustParseAddr("192.0.2.1"))); err != nil {
+			t.Fatal(err)
+		}
+		b.add(acct.EntryMessage, session, bytes.Clone(e.Flush(uint32(b.clock.Unix())+at)))
+	}
+	send(other, 1, 0)
+	for round := range uint32(3) {
+		for domain := range uint32(1100) {
+			send(sessions[domain%2], domain+1, round)
+		}
+	}
+	send(other, 1, 1)
+	if n := bytes.Count(log.Bytes(), []byte("exporter=router")); n > 2*maxLines {
+		t.Errorf("%d lines of 3300 messages", n)
+	}
+	if n := bytes.Count(log.Bytes(), []byte(`msg="records without a counter are rejected" exporter=other`)); n != 1 {
+		t.Errorf("%d lines of the other exporter", n)
 	}
 }
 

@@ -107,17 +107,22 @@ func (m *Module) Stats() Stats {
 // A limiter lets a log line through at its 1st, 10th, 100th ... occurrence.
 type limiter struct {
 	seen map[limiterKey]uint64
+	keys map[string]int // in seen, by exporter, of those with a domain or what
 }
 
 type limiterKey struct {
-	text     string
+	text     string // one of ours, so they are few
 	exporter string
 	domain   uint32
 	what     uint64
 }
 
-// maxLimited bounds the lines that are told apart.
-const maxLimited = 1024
+// Bounds of the lines that are told apart. Beyond them lines of one text count
+// together, those of an exporter first.
+const (
+	maxLines    = 100  // of an exporter
+	maxExporter = 1000 // exporters
+)
 
 // warn logs text about an exporter and domain; what tells apart lines of the
 // same text.
@@ -130,8 +135,11 @@ func (l *limiter) warn(log *slog.Logger, text string, key acct.LedgerKey, what u
 // lets counts an occurrence of k, the nth, and reports whether it is to be
 // logged.
 func (l *limiter) lets(k limiterKey) (n uint64, ok bool) {
-	if l.seen == nil || len(l.seen) >= maxLimited && l.seen[k] == 0 {
-		l.seen = make(map[limiterKey]uint64)
+	if l.seen == nil {
+		l.seen, l.keys = make(map[limiterKey]uint64), make(map[string]int)
+	}
+	if l.seen[k] == 0 {
+		k = l.bound(k)
 	}
 	l.seen[k]++
 	n = l.seen[k]
@@ -141,4 +149,21 @@ func (l *limiter) lets(k limiterKey) (n uint64, ok bool) {
 		}
 	}
 	return n, false
+}
+
+// bound returns what a new k is counted as.
+func (l *limiter) bound(k limiterKey) limiterKey {
+	lines, known := l.keys[k.exporter]
+	if !known && len(l.keys) >= maxExporter {
+		return limiterKey{text: k.text}
+	}
+	if k.domain == 0 && k.what == 0 {
+		l.keys[k.exporter] = lines
+		return k
+	}
+	if lines >= maxLines {
+		return limiterKey{text: k.text, exporter: k.exporter}
+	}
+	l.keys[k.exporter]++
+	return k
 }

@@ -343,7 +343,7 @@ func (c *checkpoint) templates(s *Session, d *domain) {
 		last = def.id
 		c.b = c.b[n:]
 		def.stamped = d.key.version() == NetFlow9 && def.wantsStamp()
-		s.put(d, def.id, def.template(d.key.id()), 0)
+		s.put(d, def.id, def.template(d.key.id()))
 		if flags&templateLives != 0 {
 			if d.defined == nil {
 				d.defined = make(map[uint16]uint32)

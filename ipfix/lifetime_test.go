@@ -82,6 +82,50 @@ func TestTemplateLifetimeMalformed(t *testing.T) {
 	}
 }
 
+// What a malformed Message undoes it undoes to the letter: a Template of before
+// there were lifetimes holds on, and one that was refreshed is as old as it was.
+func TestTemplateLifetimeUndone(t *testing.T) {
+	template, data := wireSet(2, wire(256, 1, 1, 4)), wireSet(256, wire(0, 1))
+	old := NewSession(UDP)
+	if _, err := old.Decode(wireMessage(0, template), nil); err != nil {
+		t.Fatal(err)
+	}
+	delete(old.domains[domainKey(Version)<<32|1].defined, 256) // as a checkpoint of before has it
+	old.TemplateLifetime = time.Minute
+	for _, msg := range [][]byte{wireMessage(0, template, wire(256, 3)), wireMessage(0, data)} {
+		r, err := old.Decode(msg, nil)
+		if err == nil && (r.Expired != 0 || r.Unknown != 0) {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// Lifetimes go by arrival, where that is known: an exporter's clock may be set.
+// A lifetime that is taken away and given again has seen the refreshes between.
+// A Message that comes late makes no Template older.
+func TestTemplateLifetimeByArrival(t *testing.T) {
+	template, data := wireSet(2, wire(256, 1, 1, 4)), wireSet(256, wire(0, 1))
+	s := NewSession(UDP)
+	for i, step := range []struct {
+		arrival  uint32
+		lifetime time.Duration
+		set      []byte
+		unknown  int
+	}{
+		{1000, time.Minute, template, 0},
+		{1030, 0, template, 0},
+		{1085, time.Minute, data, 0}, // 55 s after the refresh
+		{1000, time.Minute, template, 0},
+		{1090, time.Minute, data, 0},
+		{1091, time.Minute, data, 1},
+	} {
+		s.Arrival, s.TemplateLifetime = step.arrival, step.lifetime
+		if r, err := s.Decode(wireMessage(0, step.set), nil); err != nil || r.Unknown != step.unknown {
+			t.Errorf("message %d: %+v, %v", i, r, err)
+		}
+	}
+}
+
 // An exporter that has used all Template IDs must free some: over UDP by
 // redefinition, else by withdrawal (RFC 7011, 8.1; RFC 5472, 4.5).
 func TestTemplateIDsExhausted(t *testing.T) {

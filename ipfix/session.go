@@ -42,11 +42,14 @@ type Session struct {
 	Limits Limits
 
 	// TemplateLifetime is how long a Template holds over UDP and DTLS after
-	// the Message that defined it last, by Export Times (RFC 7011, Section
-	// 8.4); 0 means for ever. It should be three times what the exporter's
-	// refresh is, or more. It may be set between Messages, and counts for
-	// Templates that come from then on.
+	// the Message that defined it last (RFC 7011, Section 8.4); 0 means for
+	// ever. It should be three times what the exporter's refresh is, or more.
+	// It may be set between Messages.
 	TemplateLifetime time.Duration
+
+	// Arrival is when the next Message arrived, in Unix seconds, by which
+	// lifetimes go; 0 means its Export Time. It may be set between Messages.
+	Arrival uint32
 
 	transport Transport
 	domains   map[domainKey]*domain
@@ -77,7 +80,7 @@ func (k domainKey) version() uint16   { return uint16(k >> 32) }
 type domain struct {
 	key       domainKey
 	templates map[uint16]*Template
-	defined   map[uint16]uint32 // Export Time of the latest definition, of Templates with a lifetime
+	defined   map[uint16]uint32 // when the latest definition came, of Templates over UDP and DTLS; Unix seconds
 	sequence  sequence
 	streams   map[uint16]*sequence // of SCTP, but for stream 0
 }
@@ -102,6 +105,7 @@ type change struct {
 	id      uint16
 	before  *Template // nil if the ID was free
 	defined uint32
+	timed   bool // there was a time
 }
 
 // NewSession returns the Session of a new Transport Session.
@@ -205,7 +209,10 @@ func (s *Session) DecodeStream(msg []byte, stream uint16, visit func(DataSet)) (
 	n, err := s.apply(d, msg, &r)
 	if err != nil {
 		for _, c := range slices.Backward(s.undo) {
-			s.put(d, c.id, c.before, c.defined)
+			s.put(d, c.id, c.before)
+			if c.timed {
+				d.defined[c.id] = c.defined
+			}
 		}
 		return Result{}, err
 	}
@@ -348,8 +355,8 @@ func (s *Session) templateSet(d *domain, msg []byte, set set, r *Result) (record
 		old := d.templates[def.id]
 		if old != nil && def.defines(old) {
 			r.Repeated++
-			if s.lives() {
-				s.change(d, def.id, old, r.Header.ExportTime)
+			if !s.transport.Reliable() {
+				s.change(d, def.id, old, s.now(&r.Header))
 			}
 			continue
 		}
@@ -366,12 +373,15 @@ func (s *Session) templateSet(d *domain, msg []byte, set set, r *Result) (record
 			return records, &DecodeError{at, "Template Record", ErrLimit}
 		}
 		t := def.template(d.key.id())
-		s.change(d, def.id, t, r.Header.ExportTime)
+		s.change(d, def.id, t, s.now(&r.Header))
 		r.TemplatesChanged = true
 		r.New = append(r.New, t)
 	}
 	return records, nil
 }
+
+// now returns the time that lifetimes go by.
+func (s *Session) now(h *Header) uint32 { return cmp.Or(s.Arrival, h.ExportTime) }
 
 // lives reports whether Templates have a lifetime.
 func (s *Session) lives() bool { return s.TemplateLifetime > 0 && !s.transport.Reliable() }
@@ -385,7 +395,7 @@ func (s *Session) expire(d *domain, id uint16, r *Result) {
 	if !ok {
 		return
 	}
-	age := int32(r.Header.ExportTime - defined)
+	age := int32(s.now(&r.Header) - defined)
 	if time.Duration(age)*time.Second > s.TemplateLifetime {
 		s.change(d, id, nil, 0)
 		r.TemplatesChanged = true
@@ -414,13 +424,25 @@ func (s *Session) withdraw(d *domain, id uint16, options bool) bool {
 }
 
 // change puts t, nil for none, in the place of a Template ID, so that it can
-// be undone. defined is the Export Time.
-func (s *Session) change(d *domain, id uint16, t *Template, defined uint32) {
-	s.undo = append(s.undo, change{id, d.templates[id], d.defined[id]})
-	s.put(d, id, t, defined)
+// be undone. A Message that comes late makes no definition older than it was.
+func (s *Session) change(d *domain, id uint16, t *Template, at uint32) {
+	before, timed := d.defined[id]
+	s.undo = append(s.undo, change{id, d.templates[id], before, timed})
+	s.put(d, id, t)
+	if t == nil || s.transport.Reliable() {
+		return
+	}
+	if timed && int32(before-at) > 0 {
+		at = before
+	}
+	if d.defined == nil {
+		d.defined = make(map[uint16]uint32)
+	}
+	d.defined[id] = at
 }
 
-func (s *Session) put(d *domain, id uint16, t *Template, defined uint32) {
+// put puts t, nil for none, in the place of a Template ID, of no time.
+func (s *Session) put(d *domain, id uint16, t *Template) {
 	if old := d.templates[id]; old != nil {
 		s.templates--
 		s.fields -= len(old.Fields)
@@ -433,12 +455,6 @@ func (s *Session) put(d *domain, id uint16, t *Template, defined uint32) {
 	s.templates++
 	s.fields += len(t.Fields)
 	d.templates[id] = t
-	if s.lives() {
-		if d.defined == nil {
-			d.defined = make(map[uint16]uint32)
-		}
-		d.defined[id] = defined
-	}
 }
 
 // dataSet returns the cursor over a Data Set.

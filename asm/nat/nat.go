@@ -123,10 +123,10 @@ func (r *Reader) Event(d ipfix.Record, exported uint32, ahead time.Duration, vrf
 		x.Last = 1<<16 - 1
 	case event == 16 || event == 17:
 		x.First, x.Last = uint16(r.uint64(&r.first, d)), uint16(r.uint64(&r.last, d))
-		if number := r.uint64(&r.number, d); !r.has[&r.last] && number > 0 {
-			x.Last = uint16(min(uint64(x.First)+number-1, 1<<16-1))
-		}
 		e.step = max(int(r.uint64(&r.step, d)), 1)
+		if number := min(r.uint64(&r.number, d), 1<<16); !r.has[&r.last] && number > 0 {
+			x.Last = uint16(min(uint64(x.First)+(number-1)*uint64(e.step), 1<<16-1))
+		}
 	default:
 		x.First = uint16(r.uint64(&r.port, d))
 		x.Last, x.Protocol = x.First, uint8(r.uint64(&r.protocol, d))

@@ -39,6 +39,7 @@ func TestEvent(t *testing.T) {
 	blocks := template(t, ipfix.ObservationTimeMilliseconds, ipfix.NatEvent, ipfix.SourceIPv4Address, ipfix.PostNATSourceIPv4Address,
 		ipfix.PortRangeStart, ipfix.PortRangeEnd, ipfix.PortRangeStepSize)
 	counted := template(t, ipfix.NatEvent, ipfix.SourceIPv4Address, ipfix.PostNATSourceIPv4Address, ipfix.PortRangeStart, ipfix.PortRangeNumPorts)
+	stepped := template(t, ipfix.NatEvent, ipfix.SourceIPv4Address, ipfix.PostNATSourceIPv4Address, ipfix.PortRangeStart, ipfix.PortRangeStepSize, ipfix.PortRangeNumPorts)
 	sessions := template(t, ipfix.NatEvent, ipfix.SourceIPv4Address, ipfix.PostNATSourceIPv4Address, ipfix.PostNAPTSourceTransportPort,
 		ipfix.ProtocolIdentifier, ipfix.DestinationIPv4Address, ipfix.DestinationTransportPort)
 	block := func(first, last uint16) users.Mapping {
@@ -58,6 +59,8 @@ func TestEvent(t *testing.T) {
 		{"NAT port block de-allocation (17)", blocks, []any{told, 17, private, public, 1024, 1535, 1}, nat.Deleted, told.UnixMilli(), []users.Mapping{block(1024, 1535)}},
 		{"ports that lie apart (portRangeStepSize)", blocks, []any{told, 16, private, public, 1024, 1030, 3}, nat.Created, told.UnixMilli(), []users.Mapping{block(1024, 1024), block(1027, 1027), block(1030, 1030)}},
 		{"a number of ports (portRangeNumPorts)", counted, []any{16, private, public, 65000, 1000}, nat.Created, exported * 1000, []users.Mapping{block(65000, 65535)}},
+		{"a number of ports that lie apart", stepped, []any{16, private, public, 1024, 2, 4}, nat.Created, exported * 1000, []users.Mapping{block(1024, 1024), block(1026, 1026), block(1028, 1028), block(1030, 1030)}},
+		{"a number of ports that lie apart, beyond the last", stepped, []any{16, private, public, 65530, 4, 9}, nat.Created, exported * 1000, []users.Mapping{block(65530, 65530), block(65534, 65534)}},
 		{"NAT address binding creation (14)", counted, []any{14, private, public, 0, 0}, nat.Created, exported * 1000, []users.Mapping{block(0, 65535)}},
 		{"NAT44 session create (4)", sessions, []any{4, private, public, 5000, 17, far, 53}, nat.Created, exported * 1000, []users.Mapping{session}},
 		{"NAT translation delete of before RFC 8158 (2)", sessions, []any{2, private, public, 5000, 17, far, 53}, nat.Deleted, exported * 1000, []users.Mapping{{Public: public, Private: private, First: 5000, Last: 5000, Protocol: 17}}},

@@ -211,10 +211,14 @@ func (w *Writer) optionsTemplate(d *domain, id uint32, r role, fields []ipfix.Fi
 func (w *Writer) finish(d *domain, id uint32, hasSum bool) error {
 	// Options Template Set, Data Set, and the record in it.
 	const template, data = setHeader + 6 + 8, setHeader + 1 + md5.Size
-	if hasSum || len(w.b)+template+data > maxMessage {
+	if hasSum {
 		return w.write()
 	}
-	w.b = withoutTail(w.b)
+	whole := w.b
+	if w.b = withoutTail(w.b); len(w.b)+template+data > maxMessage {
+		w.b = whole
+		return w.write()
+	}
 	t, defined := w.optionsTemplate(d, id, checksums, checksumFields)
 	if !defined {
 		w.b = append(w.b, 0, 3, 0, template)
