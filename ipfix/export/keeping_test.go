@@ -305,19 +305,27 @@ func TestHeldUpFromTheStart(t *testing.T) {
 // What one collector took and did not acknowledge goes to the backup, the same
 // octet for octet, with its Templates.
 func TestAcknowledgedFailover(t *testing.T) {
-	primary := newStore()
-	primary.hold(true) // as if it dies before its fsync
-	primaryAt, _, stop := acknowledging(t, ipfix.TCP, "127.0.0.1:0", primary, nil)
-	backup := newStore()
-	backupAt, _, _ := acknowledging(t, ipfix.TCP, "127.0.0.1:0", backup, nil)
-	p := failOver(t, export.Config{Transport: ipfix.TCP, Address: primaryAt, Backups: []string{backupAt}}, primary, backup, stop)
-	for position, body := range primary.bodies {
-		if backup.bodies[position] != body {
-			t.Fatalf("message %d: another at the backup", position)
-		}
-	}
-	if st := p.Stats(); st.Resent == 0 {
-		t.Errorf("nothing was sent again: %+v", st)
+	for _, transport := range []ipfix.Transport{ipfix.TCP, ipfix.TLS} {
+		t.Run(transport.String(), func(t *testing.T) {
+			ca, primary := certtest.NewAuthority(t), newStore()
+			primary.hold(true) // as if it dies before its fsync
+			primaryAt, _, stop := acknowledging(t, transport, "127.0.0.1:0", primary, ca)
+			backup := newStore()
+			backupAt, _, _ := acknowledging(t, transport, "127.0.0.1:0", backup, ca)
+			cfg := export.Config{Transport: transport, Address: primaryAt, Backups: []string{backupAt}}
+			if transport == ipfix.TLS {
+				cfg.TLS = clientTLS(ca)
+			}
+			p := failOver(t, cfg, primary, backup, stop)
+			for position, body := range primary.bodies {
+				if backup.bodies[position] != body {
+					t.Fatalf("message %d: another at the backup", position)
+				}
+			}
+			if st := p.Stats(); st.Resent == 0 {
+				t.Errorf("nothing was sent again: %+v", st)
+			}
+		})
 	}
 }
 
