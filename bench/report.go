@@ -131,15 +131,14 @@ const notes = `
   and not the start: reading the users and beginning a session for each take
   about 2 s in all. UDP comes at %[2]d records a second, TCP as fast as it is taken.
 - **Where the pipeline's time goes**, in a profile of it over TCP: a quarter to
-  SQLite and the disk (the journal, checkpoints, reading back what the pipeline
-  had no time for), 18 %% to recognizing duplicates, 15 %% to decoding, 13 %% to
+  the disk, while SQLite had the journal too (the journal, checkpoints, reading
+  back what the pipeline had no time for), 18 %% to recognizing duplicates, 15 %% to decoding, 13 %% to
   whose the addresses are, 7 %% each to accounting and to putting checkpoints
   together, 4 %% to receiving, 3 %% to garbage collection, and the rest to the
   start and to the runtime. Much of what is not SQLite's is waiting for memory:
   each record asks four places of tables that no cache holds. What the aims
-  leave no room for is that SQLite writes each octet of the journal twice, once
-  in its log, and of each record 18 octets more that identify it (0.08 alone, ` + "`BenchmarkIdentities`" + ` in spool). Segments of our own in place of
-  both would be the next step.
+  leave no room for is that SQLite writes, of each record, 18 octets that
+  identify it, twice, once in its log (0.08 alone, ` + "`BenchmarkIdentities`" + ` in spool).
 - **Rates.** UDP to the journal and to nfcapd %[3]d records a second,
   to goflow2 %[4]d, near the most that it takes here.
 - **Delivery.** %[6]d records of %[7]d sessions, window %[8]d, to a server

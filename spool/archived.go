@@ -29,7 +29,7 @@ func (o *Outbox) KeepForArchive() {
 // ID, at most limit of them, and the ranges of their IDs.
 func (s *Spool) ToArchive(ctx context.Context, limit int) ([]Listed, []Range, error) {
 	var done, kept idSet
-	state, _ := s.files()
+	state := s.state()
 	load := func(query string, set *idSet) error {
 		rows, err := s.r.QueryContext(ctx, query)
 		if err != nil {
@@ -126,7 +126,7 @@ func (s *Spool) Archived(ranges []Range, head string) error {
 // ArchiveHead returns the head of the archive's chain that Archived noted last,
 // "" for none.
 func (s *Spool) ArchiveHead(ctx context.Context) (string, error) {
-	state, _ := s.files()
+	state := s.state()
 	var head string
 	err := s.r.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", metaArchive).Scan(&head)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -139,13 +139,12 @@ func (s *Spool) ArchiveHead(ctx context.Context) (string, error) {
 // lines of JSON, compressed with zstd. The error is ErrNotFound where there is
 // none.
 func (s *Spool) OpeningData(ctx context.Context, position uint64) ([]byte, error) {
-	_, journal := s.files()
 	var data []byte
-	err := s.jr.QueryRowContext(ctx, "SELECT data FROM opening WHERE position = ?", integer(position)).Scan(&data)
+	err := s.r.QueryRowContext(ctx, "SELECT data FROM opening WHERE position = ?", integer(position)).Scan(&data)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("spool: an opening at journal position %d: %w", position, ErrNotFound)
 	}
-	return data, explain(journal, err)
+	return data, explain(s.state(), err)
 }
 
 // Begin makes o the checkpoint of an empty spool, whose journal goes on behind

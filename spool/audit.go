@@ -27,7 +27,7 @@ func (s *Spool) Audit(ctx context.Context) (Books, error) {
 
 // AuditOf is Audit of chosen rows. Each row balances by itself.
 func (s *Spool) AuditOf(ctx context.Context, sel Selection) (Books, error) {
-	state, _ := s.files()
+	state := s.state()
 	var books map[acct.LedgerKey]*bookRow
 	var problems []string
 	if err := s.snapshot(ctx, func(tx *sql.Tx) (err error) {

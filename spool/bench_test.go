@@ -26,17 +26,22 @@ func run(tb testing.TB, j *Journal) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- j.Run(ctx) }()
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			cancel()
-			if err := <-done; err != nil {
-				tb.Error(err)
-			}
-		})
-	}
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Error(err)
+		}
+	})
 	tb.Cleanup(stop)
 	return stop
+}
+
+// flush waits until all that was appended is durable; the journal runs.
+func flush(tb testing.TB, j *Journal) {
+	tb.Helper()
+	if err := j.Wait(tb.Context(), j.Appended()); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // BenchmarkJournal appends Messages of 24 flow records and 1,400 octets, reads
@@ -80,21 +85,6 @@ func BenchmarkJournal(b *testing.B) {
 	}
 	b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N*records), "cpu-us/record")
 	stop()
-}
-
-// BenchmarkAppend is the call alone, without a commit.
-func BenchmarkAppend(b *testing.B) {
-	b.ReportAllocs()
-	j := open(b, b.TempDir(), Config{Memory: 1 << 62}).Journal()
-	data := make([]byte, 1400)
-	for b.Loop() {
-		if _, err := j.Append(acct.EntryMessage, noon.UnixNano(), 1, data); err != nil {
-			b.Fatal(err)
-		}
-		j.mu.Lock()
-		j.sealed = j.sealed[:0]
-		j.mu.Unlock()
-	}
 }
 
 // BenchmarkCheckpoint commits 100,000 sessions that all moved.

@@ -266,7 +266,7 @@ const in50 = " IN (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?
 // Load returns the checkpoint, zero but for Epoch, HashKey and NextSuspended
 // in a new spool.
 func (s *Spool) Load(ctx context.Context) (acct.Checkpoint, error) {
-	state, _ := s.files()
+	state := s.state()
 	var cp acct.Checkpoint
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
 		var err error
@@ -310,7 +310,7 @@ func (s *Spool) load(ctx context.Context, tx *sql.Tx) (acct.Checkpoint, error) {
 // EachState visits the states of some kinds, as of the latest checkpoint, kind
 // by kind in order of their keys. What is damaged is logged and left out.
 func (s *Spool) EachState(ctx context.Context, kinds []string, visit func(acct.State) error) error {
-	state, _ := s.files()
+	state := s.state()
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
 		for _, kind := range kinds {
 			rows, err := tx.QueryContext(ctx, "SELECT kind, key, value, sum FROM state WHERE kind = ? ORDER BY key", kind)
@@ -386,7 +386,7 @@ func eachSession(ctx context.Context, q rowsQuerier, from uint64, f func(st acct
 // EachSuspended visits the suspended Data Records whose ID is above after, in
 // order of ID.
 func (s *Spool) EachSuspended(ctx context.Context, after uint64, f func(acct.Suspended) error) error {
-	state, _ := s.files()
+	state := s.state()
 	var visited error
 	err := eachSuspended(ctx, s.r, after, func(r acct.Suspended, damage error) error {
 		if damage != nil {
@@ -426,7 +426,7 @@ func eachSuspended(ctx context.Context, q rowsQuerier, after uint64, f func(r ac
 // EachIdentity visits the identities in order of exporter and bucket, in pieces
 // of any size; several pieces may be of one bucket.
 func (s *Spool) EachIdentity(ctx context.Context, f func(acct.Identities) error) error {
-	state, _ := s.files()
+	state := s.state()
 	rows, err := s.r.QueryContext(ctx, "SELECT exporter, bucket, data FROM identity ORDER BY exporter, bucket, level DESC, id")
 	if err != nil {
 		return explain(state, err)

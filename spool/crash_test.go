@@ -56,15 +56,13 @@ func openOnce(dir string) error {
 // stored. So whatever is found after the kill can be checked.
 func victim(dir string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s, err := Open(dir, Config{GroupSize: 300, MaxDelay: time.Millisecond, Log: log})
+	s, err := Open(dir, Config{GroupSize: 300, Segment: 8 << 10, MaxDelay: time.Millisecond, Log: log})
 	if err != nil {
 		return err
 	}
 	if mode := os.Getenv("SPOOL_VICTIM_SYNCHRONOUS"); mode != "" {
-		for _, w := range []*writer{s.w, s.jw} {
-			if err := w.exec("PRAGMA synchronous = " + mode); err != nil {
-				return err
-			}
+		if err := s.w.exec("PRAGMA synchronous = " + mode); err != nil {
+			return err
 		}
 	}
 	cdrs, err := OpenCDRs(dir)
@@ -91,9 +89,7 @@ func victim(dir string) error {
 		for {
 			// The position is not known before Append, but with one appender
 			// it is the next.
-			j.mu.Lock()
-			n := j.next
-			j.mu.Unlock()
+			n := j.Appended() + 1
 			p, err := j.Append(acct.EntryMessage, int64(n), 0, []byte(strconv.FormatUint(n, 10)))
 			if err != nil {
 				return err

@@ -51,3 +51,15 @@ func TestCrashPointsOfASalvage(t *testing.T) {
 		}
 	}
 }
+
+// A take-over of an earlier version's journal that is killed is done anew, or
+// ended.
+func TestCrashPointsOfATakeOver(t *testing.T) {
+	for _, point := range []string{crashpoint.JournalTaking, crashpoint.JournalTaken} {
+		dir := oldSpool(t)
+		kill(t, dir, "", 0, "TOLLBRIDGE_CRASH="+point+":1")
+		if took(t, dir); t.Failed() {
+			t.Fatalf("killed at %s", point)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +41,7 @@ func newWhole(t *testing.T) *whole {
 	w := &whole{dir: t.TempDir(), records: make(map[uint64]acct.Record)}
 	ctx := t.Context()
 	s := open(t, w.dir, Config{})
+	stop := run(t, s.Journal())
 	c, err := OpenCDRs(w.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -57,9 +60,7 @@ func newWhole(t *testing.T) *whole {
 			}
 			w.entries = append(w.entries, acct.Entry{Position: uint64(len(w.entries) + 1), Kind: acct.EntryMessage, Time: int64(n) * 1e9, Session: 1, Data: data})
 		}
-		if err := s.Journal().flush(ctx); err != nil {
-			t.Fatal(err)
-		}
+		flush(t, s.Journal())
 		row := acct.LedgerRow{LedgerKey: acct.LedgerKey{Exporter: fmt.Sprint("edge-", n%3), Domain: 1, Interval: int64(n) * 60}}
 		share := func() acct.Share {
 			c := acct.Count{Records: 1, Octets: uint64(random.IntN(1e6)), Packets: uint64(random.IntN(1000))}
@@ -116,6 +117,7 @@ func newWhole(t *testing.T) *whole {
 	if w.books, err = s.Audit(ctx); err != nil || !w.books.Balanced {
 		t.Fatal(w.books.Problems, err)
 	}
+	stop()
 	if err := errors.Join(c.Close(), s.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +133,7 @@ func TestNoDamageIsSilent(t *testing.T) {
 	t.Parallel()
 	w := newWhole(t)
 	var refused, told, unharmed int
-	for _, file := range []string{"state.db", "journal.db", "cdr.db"} {
+	for _, file := range []string{"state.db", journalFile(t, w.dir), "cdr.db"} {
 		for seed := range *damageSeeds {
 			dir := t.TempDir()
 			if err := os.CopyFS(dir, os.DirFS(w.dir)); err != nil {
@@ -156,6 +158,20 @@ func TestNoDamageIsSilent(t *testing.T) {
 	if told == 0 || refused > told {
 		t.Errorf("%d told, %d refused: the damage is not what was meant", told, refused)
 	}
+}
+
+// journalFile returns the file, below dir, that holds most of its journal.
+func journalFile(t *testing.T, dir string) (name string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "journal", "*.segment"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	file := slices.MaxFunc(files, func(a, b string) int { return cmp.Compare(onDisk(a), onDisk(b)) })
+	if name, err = filepath.Rel(dir, file); err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // flip changes one to eight octets of one page of a database. The first
@@ -233,7 +249,12 @@ func (w *whole) compare(t *testing.T, name, dir string) string {
 	}
 	// A last entry that is whole ends the reading.
 	end, err := s.Journal().Append(acct.EntryTick, 0, 0, nil)
-	if err = errors.Join(err, s.Journal().flush(ctx)); err != nil {
+	if err == nil {
+		stop := run(t, s.Journal())
+		err = s.Journal().Wait(ctx, end)
+		stop()
+	}
+	if err != nil {
 		t.Errorf("%s: append: %v", name, err)
 		return said.String()
 	}
@@ -791,7 +812,7 @@ func TestSalvageMergesTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustCommit(t, s, acct.Batch{Position: 7, Needed: 1})
-	for _, name := range []string{"state.db", "state.db-wal", "journal.db", "journal.db-wal"} {
+	for _, name := range []string{"state.db", "state.db-wal"} {
 		content, err := os.ReadFile(filepath.Join(dir, name))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(killed, name), content, 0o600)

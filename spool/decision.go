@@ -23,7 +23,7 @@ func (w *writer) addDecisions(list []acct.Decision) error {
 // Decisions returns what operators ordered, in that order. They are kept for
 // ever.
 func (s *Spool) Decisions(ctx context.Context) ([]acct.Decision, error) {
-	state, _ := s.files()
+	state := s.state()
 	rows, err := s.r.QueryContext(ctx, "SELECT position, at, by, what, reason, subject, records, octets, packets FROM decision ORDER BY position")
 	if err != nil {
 		return nil, explain(state, err)

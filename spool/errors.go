@@ -8,18 +8,21 @@ import (
 	"path/filepath"
 
 	"github.com/mattn/go-sqlite3"
+
+	"tollbridge/spool/journal"
 )
 
-// What callers may branch on.
+// What callers may branch on. Of the journal too are those that it defines.
 var (
-	ErrFull        = errors.New("disk is full")                       // free space; what waits is kept and tried again
-	ErrIO          = errors.New("the disk fails")                     // an input or output error; likewise
-	ErrBusy        = errors.New("another program has it locked")      // likewise
-	ErrNotDatabase = errors.New("not a database of this program")     // another file bears the name
-	ErrDamaged     = errors.New("damaged")                            // stored octets fail their check
-	ErrNewer       = errors.New("written by a newer version")         // of this program
-	ErrReadOnly    = errors.New("the spool is open for reading only") // by OpenReadOnly
-	ErrClosed      = errors.New("closed")
+	ErrFull        = journal.ErrFull
+	ErrIO          = journal.ErrIO
+	ErrBusy        = errors.New("another program has it locked")  // what waits is kept and tried again
+	ErrNotDatabase = errors.New("not a database of this program") // another file bears the name
+	ErrDamaged     = journal.ErrDamaged
+	ErrNewer       = errors.New("written by a newer version") // of this program
+	ErrReadOnly    = journal.ErrReadOnly
+	ErrFenced      = journal.ErrFenced
+	ErrClosed      = journal.ErrClosed
 )
 
 // A fileError is a failure of one file of the spool: while doing what, which

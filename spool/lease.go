@@ -13,6 +13,8 @@ import (
 
 	"github.com/mattn/go-sqlite3"
 	"golang.org/x/sys/unix"
+
+	"tollbridge/spool/journal"
 )
 
 // Fencing argument.
@@ -34,9 +36,6 @@ import (
 // takes over when the beat has stood still for the term, by its own clock. A
 // holder that is only slow is fenced as well, which costs time and nothing
 // else.
-
-// ErrFenced says that another process has taken the lease over.
-var ErrFenced = errors.New("another process has taken over: this one may write no more")
 
 // Names of rows in table meta, of all databases or of state.db.
 const (
@@ -69,17 +68,24 @@ func (f *fence) check(w *writer) error {
 	if epoch == f.epoch {
 		return nil
 	}
-	f.once.Do(func() { close(f.fenced) })
+	f.fall()
 	return ErrFenced
 }
 
+// fall says that a higher epoch was found.
+func (f *fence) fall() { f.once.Do(func() { close(f.fenced) }) }
+
 func newFence(epoch int64) *fence { return &fence{epoch: epoch, fenced: make(chan struct{})} }
 
-// latestEpoch returns the highest epoch of the spool's databases, since each may
+// latestEpoch returns the highest epoch of the spool's stores, since each may
 // have been restored from a backup older than the others.
 func (s *Spool) latestEpoch() (latest int64, err error) {
-	state, journal := s.files()
-	for file, schema := range map[string]schema{state: stateSchema, journal: journalSchema, cdrFile(s.dir): cdrSchema, creditFile(s.dir): creditSchema} {
+	epoch, err := journal.Epoch(s.journalDir())
+	if err != nil {
+		return 0, err
+	}
+	latest = int64(epoch)
+	for file, schema := range map[string]schema{s.state(): stateSchema, s.oldJournal(): journalSchema, cdrFile(s.dir): cdrSchema, creditFile(s.dir): creditSchema} {
 		epoch, err := epochBeside(file, schema)
 		if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotDatabase) || errors.Is(err, ErrIO) {
 			s.log.Warn("no epoch of the lease can be read", "file", file, "error", err) // who opens it mends or refuses it

@@ -154,7 +154,7 @@ func TestAwait(t *testing.T) {
 // A spool whose databases come from backups of different times is its holder's
 // again, whichever of them is the newest.
 func TestLeaseOfARestoredSpool(t *testing.T) {
-	files := []string{"state.db", "journal.db", "cdr.db", "credit.db"}
+	files := []string{"state.db", "journal", "cdr.db", "credit.db"}
 	for _, newest := range files {
 		t.Run(newest+" is newer", func(t *testing.T) {
 			dir, backup := t.TempDir(), t.TempDir()
@@ -192,7 +192,8 @@ func TestLeaseOfARestoredSpool(t *testing.T) {
 				if name == newest {
 					continue
 				}
-				if err := os.Rename(filepath.Join(backup, name), filepath.Join(dir, name)); err != nil {
+				to := filepath.Join(dir, name)
+				if err := errors.Join(os.RemoveAll(to), os.Rename(filepath.Join(backup, name), to)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -93,7 +93,7 @@ func (s *Spool) ShowNumber(ctx context.Context, sessionID string, number uint32)
 // eachListed visits the records from an ID on, in one read transaction, until
 // f returns false.
 func (s *Spool) eachListed(ctx context.Context, from uint64, f func(*Listed) (bool, error)) error {
-	state, _ := s.files()
+	state := s.state()
 	base := s.meta.Epoch * epochSpread
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
 		for id := from; ; {
@@ -206,7 +206,7 @@ func (l *Listed) answered(a answer) {
 // Sessions returns the sessions of the checkpoint whose ID is above after, in
 // order of ID, at most limit of them; 0 is no limit.
 func (s *Spool) Sessions(ctx context.Context, after uint64, limit int) ([]acct.SessionState, error) {
-	state, _ := s.files()
+	state := s.state()
 	var out []acct.SessionState
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
 		return eachSession(ctx, tx, after+1, func(st acct.SessionState, damage error) error {

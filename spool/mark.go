@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"tollbridge/asm/acct"
 )
 
 // Marks are how full a spool may become before its journal takes no more
@@ -30,7 +28,7 @@ func (s *Spool) Stored() Stored {
 	if s.w == nil {
 		return Stored{}
 	}
-	return Stored{s.jw.size(), s.w.size()}
+	return Stored{s.journal.Size(), s.w.size()}
 }
 
 // guardEvery is how often Guard looks.
@@ -43,7 +41,7 @@ const guardEvery = time.Second
 // tenths of it, by itself. Settled records are let go before the outbox's mark
 // counts. When ctx ends nothing is held.
 func (s *Spool) Guard(ctx context.Context, m Marks) error {
-	defer s.journal.hold("")
+	defer s.journal.Hold("")
 	tick := time.NewTicker(guardEvery)
 	defer tick.Stop()
 	for {
@@ -54,7 +52,7 @@ func (s *Spool) Guard(ctx context.Context, m Marks) error {
 			}
 			s.log.Error("how full the spool is can't be seen", "error", err)
 		} else {
-			s.journal.hold(reason)
+			s.journal.Hold(reason)
 		}
 		select {
 		case <-ctx.Done():
@@ -66,14 +64,14 @@ func (s *Spool) Guard(ctx context.Context, m Marks) error {
 
 // passed says which mark is passed, "" for none.
 func (s *Spool) passed(ctx context.Context, m Marks) (string, error) {
-	_, held := s.journal.marked()
+	held := s.journal.Marked()
 	over := func(n, mark int64) bool {
 		if held {
 			mark = mark / 10 * 9
 		}
 		return mark > 0 && n > mark
 	}
-	if n := s.jw.size(); over(n, m.Journal) {
+	if n := s.journal.Size(); over(n, m.Journal) {
 		return fmt.Sprintf("the journal has %d octets, its mark is %d", n, m.Journal), nil
 	}
 	if over(s.w.size(), m.Outbox) {
@@ -102,25 +100,18 @@ func (s *Spool) passed(ctx context.Context, m Marks) (string, error) {
 }
 
 // free returns the octets that can still be written: those of the file system
-// that are ours to take, and the free pages of journal.db and state.db.
+// that are ours to take, the free pages of state.db, and what the journal has taken
+// and not used yet.
 func (s *Spool) free(ctx context.Context) (int64, error) {
 	n, err := FreeSpace(s.dir)
 	if err != nil {
 		return 0, err
 	}
-	state, journal := s.files()
-	for _, d := range []struct {
-		q    querier
-		file string
-		page int64
-	}{{s.r, state, statePage}, {s.jr, journal, journalPage}} {
-		var pages int64
-		if err := d.q.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&pages); err != nil {
-			return 0, explain(d.file, err)
-		}
-		n += pages * d.page
+	var pages int64
+	if err := s.r.QueryRowContext(ctx, "PRAGMA freelist_count").Scan(&pages); err != nil {
+		return 0, explain(s.state(), err)
 	}
-	return n, nil
+	return n + pages*statePage + s.journal.Spare(), nil
 }
 
 // FreeSpace returns how many octets of dir's file system an ordinary user may
@@ -131,44 +122,4 @@ func FreeSpace(dir string) (int64, error) {
 		return 0, explain(dir, err)
 	}
 	return int64(min(st.Bavail*uint64(st.Bsize), math.MaxInt64)), nil
-}
-
-// waits reports whether entries of a kind wait while the journal is held at a
-// mark: those that bring work. Others may be what lets it go.
-func waits(k acct.EntryKind) bool { return k == acct.EntryMessage || k == acct.EntryRequest }
-
-// hold keeps Messages out for a reason, and lets them in again for "".
-func (j *Journal) hold(reason string) {
-	j.mu.Lock()
-	before := j.mark
-	j.mark = reason
-	j.room.Broadcast()
-	j.mu.Unlock()
-	switch {
-	case before == "" && reason != "":
-		j.log.Error("journal takes no more messages: what can wait upstream does, the rest is lost and counted there", "reason", reason)
-	case before != "" && reason == "":
-		j.log.Info("journal takes messages again")
-	}
-}
-
-func (j *Journal) marked() (reason string, held bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.mark, j.mark != ""
-}
-
-// Held reports whether Append of a Message blocks until something changes
-// outside, and says why, in words for people: the disk is full or fails, or a
-// mark of Guard is passed.
-func (j *Journal) Held() (reason string, held bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.stats.Full {
-		return "the journal waits for space on the disk", true
-	}
-	if j.stats.Waits != nil {
-		return "the journal waits: " + j.stats.Waits.Error(), true
-	}
-	return j.mark, j.mark != ""
 }

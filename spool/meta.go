@@ -26,7 +26,7 @@ const (
 	metaEndToEnd      = "end-to-end"   // counter of requests sent anew after an error answer
 )
 
-// Names of rows in table meta of journal.db and cdr.db.
+// Names of rows in table meta of cdr.db, and of the journal.db of earlier versions.
 const (
 	metaTrimmed    = "trimmed"    // the last position that was ever deleted
 	metaDuplicates = "duplicates" // CDRs that came again

@@ -37,7 +37,7 @@ func (s *Spool) PutNote(name string, content []byte) error {
 // Note returns the note of a name, nil where there is none. The error is
 // ErrDamaged where it is not what was stored.
 func (s *Spool) Note(ctx context.Context, name string) ([]byte, error) {
-	state, _ := s.files()
+	state := s.state()
 	var sealed []byte
 	err := s.r.QueryRowContext(ctx, "SELECT value FROM meta WHERE name = ?", noteName(name)).Scan(&sealed)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -88,7 +88,7 @@ func ReadOpening(r io.Reader) (Opening, error) {
 
 // Opening returns the latest checkpoint as an opening.
 func (s *Spool) Opening(ctx context.Context) (Opening, error) {
-	state, _ := s.files()
+	state := s.state()
 	var o Opening
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
 		var err error
@@ -111,11 +111,11 @@ func (s *Spool) Opening(ctx context.Context) (Opening, error) {
 	return o, nil
 }
 
-// KeepOpening stores the latest checkpoint beside the journal, so that what
+// KeepOpening stores the latest checkpoint for as long as the journal, so that what
 // follows it can be read again while it is kept. It does nothing when the
 // checkpoint has not moved since the last one, and returns its position.
 func (s *Spool) KeepOpening(ctx context.Context) (uint64, error) {
-	if s.jw == nil {
+	if s.w == nil {
 		return 0, ErrReadOnly
 	}
 	o, err := s.Opening(ctx)
@@ -130,12 +130,12 @@ func (s *Spool) KeepOpening(ctx context.Context) (uint64, error) {
 	if err := errors.Join(o.Write(z), z.Close()); err != nil {
 		return 0, fmt.Errorf("spool: keep opening: %w", err)
 	}
-	err = s.jw.transact(func() error {
-		err := s.jw.exec("INSERT OR IGNORE INTO opening (position, time, data) VALUES (?, ?, ?)", int64(o.Position), o.Time, packed.Bytes())
+	err = s.w.transact(func() error {
+		err := s.w.exec("INSERT OR IGNORE INTO opening (position, time, data) VALUES (?, ?, ?)", int64(o.Position), o.Time, packed.Bytes())
 		if err != nil {
 			return err
 		}
-		return s.jw.exec("DELETE FROM opening WHERE position < (SELECT value FROM meta WHERE name = ?)", metaTrimmed)
+		return s.w.exec("DELETE FROM opening WHERE position < ?", s.trimmed())
 	})
 	if err != nil {
 		return 0, doing(err, "keep opening at %d", o.Position)
@@ -143,18 +143,17 @@ func (s *Spool) KeepOpening(ctx context.Context) (uint64, error) {
 	return o.Position, nil
 }
 
+// trimmed returns the last position that is not in the journal any more.
+func (s *Spool) trimmed() int64 { return int64(s.journal.Stats().First - 1) }
+
 // OpeningAt returns the latest opening that is not behind a time, for which
 // all entries behind it are kept: its pipeline's clock was at or before it. The
 // error is ErrNotFound where there is none; the oldest there is comes with it.
 func (s *Spool) OpeningAt(ctx context.Context, at time.Time) (Opening, error) {
-	_, journal := s.files()
-	trimmed, err := metaNumber(ctx, s.jr, metaTrimmed)
-	if err != nil {
-		return Opening{}, explain(journal, err)
-	}
+	state, trimmed := s.state(), s.trimmed()
 	get := func(query string, args ...any) (Opening, error) {
 		var data []byte
-		if err := s.jr.QueryRowContext(ctx, query, args...).Scan(&data); err != nil {
+		if err := s.r.QueryRowContext(ctx, query, args...).Scan(&data); err != nil {
 			return Opening{}, err
 		}
 		z, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1))
@@ -171,7 +170,7 @@ func (s *Spool) OpeningAt(ctx context.Context, at time.Time) (Opening, error) {
 	case err == nil:
 		return o, nil
 	case !errors.Is(err, sql.ErrNoRows):
-		return Opening{}, explain(journal, err)
+		return Opening{}, explain(state, err)
 	case trimmed == 0: // the journal's own beginning
 		return Opening{Checkpoint: acct.Checkpoint{Epoch: s.meta.Epoch, HashKey: s.meta.HashKey, NextSuspended: 1}}, nil
 	}
@@ -179,7 +178,7 @@ func (s *Spool) OpeningAt(ctx context.Context, at time.Time) (Opening, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return Opening{}, fmt.Errorf("spool: an opening of the journal: %w", ErrNotFound)
 	} else if err != nil {
-		return Opening{}, explain(journal, err)
+		return Opening{}, explain(state, err)
 	}
 	return o, fmt.Errorf("spool: an opening of the journal at or before %s: %w", at.UTC().Format(time.RFC3339), ErrNotFound)
 }

@@ -22,7 +22,7 @@ func (o *Outbox) Profiles(ctx context.Context) ([]Profiles, error) {
 
 // Profiles is Outbox.Profiles, also after OpenReadOnly.
 func (s *Spool) Profiles(ctx context.Context) ([]Profiles, error) {
-	state, _ := s.files()
+	state := s.state()
 	return readProfiles(ctx, s.r, state)
 }
 

@@ -1,12 +1,11 @@
 // Package spool is what is durable of Tollbridge: the journal, the pipeline's
 // checkpoint, the outbox of accounting records, the ledger, and the CDRs of
-// the accounting application, in SQLite databases of one directory. It knows
-// no network.
+// the accounting application, in one directory. It knows no network.
 //
-//	lock        held by the daemon that has the spool open
-//	state.db    checkpoint, sessions, suspense, ledger, identities, outbox
-//	journal.db  the journal
-//	cdr.db      the CDRs
+//	lock      held by the daemon that has the spool open
+//	journal/  the journal, in files of its own (package journal)
+//	state.db  checkpoint, sessions, suspense, ledger, identities, outbox
+//	cdr.db    the CDRs
 package spool
 
 import (
@@ -18,11 +17,14 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"tollbridge/spool/journal"
 )
 
 // A Config sets up a Spool. The zero Config is ready to use.
 type Config struct {
 	GroupSize int           // octets of a journal group; 0 means 256 KiB
+	Segment   int64         // octets of a file of the journal; 0 means 32 MiB
 	MaxDelay  time.Duration // how long an entry waits for company; 0 means 10 ms
 	Memory    int           // octets that may wait to be made durable; 0 means 16 MiB
 	Recent    int           // octets of durable groups kept in memory for readers; 0 means 16 MiB
@@ -59,12 +61,10 @@ type Spool struct {
 	lock    *os.File // nil when read only
 	w       *writer  // of state.db; nil when read only
 	r       *sql.DB  // of state.db
-	jw      *writer  // of journal.db; nil when read only
-	jr      *sql.DB
 	meta    Meta
 	fence   *fence // nil when read only
 	opener  *opener
-	journal *Journal
+	journal *journal.Journal
 	outbox  *Outbox // nil when read only
 
 	checkpoint checkpoint // guarded by w.mu
@@ -96,17 +96,14 @@ func (s *Spool) open(cfg Config) error {
 	if s.lock, err = lock(s.dir); err != nil && !(cfg.Lease && errors.Is(err, ErrInUse)) {
 		return err // with a lease it is the fence that counts, not the lock
 	}
-	state, journal := s.files()
 	epoch, err := s.latestEpoch()
 	if err != nil {
 		return err
 	}
 	s.fence = newFence(epoch + 1)
 	s.opener = &opener{log: cfg.Log, checkTime: cfg.CheckTime, fence: s.fence, alone: s.lock != nil}
+	state := s.state()
 	if s.w, s.r, _, err = s.opener.both(state, statePage, stateSchema); err != nil {
-		return err
-	}
-	if s.jw, s.jr, _, err = s.opener.both(journal, journalPage, journalSchema); err != nil {
 		return err
 	}
 	if err := initMeta(s.w, time.Now()); err != nil {
@@ -118,7 +115,7 @@ func (s *Spool) open(cfg Config) error {
 	if err := s.loadCheckpoint(); err != nil {
 		return err
 	}
-	if s.journal, err = openJournal(s.jw, s.jr, journal, s.checkpoint.position, cfg); err != nil {
+	if err := s.openJournal(cfg); err != nil {
 		return err
 	}
 	if s.outbox, err = openOutbox(s, state); err != nil {
@@ -141,9 +138,7 @@ func syncDir(dir string) error {
 	return explain(dir, d.Sync())
 }
 
-func (s *Spool) files() (state, journal string) {
-	return filepath.Join(s.dir, "state.db"), filepath.Join(s.dir, "journal.db")
-}
+func (s *Spool) state() string { return filepath.Join(s.dir, "state.db") }
 
 // OpenReadOnly opens the spool in dir for looking at it, whether or not a
 // daemon has it open. Methods that write return ErrReadOnly, and Outbox nil.
@@ -159,44 +154,36 @@ func OpenReadOnly(dir string) (*Spool, error) {
 }
 
 func (s *Spool) openReadOnly(cfg Config) error {
-	state, journal := s.files()
+	state := s.state()
 	var err error
 	if s.r, err = openReader(state, stateSchema); err != nil {
-		return err
-	}
-	if s.jr, err = openReader(journal, journalSchema); err != nil {
 		return err
 	}
 	if s.meta, err = loadMeta(context.Background(), s.r, state); err != nil {
 		return err
 	}
-	s.journal, err = openJournal(nil, s.jr, journal, 0, cfg)
-	return err
+	return s.openJournalReadOnly(cfg)
 }
 
-// Close closes the databases and gives the lock back. The journal's Run must
+// Close closes all files and gives the lock back. The journal's Run must
 // have returned; calls that still wait fail with ErrClosed.
 func (s *Spool) Close() error {
-	if s.journal != nil {
-		s.journal.close()
-	}
 	var first error
 	keep := func(err error) {
 		if err != nil && first == nil {
 			first = err
 		}
 	}
-	for _, r := range []*sql.DB{s.r, s.jr} {
-		if r != nil {
-			keep(r.Close())
-		}
+	if s.journal != nil {
+		keep(s.journal.Close())
 	}
 	// The last connection copies the WAL into the database and removes it,
-	// so writers close after readers.
-	for _, w := range []*writer{s.w, s.jw} {
-		if w != nil {
-			keep(w.close())
-		}
+	// so the writer closes after the readers.
+	if s.r != nil {
+		keep(s.r.Close())
+	}
+	if s.w != nil {
+		keep(s.w.close())
 	}
 	if s.lock != nil {
 		unlock(s.lock)
@@ -211,7 +198,7 @@ func (s *Spool) Dir() string { return s.dir }
 func (s *Spool) Meta() Meta { return s.meta }
 
 // Journal returns the spool's journal, always the same.
-func (s *Spool) Journal() *Journal { return s.journal }
+func (s *Spool) Journal() *journal.Journal { return s.journal }
 
 // Outbox returns the spool's outbox, always the same; nil after OpenReadOnly.
 func (s *Spool) Outbox() *Outbox { return s.outbox }

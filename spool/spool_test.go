@@ -240,7 +240,10 @@ func TestOpenReadOnly(t *testing.T) {
 
 	// What a killed daemon leaves: the files as they are, WAL and all.
 	killed := t.TempDir()
-	for _, name := range []string{"state.db", "state.db-wal", "journal.db", "journal.db-wal"} {
+	if err := os.CopyFS(filepath.Join(killed, "journal"), os.DirFS(filepath.Join(s.dir, "journal"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"state.db", "state.db-wal"} {
 		b, err := os.ReadFile(filepath.Join(s.dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -258,11 +261,17 @@ func TestOpenReadOnly(t *testing.T) {
 	t.Run("after an orderly stop", func(t *testing.T) { check(t, s.dir) })
 
 	mustChmod(t, filepath.Dir(s.dir), 0o755)
-	for _, name := range []string{"state.db", "journal.db"} {
-		mustChmod(t, filepath.Join(s.dir, name), 0o644)
-		os.Remove(filepath.Join(s.dir, name+"-wal"))
-		os.Remove(filepath.Join(s.dir, name+"-shm"))
+	mustChmod(t, filepath.Join(s.dir, "state.db"), 0o644)
+	os.Remove(filepath.Join(s.dir, "state.db-wal"))
+	os.Remove(filepath.Join(s.dir, "state.db-shm"))
+	segments, err := filepath.Glob(filepath.Join(s.dir, "journal", "*.segment"))
+	if err != nil || len(segments) == 0 {
+		t.Fatal(segments, err)
 	}
+	for _, name := range segments {
+		mustChmod(t, name, 0o644)
+	}
+	mustChmod(t, filepath.Join(s.dir, "journal"), 0o555)
 	mustChmod(t, s.dir, 0o555)
 	t.Run("in a directory that can't be written", func(t *testing.T) {
 		asNobody(t, func() { check(t, s.dir) })
@@ -419,7 +428,7 @@ func sqlOpen(file string) *sql.DB {
 
 // tempDir is t.TempDir for rapid, in memory where there is such a file system:
 // models restart a lot, and wait for no disk.
-func tempDir(t fataler) (dir string, remove func()) {
+func tempDir(t interface{ Fatalf(string, ...any) }) (dir string, remove func()) {
 	const memory = "/dev/shm"
 	dir, err := os.MkdirTemp(memory, "spool")
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"tollbridge/asm/acct"
@@ -22,7 +23,7 @@ type Stats struct {
 	Clock      time.Time      `json:"checkpoint_time,omitzero"` // the pipeline's
 	First      uint64         `json:"journal_first"`            // above Last when the journal is empty
 	Last       uint64         `json:"journal_last"`
-	Damaged    int            `json:"journal_damaged_groups"`
+	Damaged    int            `json:"journal_damaged_groups"` // set aside
 	Octets     Octets         `json:"octets"`
 }
 
@@ -35,9 +36,9 @@ type Octets struct {
 
 // Stats returns what the spool holds.
 func (s *Spool) Stats(ctx context.Context) (Stats, error) {
-	state, journal := s.files()
+	state := s.state()
 	st := Stats{Created: s.meta.Created, Records: map[string]int{}}
-	st.Octets = Octets{onDisk(state), onDisk(journal), onDisk(cdrFile(s.dir))}
+	st.Octets = Octets{onDisk(state), filesOf(s.journalDir()), onDisk(cdrFile(s.dir))}
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
 		position, err := metaNumber(ctx, tx, metaPosition)
 		if err != nil {
@@ -80,28 +81,21 @@ func (s *Spool) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, doing(explain(state, err), "stats")
 	}
-	st.First, st.Last, st.Damaged, err = s.journalRange(ctx)
-	if err != nil {
-		return Stats{}, doing(explain(journal, err), "stats")
-	}
+	j := s.journal.Stats()
+	st.First, st.Last, st.Damaged = j.First, j.Last, s.journal.Aside()
 	return st, nil
 }
 
-func (s *Spool) journalRange(ctx context.Context) (first, last uint64, damaged int, err error) {
-	trimmed, err := metaNumber(ctx, s.jr, metaTrimmed)
+// filesOf returns the octets of the files in dir; one that is not there has none.
+func filesOf(dir string) (n int64) {
+	list, err := os.ReadDir(dir)
 	if err != nil {
-		return 0, 0, 0, err
+		return 0
 	}
-	var lo, hi sql.NullInt64
-	err = s.jr.QueryRowContext(ctx, `SELECT (SELECT first FROM journal_group ORDER BY last LIMIT 1),
-		(SELECT max(last) FROM journal_group), (SELECT count(*) FROM damaged)`).Scan(&lo, &hi, &damaged)
-	if err != nil {
-		return 0, 0, 0, err
+	for _, f := range list {
+		n += onDisk(filepath.Join(dir, f.Name()))
 	}
-	if !lo.Valid {
-		return uint64(trimmed) + 1, uint64(trimmed), damaged, nil
-	}
-	return uint64(lo.Int64), uint64(hi.Int64), damaged, nil
+	return n
 }
 
 // oldestPending returns the Event-Timestamp of the first record not settled,

@@ -11,10 +11,12 @@ import (
 )
 
 // SQLite does not check what it reads. What could change a total unseen bears
-// a CRC-32C of itself and of its place: journal groups, outbox records and what
+// a CRC-32C of itself and of its place: outbox records and what
 // became of them, sessions, state, suspended flows, identities, the
 // checkpoint's numbers and CDRs. A row of the ledger is added to without being
 // read, so its checksum can be added to as well.
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // A summer sums up the fields of a row.
 type summer struct{ crc uint32 }

@@ -10,36 +10,31 @@ import (
 )
 
 // Verify reads all of the spool, beside a daemon or without one, and returns
-// what is wrong with it: whether the databases are whole, each checksum, and
+// what is wrong with it: whether state.db and the journal are whole, each checksum, and
 // whether the books balance. It takes as long as reading all takes.
 func (s *Spool) Verify(ctx context.Context) ([]string, error) {
 	var problems []string
 	wrong := func(err error) { problems = append(problems, err.Error()) }
-	state, journal := s.files()
-	for _, d := range []struct {
-		file string
-		db   *sql.DB
-	}{{state, s.r}, {journal, s.jr}} {
-		rows, err := d.db.QueryContext(ctx, "PRAGMA integrity_check")
-		if err == nil {
-			err = each(rows, func(rows *sql.Rows) error {
-				var verdict string
-				err := rows.Scan(&verdict)
-				if err == nil && verdict != "ok" {
-					wrong(fmt.Errorf("%s: %s", d.file, verdict))
-				}
-				return err
-			})
-		}
-		if err != nil {
-			wrong(explain(d.file, err))
-		}
+	state := s.state()
+	rows, err := s.r.QueryContext(ctx, "PRAGMA integrity_check")
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var verdict string
+			err := rows.Scan(&verdict)
+			if err == nil && verdict != "ok" {
+				wrong(fmt.Errorf("%s: %s", state, verdict))
+			}
+			return err
+		})
+	}
+	if err != nil {
+		wrong(explain(state, err))
 	}
 	if err := s.verifyState(ctx, wrong); err != nil {
 		wrong(explain(state, err))
 	}
-	if err := s.journal.verify(ctx, wrong); err != nil {
-		wrong(explain(journal, err))
+	if err := s.journal.Verify(ctx, wrong); err != nil {
+		wrong(err)
 	}
 	books, err := s.Audit(ctx)
 	if err != nil {
@@ -115,28 +110,9 @@ func (s *Spool) verifyState(ctx context.Context, wrong func(error)) error {
 	})
 }
 
-// verify checks each group.
-func (j *Journal) verify(ctx context.Context, wrong func(error)) error {
-	rows, err := j.r.QueryContext(ctx, "SELECT last, first, data FROM journal_group ORDER BY last")
-	if err != nil {
-		return err
-	}
-	return each(rows, func(rows *sql.Rows) error {
-		var first, last int64
-		var data []byte
-		if err := rows.Scan(&last, &first, &data); err != nil {
-			return err
-		}
-		if err := check(&group{first: uint64(first), count: uint32(last - first + 1), octets: data}); err != nil {
-			wrong(fmt.Errorf("journal positions %d to %d: %w: %w", first, last, ErrDamaged, err))
-		}
-		return nil
-	})
-}
-
 // NextRecord returns the ID that the next accounting record will get.
 func (s *Spool) NextRecord(ctx context.Context) (uint64, error) {
-	state, _ := s.files()
+	state := s.state()
 	n, err := metaNumber(ctx, s.r, metaNextRecord)
 	return uint64(n), explain(state, err)
 }

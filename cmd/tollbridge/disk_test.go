@@ -83,7 +83,7 @@ func TestAFullDiskHoldsAndLetsGo(t *testing.T) {
 		trouble
 	}{
 		{"the mark of free space", "", ", minFree: 4MiB", 1 << 20, trouble{`journal takes no more messages.*octets are free on the disk`, "octets are free on the disk", "journal_messages_held"}},
-		{"the journal's disk", "journal.db", ", minFree: 0", 0, trouble{`journal waits.*disk is full`, "the journal waits for space", "journal_full"}},
+		{"the journal's disk", "journal", ", minFree: 0", 0, trouble{`journal waits.*disk is full`, "the journal waits for space", "journal_full"}},
 		{"the outbox's disk", "state.db", ", minFree: 0", 0, trouble{`accounting has stopped.*disk is full`, "accounting stands still", "pipeline_standing_still"}},
 		{"the archive's disk", "archive", ", minFree: 0", 0, trouble{`the archive can't be written.*no space left`, "the archive can't be written", "archive_failing"}},
 	} {
@@ -98,6 +98,11 @@ func TestAFullDiskHoldsAndLetsGo(t *testing.T) {
 			} else {
 				if err := os.Mkdir(cfg.data, 0o700); err != nil {
 					t.Fatal(err)
+				}
+				if row.store == "journal" {
+					if err := os.Mkdir(filepath.Join(small, row.store), 0o700); err != nil {
+						t.Fatal(err)
+					}
 				}
 				if err := os.Symlink(filepath.Join(small, row.store), filepath.Join(cfg.data, row.store)); err != nil {
 					t.Fatal(err)
@@ -123,9 +128,8 @@ func TestADiskThatFailsHoldsAndLetsGo(t *testing.T) {
 		call string // that fails; "" if another program has it locked
 		trouble
 	}{
-		{"the journal is not synced", "journal.db-wal", "fsync,fdatasync", journal},
-		{"the journal is not written", "journal.db-wal", "pwrite64", journal},
-		{"the journal is locked", "journal.db-shm", "", trouble{"journal waits.*" + busy, journal.why, journal.held}},
+		{"the journal is not synced", "journal", "fsync,fdatasync", journal},
+		{"the journal is not written", "journal", "fsync,pwrite64", journal},
 		{"the checkpoint is not synced", "state.db-wal", "fsync,fdatasync", state},
 		{"the checkpoint is not written", "state.db-wal", "pwrite64", state},
 		{"the checkpoint is locked", "state.db-shm", "", trouble{"accounting has stopped.*" + busy, state.why, state.held}},
@@ -144,7 +148,10 @@ func TestADiskThatFailsHoldsAndLetsGo(t *testing.T) {
 				if row.call == "" {
 					return lockOut(t, file)
 				}
-				return failing(t, d, file, row.call)
+				if row.file == "journal" {
+					return failing(t, d, row.call, journalFiles(t, cfg.data)...)
+				}
+				return failing(t, d, row.call, file)
 			})
 		})
 	}
@@ -272,13 +279,27 @@ func (x trouble) overcome(t *testing.T, cfg setup, begin func(*daemon) (release 
 	}
 }
 
-// failing has a system call of the daemon fail with EIO on a file, until the
+// journalFiles returns the files that a journal is written to, and its directory,
+// without which it can't begin another.
+func journalFiles(t *testing.T, data string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(data, "journal", "*.segment"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	return append(files, filepath.Join(data, "journal"))
+}
+
+// failing has system calls of the daemon fail with EIO on files, until the
 // function that it returns is called.
-func failing(t *testing.T, d *daemon, file, call string) (release func()) {
+func failing(t *testing.T, d *daemon, calls string, files ...string) (release func()) {
 	t.Helper()
 	peertest.Need(t, "strace")
-	cmd := exec.Command("strace", "-f", "-p", strconv.Itoa(d.cmd.Process.Pid), "-P", file,
-		"-e", "inject="+call+":error=EIO", "-o", os.DevNull)
+	args := []string{"-f", "-p", strconv.Itoa(d.cmd.Process.Pid), "-e", "inject=" + calls + ":error=EIO", "-o", os.DevNull}
+	for _, file := range files {
+		args = append(args, "-P", file)
+	}
+	cmd := exec.Command("strace", args...)
 	var said lines
 	stderr, err := cmd.StderrPipe()
 	if err == nil {

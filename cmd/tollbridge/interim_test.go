@@ -65,11 +65,11 @@ log: {level: debug}
 	return s
 }
 
-// TestDeliversBesideALockedJournal: a server asks for another interval in an
+// TestDeliversBesideAFailingJournal: a server asks for another interval in an
 // answer that comes while nothing can be journaled. What waits for delivery is
 // delivered all the same; the interval is kept once the journal is free, and the
 // session goes by it.
-func TestDeliversBesideALockedJournal(t *testing.T) {
+func TestDeliversBesideAFailingJournal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	address := "127.0.0.1:" + peertest.FreePorts(t, 1)[0]
@@ -87,7 +87,7 @@ server: {listen: []}`, peerAt(address, "server.aaa.example")))
 	if !until(t, func() bool { return audit(t, s.data).Received.Octets == octets && pending() > 0 }) {
 		t.Fatal("no record waits for delivery")
 	}
-	release := lockOut(t, filepath.Join(s.data, "journal.db-shm"))
+	release := failing(t, d, "fsync,fdatasync", journalFiles(t, s.data)...)
 	server := start(t, setup{
 		data: filepath.Join(dir, "server"), origin: "unused.aaa.example", server: address, serving: ", interimInterval: 1s",
 	})

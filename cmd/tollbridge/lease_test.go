@@ -11,7 +11,7 @@ import (
 // not end over that, and takes over once it is free.
 func TestAStandbyOutlastsALockedDatabase(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"state.db", "journal.db"} { // the fence of the first is there when the second is asked
+	for _, name := range []string{"state.db", "cdr.db"} { // the fence of the first is there when the second is asked
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := setup{data: filepath.Join(t.TempDir(), "data"), tcp: "127.0.0.1:0", server: "127.0.0.1:0", spool: ", lease: 1s"}
@@ -20,6 +20,11 @@ func TestAStandbyOutlastsALockedDatabase(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer holder.Close()
+			cdrs, err := holder.OpenCDRs()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer cdrs.Close()
 			release := lockOut(t, filepath.Join(cfg.data, name+"-shm"))
 			d := launch(t, plainProgram, cfg)
 			d.waitLog("still has a database locked")

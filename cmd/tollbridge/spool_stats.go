@@ -41,7 +41,7 @@ func newSpoolStats(state *stateFlags) *cobra.Command {
 			t.Add("damaged journal groups set aside", st.Damaged)
 		}
 		t.Add("octets of state.db", st.Octets.State)
-		t.Add("octets of journal.db", st.Octets.Journal)
+		t.Add("octets of the journal", st.Octets.Journal)
 		t.Add("octets of cdr.db", st.Octets.CDR)
 		return t, nil
 	})

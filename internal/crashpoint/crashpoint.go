@@ -14,6 +14,8 @@ const (
 	SettleWritten       = "settle written"       // inside the transaction, before its COMMIT
 	Salvaging           = "salvaging"            // a table of a damaged database is saved, others are not
 	SalvageWhole        = "salvage whole"        // the new database is whole, its name is still the damaged one's
+	JournalTaking       = "journal taking"       // an earlier version's journal is copied, the copy has not its name yet
+	JournalTaken        = "journal taken"        // the copy counts, the old one has its name still
 	RequestSent         = "acr sent"             // an Accounting-Request has left, its answer has not come
 	BindingDurable      = "binding durable"      // a binding's event is durable, its source has not been told
 )

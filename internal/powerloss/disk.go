@@ -83,7 +83,7 @@ func (d *Disk) Apply(t testing.TB, e Event) {
 	case link:
 		d.files[e.to] = f
 		d.later = append(d.later, change{filepath.Dir(e.to), func(names map[string]*file) { names[e.to] = f }})
-	case write, truncate:
+	case write, truncate, allocate:
 		if f == nil {
 			t.Fatalf("%v, which was never created", e)
 		}

@@ -56,7 +56,7 @@ type Event struct {
 
 	to     string // of a rename or a link
 	thread string
-	offset int64 // of a write; the new size of a truncation
+	offset int64 // of a write; the new size of a truncation, the least one of an allocation
 	data   []byte
 }
 
@@ -69,6 +69,7 @@ const (
 	Promise   Call = "promise" // a line on standard output
 	write     Call = "write"
 	truncate  Call = "truncate"
+	allocate  Call = "allocate"
 	beginSync Call = "begin sync" // what was written until here is covered by the sync
 	sync      Call = "sync"
 	create    Call = "create"
@@ -82,6 +83,7 @@ var (
 	resumedLine = regexp.MustCompile(`^(\d+) +<\.\.\. (\w+) resumed>(.*)$`)
 	quoted      = regexp.MustCompile(`"((?:\\x[0-9a-f]{2})*)"`)
 	descriptor  = regexp.MustCompile(`^\d+<([^>]*)>`)
+	allocation  = regexp.MustCompile(`, 0, (\d+), (\d+)\)? *(?:=.*)?$`)
 	lastNumber  = regexp.MustCompile(`(\d+)\)? *(?:=.*)?$`)
 )
 
@@ -196,6 +198,24 @@ func (r *reader) onFile(thread, call, args, path string, texts []string, begins,
 		if call == "pwrite64" {
 			e.Call, e.data = write, []byte(texts[0])
 		}
+		r.events = append(r.events, e)
+	case "fallocate":
+		if !returns {
+			return nil
+		}
+		m := allocation.FindStringSubmatch(args)
+		if m == nil {
+			return fmt.Errorf("%s of %s: not of mode 0", call, name)
+		}
+		from, err := strconv.ParseInt(m[1], 10, 64)
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseInt(m[2], 10, 64)
+		if err != nil {
+			return err
+		}
+		e.Call, e.offset = allocate, from+n
 		r.events = append(r.events, e)
 	case "fsync", "fdatasync":
 		if begins {

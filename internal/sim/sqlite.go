@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,8 @@ import (
 )
 
 // A sqlite is a disk with the real spool on it. A crash copies its files as
-// they are, with the torn beginning of a transaction behind a write-ahead log,
-// and goes on with the copy.
+// they are, with the torn beginning of a transaction behind a write-ahead log, and
+// of a group behind the journal, and goes on with the copy.
 type sqlite struct {
 	*spool.Spool
 	dir     string // of all copies
@@ -42,7 +43,7 @@ func (s *sqlite) path() string { return filepath.Join(s.dir, strconv.Itoa(s.copi
 
 func (s *sqlite) open() {
 	var err error
-	s.Spool, err = spool.Open(s.path(), spool.Config{MaxDelay: time.Microsecond, GroupSize: 2 << 10, Recent: 8 << 10})
+	s.Spool, err = spool.Open(s.path(), spool.Config{MaxDelay: time.Microsecond, GroupSize: 2 << 10, Segment: 32 << 10, Recent: 8 << 10})
 	must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -65,18 +66,27 @@ func (s *sqlite) crash(rng randomness) {
 	}
 	from := s.path()
 	s.copies++
-	must(os.MkdirAll(s.path(), 0o700))
-	for _, name := range []string{"state.db", "state.db-wal", "journal.db", "journal.db-wal"} {
-		octets, err := os.ReadFile(filepath.Join(from, name))
+	must(os.MkdirAll(filepath.Join(s.path(), "journal"), 0o700))
+	segments, err := filepath.Glob(filepath.Join(from, "journal", "*.segment")) // in the order of their making
+	must(err)
+	latest := segments[len(segments)-1]
+	for _, file := range append(segments, filepath.Join(from, "journal", "lease"), filepath.Join(from, "state.db"), filepath.Join(from, "state.db-wal")) {
+		octets, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		must(err)
-		if strings.HasSuffix(name, "-wal") && rng.IntN(2) == 0 {
+		if file == latest { // what was being written lies over room that was taken before, at the next sector
+			octets = bytes.TrimRight(octets, "\x00")
+			octets = append(octets, make([]byte, -len(octets)&511)...)
+		}
+		if (file == latest || strings.HasSuffix(file, "-wal")) && rng.IntN(2) == 0 {
 			for range rng.IntN(5000) {
 				octets = append(octets, byte(rng.Uint32()))
 			}
 		}
+		name, err := filepath.Rel(from, file)
+		must(err)
 		must(os.WriteFile(filepath.Join(s.path(), name), octets, 0o600))
 	}
 	s.close()

@@ -1,16 +1,16 @@
-package spool
+package journal
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"tollbridge/asm/acct"
 )
 
-// A group is what the journal stores as one row: consecutive entries, encoded
-// as
+// A group is consecutive entries that are written at once, encoded as
 //
 //	octet   version, 1
 //	3       zero
@@ -34,13 +34,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 var errGroup = errors.New("malformed journal group")
 
-// A group under construction, and later one that is durable. Octets before
-// len are never written again, so whoever holds them may read them.
+// A group under construction, and later one that is durable. Octets before len
+// are never written again, so whoever holds them may read them.
 type group struct {
-	first  uint64
-	count  uint32
-	time   int64 // of the latest entry
-	octets []byte
+	first uint64
+	count uint32
+	time  int64  // of the latest entry
+	frame []byte // room for the header of a frame, and the group
 
 	// Of one in memory, guarded by Journal.mu: its octets are used again once
 	// it is dropped and nobody reads it.
@@ -50,31 +50,44 @@ type group struct {
 
 // newGroup returns a group without entries, whose octets begin in room.
 func newGroup(first uint64, at int64, room []byte) *group {
-	b := append(room[:0], groupVersion, 0, 0, 0, 0, 0, 0, 0)
-	b = binary.BigEndian.AppendUint64(b, uint64(at))
-	return &group{first: first, time: at, octets: b}
+	b := append(room[:0], make([]byte, frameHeader+groupHeader)...)
+	b[frameHeader] = groupVersion
+	binary.BigEndian.PutUint64(b[frameHeader+8:], uint64(at))
+	return &group{first: first, time: at, frame: b}
 }
 
-// begun returns the time of the first entry, Unix nanoseconds.
-func (g *group) begun() int64 { return int64(binary.BigEndian.Uint64(g.octets[8:])) }
+// octets returns the encoding.
+func (g *group) octets() []byte { return g.frame[frameHeader:] }
 
 // last returns the position of the latest entry.
 func (g *group) last() uint64 { return g.first + uint64(g.count) - 1 }
 
 func (g *group) append(kind acct.EntryKind, at int64, session uint64, data []byte) {
-	b := append(g.octets, byte(kind))
+	b := append(g.frame, byte(kind))
 	b = binary.AppendVarint(b, at-g.time)
 	b = binary.AppendUvarint(b, session)
 	b = binary.AppendUvarint(b, uint64(len(data)))
-	g.octets = append(b, data...)
+	g.frame = append(b, data...)
 	g.time = at
 	g.count++
 }
 
 // seal completes the encoding. Nothing may be appended after it.
 func (g *group) seal() {
-	binary.BigEndian.PutUint32(g.octets[4:], g.count)
-	g.octets = binary.BigEndian.AppendUint32(g.octets, groupSum(g.first, g.octets))
+	binary.BigEndian.PutUint32(g.octets()[4:], g.count)
+	g.frame = binary.BigEndian.AppendUint32(g.frame, groupSum(g.first, g.octets()))
+}
+
+// unseal takes the latest seal back.
+func (g *group) unseal() { g.frame = g.frame[:len(g.frame)-groupTrailer] }
+
+// whole returns the frame of a sealed group, up to the end of its last sector.
+func (g *group) whole() []byte {
+	n := len(g.frame)
+	g.frame = slices.Grow(g.frame, sector)
+	b := g.frame[:padded(n)]
+	clear(b[n:])
+	return b
 }
 
 func groupSum(first uint64, body []byte) uint32 {
