@@ -1,7 +1,11 @@
 package asm
 
 import (
+	"net/netip"
+	"slices"
+
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/users"
 )
 
@@ -41,7 +45,7 @@ func (m *Module) waitForOther(f *flow, to bool, key acct.LedgerKey) {
 	if to {
 		a = f.destination
 	}
-	if f.half != bothEnds || !a.IsValid() || !matchesPrefix(m.settings.Networks, a.Unmap()) {
+	if f.half != bothEnds || !a.IsValid() || !m.ofUsers(a.Unmap()) {
 		return
 	}
 	rest := *f
@@ -52,6 +56,11 @@ func (m *Module) waitForOther(f *flow, to bool, key acct.LedgerKey) {
 	row := m.ledger.row(key)
 	row.Mirrored = row.Mirrored.Plus(rest.count())
 	m.suspend(&rest, reasonUnmapped, heldRecord{}, row, key)
+}
+
+// ofUsers reports whether a is in a network of users.
+func (m *Module) ofUsers(a netip.Addr) bool {
+	return slices.ContainsFunc(m.settings.Networks, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // accountHolder adds f to the session of h, who held its source, or its
@@ -125,7 +134,7 @@ func (m *Module) open(key bindingKey) *session {
 }
 
 // use adds usage to the session of y, which starts if need be.
-func (m *Module) use(y *tally, c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Count) {
+func (m *Module) use(y *tally, c classes.Index, u acct.Usage, key acct.LedgerKey, n acct.Count) {
 	now := m.millis()
 	switch {
 	case y.phase == dormant:
@@ -152,9 +161,11 @@ func (m *Module) accountSide(f *flow, y *tally, to bool, key acct.LedgerKey, n a
 	// A rule of one direction sees a flow by that in which it went; one that
 	// went in both by each.
 	input := u.InputOctets|u.InputPackets != 0 || u.OutputOctets|u.OutputPackets == 0
-	class := m.classes.find(f, remote, port, input, y.class)
-	if m.classes.directional && input && u.OutputOctets|u.OutputPackets != 0 {
-		if back := m.classes.find(f, remote, port, false, y.class); back != class {
+	c := classes.Usage{Remote: remote, Port: port, Protocol: f.protocol, DSCP: f.dscp, Input: input, Internal: f.internal}
+	class := m.classes.Find(&c, y.class)
+	if m.classes.Directional() && input && u.OutputOctets|u.OutputPackets != 0 {
+		c.Input = false
+		if back := m.classes.Find(&c, y.class); back != class {
 			in, out := acct.Usage{InputOctets: u.InputOctets, InputPackets: u.InputPackets}, acct.Usage{OutputOctets: u.OutputOctets, OutputPackets: u.OutputPackets}
 			m.use(y, back, out, key, acct.Count{Octets: u.OutputOctets, Packets: u.OutputPackets})
 			if m.charges.On() {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/users"
 	"tollbridge/ipfix"
 )
@@ -104,10 +105,10 @@ func TestCutAtMidnight(t *testing.T) {
 
 func TestClassesOfTheFarSide(t *testing.T) {
 	settings := testSettings
-	settings.Classes = []Class{
+	settings.Classes = []classes.Rule{
 		{Name: "tv", Multicast: true, ZeroRated: true},
 		{Name: "neighbours", Internal: true},
-		{Name: "upload", Direction: DirectionInput},
+		{Name: "upload", Direction: classes.Input},
 	}
 	settings.ClassDefault = "rest"
 	b := newBridge(t, settings)

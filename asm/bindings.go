@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/users"
 )
 
@@ -109,7 +110,7 @@ func (m *Module) bind(s *session, h *users.Holder) {
 
 // follow makes s go by what c says now.
 func (m *Module) follow(s *session, c *users.Claim) {
-	s.until, s.realm, s.timeZone, s.nas, s.class = c.Until(), c.Realm, c.TimeZone, c.NAS(), noClass
+	s.until, s.realm, s.timeZone, s.nas, s.class = c.Until(), c.Realm, c.TimeZone, c.NAS(), classes.None
 	if c.Class != "" {
 		s.class = m.class(c.Class)
 	}

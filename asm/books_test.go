@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/dict"
 	"tollbridge/ipfix"
 )
@@ -120,7 +121,7 @@ func TestRecordFits(t *testing.T) {
 // A binding may name the class of what no rule matches.
 func TestClassOfBinding(t *testing.T) {
 	settings := testSettings
-	settings.Classes = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}}
+	settings.Classes = []classes.Rule{{Name: "dns", Ports: []classes.PortRange{{First: 53, Last: 53}}}}
 	b := newBridge(t, settings)
 	ann := bind("192.0.2.1", "ann")
 	ann.Class = "business"

@@ -3,6 +3,7 @@ package asm
 import (
 	"context"
 
+	"tollbridge/asm/classes"
 	"tollbridge/dict"
 )
 
@@ -120,21 +121,21 @@ func (m *Module) adopt(s Settings) {
 	for i := range s.Realms {
 		m.realms[s.Realms[i].Realm] = &s.Realms[i]
 	}
-	m.classes = newClassifier(s, m.class)
+	m.classes = classes.NewClassifier(s.Classes, s.ClassDefault, m.class)
 	m.users.Tolerate(s.UserTolerance.Milliseconds())
 	m.dictionary = dict.For(s.VendorID)
 }
 
 // class returns the index of a class's name.
-func (m *Module) class(name string) classIndex {
+func (m *Module) class(name string) classes.Index {
 	for i, n := range m.classNames {
 		if n == name {
-			return classIndex(i)
+			return classes.Index(i)
 		}
 	}
-	if len(m.classNames) == int(noClass) {
+	if len(m.classNames) == int(classes.None) {
 		return 0 // more classes than anybody has
 	}
 	m.classNames = append(m.classNames, name)
-	return classIndex(len(m.classNames) - 1)
+	return classes.Index(len(m.classNames) - 1)
 }

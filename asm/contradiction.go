@@ -8,6 +8,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/charges"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/users"
 )
 
@@ -17,7 +18,7 @@ const lateBinding = "late binding"
 // charge remembers usage u of f, of a class, that is accounted to the session
 // of y, who held its source or its destination. What the flow itself or a
 // policy gave to a user no binding contradicts, and no usage is in no record.
-func (m *Module) charge(f *flow, y *tally, to bool, class classIndex, u acct.Usage) {
+func (m *Module) charge(f *flow, y *tally, to bool, class classes.Index, u acct.Usage) {
 	if s := y.session; s.key.source == "" || f.user == s.key.user || u == (acct.Usage{}) {
 		return
 	}
@@ -26,13 +27,13 @@ func (m *Module) charge(f *flow, y *tally, to bool, class classIndex, u acct.Usa
 		Session: y.session.id, End: f.end, Addr: a.Unmap(), VRF: vrf,
 		Class: m.classNames[class], Usage: u, Estimated: f.estimated, Layers: f.layer,
 	}
-	if y.class != noClass && class == y.class {
+	if y.class != classes.None && class == y.class {
 		far, farPort := f.destination, f.destinationPort
 		if to {
 			far, farPort = f.source, f.sourcePort
 		}
 		input := u.InputOctets|u.InputPackets != 0 || u.OutputOctets|u.OutputPackets == 0
-		c.OfBinding = m.classes.find(f, far, farPort, input, noClass) != class
+		c.OfBinding = m.classes.Find(&classes.Usage{Remote: far, Port: farPort, Protocol: f.protocol, DSCP: f.dscp, Input: input, Internal: f.internal}, classes.None) != class
 	}
 	if m.users.Shared() {
 		c.Shared, c.Port, c.Protocol, c.Remote = true, port, f.protocol, remote
@@ -168,7 +169,7 @@ func (m *Module) classNow(c *charges.Charge, s *session) string {
 	switch {
 	case !c.OfBinding || s == nil:
 		return c.Class
-	case s.class == noClass:
+	case s.class == classes.None:
 		return m.settings.ClassDefault
 	}
 	return m.classNames[s.class]
@@ -180,7 +181,7 @@ func (m *Module) correction(v *charges.Move, s *session, credit bool) []acct.Rec
 		s.multiID = m.newSessionID()
 		m.sessions.touch(s)
 	}
-	var classes []acct.ClassUsage
+	var byClass []acct.ClassUsage
 	var used acct.Layers
 	var traced []TracedFlow
 	first, last := v.Charges[0].End, v.Charges[0].End
@@ -195,12 +196,12 @@ func (m *Module) correction(v *charges.Move, s *session, credit bool) []acct.Rec
 		if !credit {
 			name = m.classNow(c, s)
 		}
-		at := slices.IndexFunc(classes, func(u acct.ClassUsage) bool { return u.Class == name })
+		at := slices.IndexFunc(byClass, func(u acct.ClassUsage) bool { return u.Class == name })
 		if at < 0 {
-			at = len(classes)
-			classes = append(classes, acct.ClassUsage{Class: name, ZeroRated: m.classes.zeroRated[m.class(name)]})
+			at = len(byClass)
+			byClass = append(byClass, acct.ClassUsage{Class: name, ZeroRated: m.classes.ZeroRated(m.class(name))})
 		}
-		u := &classes[at]
+		u := &byClass[at]
 		u.Usage = u.Plus(c.Usage)
 		u.Increase = u.Usage
 		r.Usage = r.Usage.Plus(c.Usage)
@@ -213,8 +214,8 @@ func (m *Module) correction(v *charges.Move, s *session, credit bool) []acct.Rec
 	}
 	r.Increase, r.Layer = r.Usage, used.Layer()
 	r.Start, r.End = milliTime(first), milliTime(last)
-	if len(classes) > 1 || classes[0].Class != "" {
-		r.Classes = classes
+	if len(byClass) > 1 || byClass[0].Class != "" {
+		r.Classes = byClass
 	}
 	m.stats.Corrections++
 	return m.correctBy(r, traced)

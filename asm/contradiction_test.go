@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/users"
 	"tollbridge/ipfix"
 )
@@ -171,7 +172,7 @@ func TestContradictions(t *testing.T) {
 	}, {
 		name: "a class of the binding becomes that of the other's",
 		settings: func(s *Settings) {
-			s.Classes, s.ClassDefault = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}}, "rest"
+			s.Classes, s.ClassDefault = []classes.Rule{{Name: "dns", Ports: []classes.PortRange{{First: 53, Last: 53}}}}, "rest"
 		},
 		story: func(b *bridge, s uint64) {
 			begin := b.event(users.Begin, "1", "ann", at(-time.Minute), "192.0.2.1")
@@ -480,7 +481,7 @@ func TestContradictionsAgainstLastWord(t *testing.T) {
 		settings.Late, settings.Correct, settings.DedupWindow = 24*time.Hour, 24*time.Hour, 24*time.Hour
 		settings.UserTolerance = time.Duration(rapid.IntRange(0, 2).Draw(rt, "tolerance")) * time.Second
 		if rapid.Bool().Draw(rt, "classes") {
-			settings.Classes = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}}
+			settings.Classes = []classes.Rule{{Name: "dns", Ports: []classes.PortRange{{First: 53, Last: 53}}}}
 		}
 		x.settings(settings)
 		x.open = append(x.open, x.entry(acct.EntryOpen, 0, must(SessionInfo{Transport: ipfix.TCP, Exporter: "east"}.AppendBinary(nil))))

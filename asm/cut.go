@@ -205,7 +205,7 @@ func (m *Module) classUsage(s *session) []acct.ClassUsage {
 	classes := make([]acct.ClassUsage, len(s.usage))
 	for i, u := range s.usage {
 		classes[i] = acct.ClassUsage{
-			Class: m.classNames[u.class], Usage: u.Usage, Increase: u.Minus(u.cut), ZeroRated: m.classes.zeroRated[u.class],
+			Class: m.classNames[u.class], Usage: u.Usage, Increase: u.Minus(u.cut), ZeroRated: m.classes.ZeroRated(u.class),
 		}
 	}
 	return classes

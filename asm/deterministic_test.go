@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/totals"
 	"tollbridge/asm/users"
 	"tollbridge/ipfix"
@@ -311,7 +312,7 @@ func never() (checkpoint, crash, fail bool) { return false, false, false }
 func anything(rt *rapid.T) *traffic {
 	variants := []Settings{testSettings, testSettings, testSettings, testSettings, testSettings}
 	variants[1].Interval = 30 * time.Second
-	variants[1].Classes = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}}
+	variants[1].Classes = []classes.Rule{{Name: "dns", Ports: []classes.PortRange{{First: 53, Last: 53}}}}
 	variants[1].MaxSessionAge = 5 * time.Minute
 	variants[2].Fallback, variants[2].Wait = "nobody", 2*time.Minute
 	variants[2].DedupWindow = 10 * time.Minute
@@ -376,7 +377,7 @@ func TestTruth(t *testing.T) {
 		x := newTraffic(rt)
 		x.sided = true // else what one of two users is known for is accounted to that one alone
 		settings := testSettings
-		settings.Classes = []Class{{Name: "dns", Ports: []PortRange{{53, 53}}}, {Name: "rest"}}
+		settings.Classes = []classes.Rule{{Name: "dns", Ports: []classes.PortRange{{First: 53, Last: 53}}}, {Name: "rest"}}
 		settings.DedupWindow, settings.EarlyWait = 3*time.Hour, 3*time.Hour
 		x.settings(settings)
 		x.open = append(x.open, x.entry(acct.EntryOpen, 0, must(SessionInfo{Transport: ipfix.UDP, Exporter: "east"}.AppendBinary(nil))))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/dedup"
 	"tollbridge/ipfix"
 )
@@ -154,41 +155,9 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-func TestClasses(t *testing.T) {
-	b := newBridge(t, Settings{OriginHost: "asm.example", ClassDefault: "rest", Classes: []Class{
-		{Name: "voice", DSCP: []uint8{46, 34}, Protocols: []uint8{17}},
-		{Name: "cdn", Prefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/28"), netip.MustParsePrefix("2001:db8::/32")}},
-		{Name: "web", Protocols: []uint8{6}, Ports: []PortRange{{80, 80}, {443, 445}}},
-		{Name: "cdn", Ports: []PortRange{{9, 9}}},
-	}})
-	for _, c := range []struct {
-		protocol, dscp uint8
-		remote         string
-		port           uint16
-		own            classIndex
-		want           string
-	}{
-		{17, 46, "198.51.100.1", 5060, noClass, "voice"},
-		{6, 46, "198.51.100.1", 5060, noClass, "rest"},
-		{17, 0, "203.0.113.15", 1, noClass, "cdn"},
-		{17, 0, "203.0.113.16", 1, noClass, "rest"},
-		{6, 0, "2001:db8::5", 443, noClass, "cdn"},
-		{6, 0, "198.51.100.1", 443, noClass, "web"},
-		{6, 0, "198.51.100.1", 446, noClass, "rest"},
-		{6, 0, "198.51.100.1", 9, noClass, "cdn"},
-		{6, 0, "198.51.100.1", 10, b.m.class("business"), "business"},
-	} {
-		f := flow{protocol: c.protocol, dscp: c.dscp}
-		got := b.m.classNames[b.m.classes.find(&f, netip.MustParseAddr(c.remote), c.port, true, c.own)]
-		if got != c.want {
-			t.Errorf("%+v: class %q", c, got)
-		}
-	}
-}
-
 func TestSettings(t *testing.T) {
 	good := testSettings
-	good.Classes = []Class{{Name: "x", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, DSCP: []uint8{63}, Protocols: []uint8{6}, Ports: []PortRange{{1, 2}}}}
+	good.Classes = []classes.Rule{{Name: "x", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, DSCP: []uint8{63}, Protocols: []uint8{6}, Ports: []classes.PortRange{{First: 1, Last: 2}}}}
 	back, err := ParseSettings(must(good.AppendBinary(nil)))
 	if err != nil || !reflect.DeepEqual(back, good.WithDefaults()) {
 		t.Errorf("encoded and parsed: %+v, %v", back, err)
@@ -202,12 +171,12 @@ func TestSettings(t *testing.T) {
 		"tiny record":         func(s *Settings) { s.MaxRecord = 100 },
 		"nameless class":      func(s *Settings) { s.Classes[0].Name = "" },
 		"DSCP of seven bits":  func(s *Settings) { s.Classes[0].DSCP[0] = 64 },
-		"ports upside down":   func(s *Settings) { s.Classes[0].Ports[0] = PortRange{2, 1} },
+		"ports upside down":   func(s *Settings) { s.Classes[0].Ports[0] = classes.PortRange{First: 2, Last: 1} },
 		"no prefix":           func(s *Settings) { s.Classes[0].Prefixes[0] = netip.Prefix{} },
 		"hardly any identity": func(s *Settings) { s.MaxIdentities = 1 },
 	} {
 		s := good
-		s.Classes = []Class{{Name: "x", Prefixes: []netip.Prefix{{}}, DSCP: []uint8{0}, Ports: []PortRange{{}}}}
+		s.Classes = []classes.Rule{{Name: "x", Prefixes: []netip.Prefix{{}}, DSCP: []uint8{0}, Ports: []classes.PortRange{{}}}}
 		s.Classes[0].Prefixes[0] = netip.MustParsePrefix("10.0.0.0/8")
 		spoil(&s)
 		if err := s.Validate(); err == nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/ipfix"
 )
 
@@ -83,7 +84,7 @@ func FuzzState(f *testing.F) {
 				}
 			}
 		case "session":
-			_, _ = restoreSession(acct.SessionState{SessionID: key, State: value}, func(string) classIndex { return 0 })
+			_, _ = restoreSession(acct.SessionState{SessionID: key, State: value}, func(string) classes.Index { return 0 })
 		default:
 			store := newModelStore()
 			store.state[[2]string{kind, key}] = value

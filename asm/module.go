@@ -15,6 +15,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/charges"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/positions"
 	"tollbridge/asm/sampling"
 	"tollbridge/asm/totals"
@@ -83,7 +84,7 @@ type Module struct {
 	settings   Settings
 	configured bool
 	linkLayer  bool // octets of layer 2 are billed
-	classes    classifier
+	classes    classes.Classifier
 	classNames []string
 	realms     map[string]*RealmSettings
 	dictionary *dict.Dictionary

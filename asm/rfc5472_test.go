@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/dict"
 	"tollbridge/ipfix"
 )
@@ -37,7 +38,7 @@ func TestRFC5472(t *testing.T) {
 
 	t.Run("ASM", func(t *testing.T) {
 		settings := testSettings
-		settings.Classes = []Class{{Name: "EF", DSCP: []uint8{46}}}
+		settings.Classes = []classes.Rule{{Name: "EF", DSCP: []uint8{46}}}
 		b := newBridge(t, settings)
 		b.users("file", bind("192.0.2.12", "ann"), bind("192.0.2.24", "bob"), bind("192.0.2.36", "eve"))
 		s := b.open(ipfix.TCP, "router", "198.51.100.1:999")

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/users"
 	"tollbridge/internal/octets"
 )
@@ -82,7 +83,7 @@ func (s *session) stoppedAt() int64 {
 
 // newSession returns a session that has not begun.
 func newSession(id uint64, key bindingKey) *session {
-	s := &session{id: id, key: key, tally: &tally{phase: dormant, class: noClass}, index: -1}
+	s := &session{id: id, key: key, tally: &tally{phase: dormant, class: classes.None}, index: -1}
 	s.session = s
 	s.usage, s.open = s.room.usage[:0], s.room.open[:0]
 	return s
@@ -90,13 +91,13 @@ func newSession(id uint64, key bindingKey) *session {
 
 // classUsage is the part of a session's usage that fell into one class.
 type classUsage struct {
-	class classIndex
+	class classes.Index
 	acct.Usage
 	cut acct.Usage // of it in the latest record
 }
 
 // add adds usage u, of class c and from the ledger's row key, to s.
-func (s *session) add(c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Count) {
+func (s *session) add(c classes.Index, u acct.Usage, key acct.LedgerKey, n acct.Count) {
 	s.open = acct.AddShare(s.open, key, n)
 	for i := range s.usage {
 		if s.usage[i].class == c {
@@ -221,7 +222,7 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 	b = octets.AppendPrefix(b, s.key.prefix)
 	b = binary.AppendVarint(b, s.key.from)
 	b = octets.AppendString(b, s.realm)
-	if s.class == noClass {
+	if s.class == classes.None {
 		b = octets.AppendString(b, "")
 	} else {
 		b = octets.AppendString(b, classNames[s.class])
@@ -264,7 +265,7 @@ func (s *session) appendState(b []byte, classNames []string) []byte {
 }
 
 // restoreSession reads a row; class returns the index of a class's name.
-func restoreSession(row acct.SessionState, class func(string) classIndex) (*session, error) {
+func restoreSession(row acct.SessionState, class func(string) classes.Index) (*session, error) {
 	r := octets.NewReader(row.State)
 	version := r.Octet()
 	if version == 0 || version > sessionStateVersion {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/users"
 	"tollbridge/ipfix"
 )
@@ -221,7 +222,7 @@ func TestSessions(t *testing.T) {
 			b.after(10 * time.Second)
 			settings := testSettings
 			settings.Interval = 30 * time.Second
-			settings.Classes = []Class{{Name: "web", Ports: []PortRange{{443, 443}}}}
+			settings.Classes = []classes.Rule{{Name: "web", Ports: []classes.PortRange{{First: 443, Last: 443}}}}
 			b.configure(settings)
 			b.send(s, b.flow("192.0.2.1", out))
 			b.after(30 * time.Second)
@@ -298,11 +299,11 @@ func TestSessions(t *testing.T) {
 }
 
 // ports returns n classes, each of the port that it is named after.
-func ports(n uint16) (classes []Class) {
+func ports(n uint16) (rules []classes.Rule) {
 	for i := range n {
-		classes = append(classes, Class{Name: fmt.Sprint(i), Ports: []PortRange{{i, i}}})
+		rules = append(rules, classes.Rule{Name: fmt.Sprint(i), Ports: []classes.PortRange{{First: i, Last: i}}})
 	}
-	return classes
+	return rules
 }
 
 func TestRecordTimes(t *testing.T) {

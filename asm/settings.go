@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
+
+	"tollbridge/asm/classes"
 )
 
 // A Mode says what the pipeline makes of a flow.
@@ -67,8 +70,8 @@ type Settings struct {
 	TemplateLifetime time.Duration  `json:"template_lifetime,omitempty"` // of Templates over UDP and DTLS that are not sent again; 0 is for ever
 	Networks         []netip.Prefix `json:"networks,omitempty"`          // addresses that users hold: a flow accounted at its other end waits for who holds such a one
 
-	Classes      []Class `json:"classes"`       // the first that matches names the usage's class
-	ClassDefault string  `json:"class_default"` // class of what no rule matches
+	Classes      []classes.Rule `json:"classes"`       // the first that matches names the usage's class
+	ClassDefault string         `json:"class_default"` // class of what no rule matches
 }
 
 // ExporterSettings are those of one exporter.
@@ -110,33 +113,7 @@ type RealmSettings struct {
 	Agreement    string `json:"agreement,omitempty"`     // name of the roaming agreement that their records are made under
 }
 
-// Directions of a Class.
-const (
-	DirectionInput  = "input"  // from the user
-	DirectionOutput = "output" // to the user
-)
-
-// A Class names the usage that its rule matches. Every condition that is set
-// must hold.
-type Class struct {
-	Name      string         `json:"name"`
-	Prefixes  []netip.Prefix `json:"prefixes,omitempty"`   // the far side's address is in one of them
-	DSCP      []uint8        `json:"dscp,omitempty"`       // 0 to 63
-	Protocols []uint8        `json:"protocols,omitempty"`  // IP protocol numbers
-	Ports     []PortRange    `json:"ports,omitempty"`      // the far side's port is in one of them
-	Direction string         `json:"direction,omitempty"`  // DirectionInput or DirectionOutput; "" for both
-	Multicast bool           `json:"multicast,omitempty"`  // the far side's address is one of a group
-	Internal  bool           `json:"internal,omitempty"`   // the far side is a user too
-	ZeroRated bool           `json:"zero_rated,omitempty"` // no condition: the usage is to cost nothing
-}
-
-// A PortRange holds the ports from First to Last, both included.
-type PortRange struct {
-	First uint16 `json:"first"`
-	Last  uint16 `json:"last"`
-}
-
-// maxName is the most octets of a class's name.
+// maxName is the most octets of the name of an operator or an agreement.
 const maxName = 253
 
 // minCorrectOctets is the least Settings.CorrectOctets.
@@ -216,8 +193,8 @@ func (s Settings) Validate() error {
 		return bad("max_totals, max_in_band, in_band_idle: want no negative number, and at least 1s")
 	case s.EarlySets < 0 || s.EarlyOctets < 0:
 		return bad("early_sets, early_octets: want no negative number")
-	case len(s.Classes) > maxClasses:
-		return bad("classes: %d of them: want at most %d", len(s.Classes), maxClasses)
+	case len(s.Classes) > classes.MaxRules:
+		return bad("classes: %d of them: want at most %d", len(s.Classes), classes.MaxRules)
 	}
 	for i, e := range s.Exporters {
 		switch e.Account {
@@ -250,27 +227,9 @@ func (s Settings) Validate() error {
 			return bad("networks: invalid prefix")
 		}
 	}
-	for i, c := range s.Classes {
-		if c.Direction != "" && c.Direction != DirectionInput && c.Direction != DirectionOutput {
-			return bad("classes[%d] %q: direction %q: want %q or %q", i, c.Name, c.Direction, DirectionInput, DirectionOutput)
-		}
-		if c.Name == "" || len(c.Name) > maxName {
-			return bad("classes[%d]: name %q: want 1 to %d octets", i, c.Name, maxName)
-		}
-		for _, p := range c.Prefixes {
-			if !p.IsValid() {
-				return bad("classes[%d] %q: prefixes: invalid prefix", i, c.Name)
-			}
-		}
-		for _, d := range c.DSCP {
-			if d > 63 {
-				return bad("classes[%d] %q: dscp %d: want 0 to 63", i, c.Name, d)
-			}
-		}
-		for _, p := range c.Ports {
-			if p.Last < p.First {
-				return bad("classes[%d] %q: ports %d-%d: want the lower port first", i, c.Name, p.First, p.Last)
-			}
+	for i := range s.Classes {
+		if err := s.Classes[i].Validate(); err != nil {
+			return bad("classes[%d]: %w", i, err)
 		}
 	}
 	return nil
@@ -302,4 +261,9 @@ func ParseSettings(data []byte) (Settings, error) {
 	}
 	s = s.WithDefaults()
 	return s, s.Validate()
+}
+
+// zeroRated reports whether usage of a class is to cost nothing.
+func (s *Settings) zeroRated(class string) bool {
+	return slices.ContainsFunc(s.Classes, func(r classes.Rule) bool { return r.Name == class && r.ZeroRated })
 }

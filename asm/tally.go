@@ -1,6 +1,9 @@
 package asm
 
-import "tollbridge/asm/acct"
+import (
+	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
+)
 
 // A tally is what every flow of a session touches: one line of the processor's
 // cache, which is most of what accounting a flow costs among many users. It
@@ -10,12 +13,12 @@ type tally struct {
 	session *session
 	last    int64 // arrival of the latest flow, Unix milliseconds
 
-	sum   acct.Usage // usage of flows not folded yet
-	row   uint32     // of their ledger row's key, as sessions.row numbers it
-	flows uint16     // how many they are, at most maxTally
-	sumOf classIndex // their class
+	sum   acct.Usage    // usage of flows not folded yet
+	row   uint32        // of their ledger row's key, as sessions.row numbers it
+	flows uint16        // how many they are, at most maxTally
+	sumOf classes.Index // their class
 
-	class     classIndex // of what no rule of the settings matches; noClass for theirs
+	class     classes.Index // of what no rule of the settings matches; classes.None for theirs
 	phase     phase
 	gone      bool        // removed
 	dirty     bool        // listed in sessions.dirty
@@ -30,7 +33,7 @@ const maxTally = 1 << 12
 
 // count adds usage u of a flow to y, of class c and from the ledger's row key.
 // n is the same as the books have it.
-func (t *sessions) count(y *tally, c classIndex, u acct.Usage, key acct.LedgerKey, n acct.Count) {
+func (t *sessions) count(y *tally, c classes.Index, u acct.Usage, key acct.LedgerKey, n acct.Count) {
 	row := t.row(key)
 	if y.flows == maxTally || y.flows > 0 && (y.row != row || y.sumOf != c) {
 		t.fold(y.session)

@@ -5,9 +5,10 @@ import (
 	"testing"
 	"unsafe"
 
-	"tollbridge/asm/acct"
-
 	"pgregory.net/rapid"
+
+	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 )
 
 // TestTallyIsALine holds what makes a tally worth its while.
@@ -32,7 +33,7 @@ func TestTallyAgainstSession(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"count": func(t *rapid.T) {
 				key := acct.LedgerKey{Exporter: "router", Domain: rapid.Uint32Range(0, 1).Draw(t, "domain")}
-				class := classIndex(rapid.IntRange(0, 1).Draw(t, "class"))
+				class := classes.Index(rapid.IntRange(0, 1).Draw(t, "class"))
 				u := acct.Usage{InputOctets: octets.Draw(t, "in"), OutputPackets: octets.Draw(t, "out")}
 				n := acct.Count{Records: 1, Octets: u.InputOctets, Packets: u.OutputPackets}
 				if rapid.IntRange(0, 9).Draw(t, "another count") == 0 {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"tollbridge/asm"
+	"tollbridge/asm/classes"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/ipfix/collect"
 )
@@ -74,7 +75,7 @@ func settings(c config.Config) asm.Settings {
 		s.Realms = append(s.Realms, asm.RealmSettings(r))
 	}
 	for _, class := range a.Classes {
-		out := asm.Class{
+		out := classes.Rule{
 			Name: class.Name, Prefixes: prefixes(class.Prefixes),
 			Direction: class.Direction, Multicast: class.Multicast, Internal: class.Internal, ZeroRated: class.ZeroRated,
 		}
@@ -85,7 +86,7 @@ func settings(c config.Config) asm.Settings {
 			out.Protocols = append(out.Protocols, uint8(n))
 		}
 		for _, p := range class.Ports {
-			out.Ports = append(out.Ports, asm.PortRange(p))
+			out.Ports = append(out.Ports, classes.PortRange(p))
 		}
 		s.Classes = append(s.Classes, out)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/asm/classes"
 	"tollbridge/asm/users"
 )
 
@@ -122,8 +123,8 @@ func (t *truth) use(f *flow, h *holder, s side, at int64, out, in volume) {
 		direction string
 		acct.Usage
 	}{
-		{asm.DirectionInput, acct.Usage{InputOctets: out.octets, InputPackets: out.packets}},
-		{asm.DirectionOutput, acct.Usage{OutputOctets: in.octets, OutputPackets: in.packets}},
+		{classes.Input, acct.Usage{InputOctets: out.octets, InputPackets: out.packets}},
+		{classes.Output, acct.Usage{OutputOctets: in.octets, OutputPackets: in.packets}},
 	} {
 		class, ruled := t.class(f, s, u.direction)
 		if !ruled {
@@ -145,7 +146,7 @@ func (t *truth) class(f *flow, s side, direction string) (name string, ruled boo
 		if len(c.DSCP) > 0 && !slices.Contains(c.DSCP, f.dscp) || len(c.Protocols) > 0 && !slices.Contains(c.Protocols, f.protocol) {
 			continue
 		}
-		if len(c.Ports) > 0 && !slices.ContainsFunc(c.Ports, func(r asm.PortRange) bool { return r.First <= s.far.port && s.far.port <= r.Last }) {
+		if len(c.Ports) > 0 && !slices.ContainsFunc(c.Ports, func(r classes.PortRange) bool { return r.First <= s.far.port && s.far.port <= r.Last }) {
 			continue
 		}
 		if len(c.Prefixes) > 0 && !slices.ContainsFunc(c.Prefixes, func(p netip.Prefix) bool { return p.Contains(s.far.address) }) {

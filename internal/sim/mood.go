@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tollbridge/asm"
+	"tollbridge/asm/classes"
 	"tollbridge/dedup"
 )
 
@@ -158,12 +159,12 @@ func (m mood) vary(rng *rand.Rand, first bool) mood {
 	}
 	s.Classes, s.ClassDefault = nil, ""
 	if rng.IntN(2) == 0 {
-		s.Classes = []asm.Class{
-			{Name: "dns", Ports: []asm.PortRange{{First: 53, Last: 53}}},
+		s.Classes = []classes.Rule{
+			{Name: "dns", Ports: []classes.PortRange{{First: 53, Last: 53}}},
 			{Name: "voice", DSCP: []uint8{46}, Protocols: []uint8{17}},
 			{Name: "local", Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
-			{Name: "between", Internal: true, Ports: []asm.PortRange{{First: 1024, Last: 20000}}},
-			{Name: "up", Direction: asm.DirectionInput, Ports: []asm.PortRange{{First: 5000, Last: 9000}}},
+			{Name: "between", Internal: true, Ports: []classes.PortRange{{First: 1024, Last: 20000}}},
+			{Name: "up", Direction: classes.Input, Ports: []classes.PortRange{{First: 5000, Last: 9000}}},
 		}
 		if rng.IntN(2) == 0 {
 			s.ClassDefault = "other"
