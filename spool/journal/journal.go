@@ -422,9 +422,6 @@ func (j *Journal) commit(groups []*group) (n int, err error) {
 	if err := j.store(groups, need); err != nil {
 		return 0, fmt.Errorf("journal: commit positions %d to %d: %w", first, last, err)
 	}
-	if err := j.lease.check(); err != nil {
-		return 0, err
-	}
 	crashpoint.At(crashpoint.JournalCommitted)
 
 	octets := 0
@@ -496,8 +493,8 @@ func (j *Journal) begin(first uint64, groups []*group) error {
 	return nil
 }
 
-// store writes groups, which need so many octets, and syncs them. Where that fails
-// the segment is not written any more.
+// store writes groups, which need so many octets, syncs them, and looks at the
+// lease. Where that fails the segment is not written any more.
 func (j *Journal) store(groups []*group, need int64) error {
 	err := j.disk.reserve(j.out, need)
 	if err != nil && errors.Is(err, ErrFull) {
@@ -510,6 +507,9 @@ func (j *Journal) store(groups []*group, need int64) error {
 	}
 	if err == nil {
 		err = j.out.sync()
+	}
+	if err == nil {
+		err = j.lease.check()
 	}
 	if err != nil {
 		j.disk.abandon(j.out)

@@ -717,6 +717,44 @@ func TestJournalCommitError(t *testing.T) {
 	equal(t, next(t, j.Reader(0)), []string{"1 kept"})
 }
 
+// What was synced while the lease could not be read is not durable, and is written
+// once more, elsewhere.
+func TestJournalLeaseThatDoesNotRead(t *testing.T) {
+	j := open(t, t.TempDir(), Config{})
+	appendOne(t, j, "before")
+	run(t, j)()
+	lease := j.lease
+	broken := *lease
+	broken.file, _ = os.Open(os.DevNull)
+	if err := broken.file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j.lease = &broken
+	if err := j.start(); err != nil { // so that it can be appended to
+		t.Fatal(err)
+	}
+	j.running = false
+	appendOne(t, j, "meanwhile")
+	if err := j.Run(t.Context()); !errors.Is(err, os.ErrClosed) || j.Durable() != 1 {
+		t.Fatalf("Run: %v, durable %d", err, j.Durable())
+	}
+	j.lease = lease
+	stop := run(t, j)
+	if err := j.Wait(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	appendOne(t, j, "behind")
+	stop()
+	for range 2 {
+		r := j.Reader(0)
+		equal(t, slices.Concat(next(t, r), next(t, r), next(t, r)), []string{"1 before", "2 meanwhile", "3 behind"})
+		j = reopen(t, j, Config{Recent: 1})
+	}
+	if j.Durable() != 3 {
+		t.Errorf("it ends at %d", j.Durable())
+	}
+}
+
 // On a disk that is full, who appends is held up, and goes on by itself.
 func TestJournalFullDisk(t *testing.T) {
 	log, said := listen()
