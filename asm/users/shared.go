@@ -269,7 +269,7 @@ func (t *Table) Unmap(m Mapping, at int64) (changed bool) {
 			known = true
 		case s.from <= at && (s.until == 0 || s.until > at):
 			t.doubt(m.PublicVRF, hostPrefix(m.Public), at, s.until)
-			if s.until != 0 {
+			if s.until != 0 && !p.begins(&m, s.until) {
 				ends = append(ends, share{from: s.until, until: s.until, Mapping: s.Mapping})
 			}
 			s.until, changed = at, true
@@ -287,6 +287,12 @@ func (t *Table) Unmap(m Mapping, at int64) (changed bool) {
 		delete(t.open(m.PublicVRF).pools, m.Public)
 	}
 	return changed
+}
+
+// begins reports whether somebody got the ports of m at a moment: that another's
+// Mapping ended then needs no note.
+func (p *pool) begins(m *Mapping, at int64) bool {
+	return slices.ContainsFunc(p[pageOf(m.First)], func(s *share) bool { return s.sameShare(m) && s.from == at && s.from != s.until })
 }
 
 // Mappings returns how many Mappings the Table remembers, and how many it has

@@ -62,3 +62,28 @@ func TestMappingsInAnyOrder(t *testing.T) {
 		}
 	})
 }
+
+// Who gives a block back earlier than another gets it is known no worse for it:
+// that he gets it himself at that very moment is news.
+func TestMappingAfterAnothersBegan(t *testing.T) {
+	public, port := netip.MustParseAddr("203.0.113.1"), uint16(1500)
+	of := func(private string) Mapping {
+		return Mapping{Public: public, First: 1024, Last: 2047, Private: netip.MustParseAddr(private)}
+	}
+	var table Table
+	table.Replace("file", []Binding{{Prefix: netip.MustParsePrefix("10.0.0.1/32"), User: "ann"}}, 0)
+	table.Map(of("10.0.0.2"), 20)
+	table.Unmap(of("10.0.0.2"), 30)
+	table.Map(of("10.0.0.1"), 10)
+	table.Unmap(of("10.0.0.1"), 15)
+	table.Map(of("10.0.0.1"), 20)
+	for at, want := range map[int64]string{9: "", 10: "ann", 14: "ann", 15: "", 40: "ann"} {
+		got := ""
+		if h := table.LookupPort("", public, port, 6, netip.AddrPort{}, at); h != nil {
+			got = h.User()
+		}
+		if got != want {
+			t.Errorf("at %d: %q, want %q", at, got, want)
+		}
+	}
+}
