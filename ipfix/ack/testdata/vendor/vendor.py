@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Acknowledged export as another vendor builds it: an Exporting Process and a
 Collecting Process in Python, written from docs/acknowledged-export.md and RFC
-7011 alone, before its author had read any code of Tollbridge. The tests run it
-against Tollbridge in both directions (see docs/interop.md).
+7011 alone, before its author had read any code of Tollbridge. What it had to
+guess then the document says now. The tests run it against Tollbridge in both
+directions (see docs/interop.md).
 
     vendor.py export --to 127.0.0.1:4740 --spool DIR --records 1000
     vendor.py collect --listen 127.0.0.1:4740 --journal FILE
@@ -30,9 +31,9 @@ from collections import deque, namedtuple
 
 VERSION = 1
 WANTS_ACKNOWLEDGEMENT, WANTS_PULLS = 0x01, 0x02
-OVERLOAD, DISK_FULL, WAITS_FOR_ANOTHER, STORAGE_FAILS = 1, 2, 3, 4
+DISK_FULL, STORAGE_FAILS = 2, 4
 REASONS = {1: "overload", 2: "disk full", 3: "waits for another collector", 4: "storage fails"}
-DONE, REFUSED, FAILED = 0, 1, 2
+DONE, REFUSED = 0, 1
 RESULTS = {0: "done", 1: "refused", 2: "failed"}
 WINDOW = 4096           # Messages sent and not acknowledged
 HELD_UP_AFTER = 1.0     # seconds without anything durable
@@ -105,10 +106,6 @@ def options_template_set(number, scope, fields):
     everything = list(scope) + list(fields)
     head = struct.pack("!HHH", number, len(everything), len(scope))
     return data_set(3, head + b"".join(field(*f) for f in everything))
-
-
-def sequence_of(octets):
-    return struct.unpack_from("!I", octets, 8)[0]
 
 
 def domain_of(octets):
