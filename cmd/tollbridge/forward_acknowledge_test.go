@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -20,25 +18,13 @@ func TestForwardAcknowledges(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			capture, users := files(t, dir)
-			ln, err := net.Listen("tcp", "127.0.0.1:0") // where the one that accounts will be
+			ln, err := net.Listen("tcp", "127.0.9.1:0") // where the one that accounts will be, and nobody else
 			if err != nil {
 				t.Fatal(err)
 			}
 			owner := ln.Addr().String()
 			ln.Close()
-			file := filepath.Join(dir, "collector.yaml")
-			if err := os.WriteFile(file, fmt.Appendf(nil, `
-data: %s/collector
-collectingProcess:
-  udpCollectors: []
-  tcpCollectors: ["127.0.0.1:0"]
-  exporters: [{name: edge, prefixes: [127.0.0.1]}]
-forward: {to: ["%s"], acknowledge: %s, plaintext: true, reconnect: 200ms}
-status: {listen: 127.0.0.1:0}
-`, dir, owner, acknowledge), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			collector := start(t, setup{data: filepath.Join(dir, "collector"), file: file})
+			collector := start(t, passesOn(t, dir, owner, acknowledge))
 
 			program, err := plainProgram()
 			if err != nil {

@@ -10,6 +10,25 @@ import (
 	"tollbridge/ipfix"
 )
 
+// passesOn is the setup of a collector in dir that passes on to an address, and
+// acknowledges by "owner" or "here".
+func passesOn(t *testing.T, dir, to, acknowledge string) setup {
+	t.Helper()
+	file := filepath.Join(dir, "collector.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, `
+data: %s/collector
+collectingProcess:
+  udpCollectors: []
+  tcpCollectors: ["127.0.0.1:0"]
+  exporters: [{name: edge, prefixes: [127.0.0.1]}]
+forward: {to: ["%s"], acknowledge: %s, plaintext: true, reconnect: 200ms}
+status: {listen: 127.0.0.1:0}
+`, dir, to, acknowledge), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return setup{data: filepath.Join(dir, "collector"), file: file}
+}
+
 // A collector that passes on takes the longest Message there can be, which
 // does not fit into one of its own, and says on its status page how far it is.
 func TestForwardsTheLongestMessage(t *testing.T) {
@@ -21,19 +40,7 @@ func TestForwardsTheLongestMessage(t *testing.T) {
 		collect: ", exporters: [{name: collector-1, prefixes: [127.0.0.1], forwards: true}]",
 	}
 	accounts := start(t, cfg)
-	file := filepath.Join(dir, "collector.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, `
-data: %s/collector
-collectingProcess:
-  udpCollectors: []
-  tcpCollectors: ["127.0.0.1:0"]
-  exporters: [{name: edge, prefixes: [127.0.0.1]}]
-forward: {to: ["%s"], acknowledge: owner, plaintext: true, reconnect: 200ms}
-status: {listen: 127.0.0.1:0}
-`, dir, accounts.tcp()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	collector := start(t, setup{data: filepath.Join(dir, "collector"), file: file})
+	collector := start(t, passesOn(t, dir, accounts.tcp(), "owner"))
 
 	// All Sets of the capture in one Message, and a description that fills it.
 	var long []byte

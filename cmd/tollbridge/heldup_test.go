@@ -51,11 +51,7 @@ func TestHoldUpsAreToldAndDropsCounted(t *testing.T) {
 	go func() { defer close(ended); _ = p.Run(running) }()
 	defer func() { stop(); <-ended }()
 
-	field := func(id, length uint16) ipfix.FieldSpecifier { return ipfix.FieldSpecifier{ID: id, Length: length} }
-	flow, err := ipfix.NewTemplate(256, field(ipfix.FlowEndMilliseconds, 8), field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4))
-	if err != nil {
-		t.Fatal(err)
-	}
+	flow := datedFlows(t)
 	datagrams := ipfix.NewEncoder(2, 0)
 	if err := datagrams.AddTemplate(flow); err != nil {
 		t.Fatal(err)

@@ -100,6 +100,17 @@ type agedFlow struct {
 	octets int
 }
 
+// datedFlows is a Template of a flow's end in milliseconds, its source and its octets.
+func datedFlows(t *testing.T) *ipfix.Template {
+	t.Helper()
+	field := func(id, length uint16) ipfix.FieldSpecifier { return ipfix.FieldSpecifier{ID: id, Length: length} }
+	tmpl, err := ipfix.NewTemplate(256, field(ipfix.FlowEndMilliseconds, 8), field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tmpl
+}
+
 // sendFlows sends a message of flows from 192.0.2.1 over UDP, so many times.
 func sendFlows(t *testing.T, to string, times int, flows ...agedFlow) {
 	t.Helper()
@@ -108,11 +119,7 @@ func sendFlows(t *testing.T, to string, times int, flows ...agedFlow) {
 		t.Fatal(err)
 	}
 	defer exporter.Close()
-	field := func(id, length uint16) ipfix.FieldSpecifier { return ipfix.FieldSpecifier{ID: id, Length: length} }
-	tmpl, err := ipfix.NewTemplate(256, field(ipfix.FlowEndMilliseconds, 8), field(ipfix.SourceIPv4Address, 4), field(ipfix.OctetDeltaCount, 4))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tmpl := datedFlows(t)
 	e := ipfix.NewEncoder(1, 0)
 	if err := e.AddTemplate(tmpl); err != nil {
 		t.Fatal(err)
