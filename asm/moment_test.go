@@ -13,6 +13,11 @@ import (
 // moment, by whatever was told of it, when it was, and over a restart.
 func TestMoments(t *testing.T) {
 	at := func(d time.Duration) time.Time { return epoch.Add(d) }
+	heard := func(b *bridge, kind users.EventKind, user string, when time.Time) users.Event {
+		e := b.event(kind, "1", user, when, "192.0.2.1")
+		e.Since = at(0)
+		return e
+	}
 	for _, c := range []struct {
 		name      string
 		settings  func(*Settings)
@@ -70,18 +75,34 @@ func TestMoments(t *testing.T) {
 	}, {
 		name: "a session that outlives the restart of its NAS held its address all along; its Stop ends it",
 		story: func(b *bridge, send func(time.Duration)) {
-			b.put(b.event(users.Begin, "1", "ann", at(0), "192.0.2.1"), b.event(users.Begin, "2", "bob", at(0), "192.0.2.2"))
+			b.put(b.event(users.Begin, "1", "ann", at(0), "192.0.2.1"))
 			b.put(users.Event{Source: "radius", Kind: users.EndAll, NAS: "nas1", At: at(5 * time.Second)})
 			send(7 * time.Second)
-			for kind, when := range map[users.EventKind]time.Duration{users.Update: 8 * time.Second, users.End: 12 * time.Second} {
-				heard := b.event(kind, "1", "ann", at(when), "192.0.2.1")
-				heard.Since = at(0)
-				b.put(heard)
-			}
+			b.put(heard(b, users.Update, "ann", at(8*time.Second)), heard(b, users.End, "ann", at(12*time.Second)))
 			send(10 * time.Second)
 			send(12 * time.Second)
 		},
 		want: map[string]uint64{"ann": 200}, suspended: 1,
+	}, {
+		name: "so it did where its Stop comes first",
+		story: func(b *bridge, send func(time.Duration)) {
+			b.put(b.event(users.Begin, "1", "ann", at(0), "192.0.2.1"))
+			b.put(users.Event{Source: "radius", Kind: users.EndAll, NAS: "nas1", At: at(5 * time.Second)})
+			b.put(heard(b, users.End, "ann", at(12*time.Second)), heard(b, users.Update, "ann", at(8*time.Second)))
+			send(10 * time.Second)
+			send(12 * time.Second)
+		},
+		want: map[string]uint64{"ann": 100}, suspended: 1,
+	}, {
+		name: "one whose address the NAS gave to another after its restart has not outlived that, whatever is still heard of it",
+		story: func(b *bridge, send func(time.Duration)) {
+			b.put(b.event(users.Begin, "1", "ann", at(0), "192.0.2.1"))
+			b.put(users.Event{Source: "radius", Kind: users.EndAll, NAS: "nas1", At: at(5 * time.Second)})
+			b.put(b.event(users.Begin, "2", "bob", at(6*time.Second), "192.0.2.1"), heard(b, users.Update, "ann", at(8*time.Second)))
+			send(7 * time.Second)
+			send(9 * time.Second)
+		},
+		want: map[string]uint64{"bob": 200},
 	}, {
 		name: "a flow that spans the change is the last holder's",
 		story: func(b *bridge, send func(time.Duration)) {

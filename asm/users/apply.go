@@ -20,7 +20,7 @@ import (
 //     its time.
 //   - An EndAll ends the sessions of a NAS that were not heard of since. One that
 //     is, and says that it began before, has outlived the restart of the NAS, and
-//     held what it holds all along.
+//     held what it holds all along; unless that was given to another since.
 //   - Another User, or a Begin after the End, makes another session of an ID.
 //   - An Update older than what is known changes nothing.
 func (t *Table) Apply(e Event) []*Claim {
@@ -200,7 +200,7 @@ func (a *applying) goOn(c *Claim) {
 		c.flags |= claimBegun
 		a.touch(c)
 	}
-	if c.flags&claimSwept != 0 && a.at > c.seen.ms() && a.since() < c.until.ms() {
+	if c.flags&claimSwept != 0 && a.at > c.seen.ms() && a.since() < c.until.ms() && !a.t.overtaken(c) {
 		c.flags &^= claimEnded | claimSwept
 	}
 	switch {
@@ -369,6 +369,17 @@ func (t *Table) rival(h *Holder) (next *Holder) {
 // Overlaps counts how often a session began to hold a prefix while another one
 // of the same source still held it.
 func (t *Table) Overlaps() uint64 { return t.overlaps }
+
+// overtaken reports whether another session began to hold a prefix of c after c
+// had ended.
+func (t *Table) overtaken(c *Claim) bool {
+	for h := range c.Holders() {
+		if g := t.rival(h); g != nil && h.flags&holderGiven == 0 && g.From >= c.until.ms() {
+			return true
+		}
+	}
+	return false
+}
 
 // TrimSessions drops what user sessions held, and Mappings were for, until a
 // moment in Unix milliseconds or earlier.

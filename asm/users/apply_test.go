@@ -177,6 +177,25 @@ func (m model) earlier(e Event, from int64) (best *told) {
 	return best
 }
 
+// overtaken reports whether what x held until it ended is another's since.
+func (m model) overtaken(x *told) bool {
+	for _, h := range x.held {
+		var next *told
+		var taken heldPrefix
+		for _, y := range m {
+			for _, g := range y.held {
+				if g.prefix == h.prefix && precedes(y, g, x, h) && (next == nil || precedes(next, taken, y, g)) {
+					next, taken = y, g
+				}
+			}
+		}
+		if next != nil && h.given == 0 && taken.from >= x.until {
+			return true
+		}
+	}
+	return false
+}
+
 // start returns when x began to hold anything.
 func (x *told) start() int64 {
 	if len(x.held) == 0 {
@@ -210,7 +229,7 @@ func (m model) goOn(x *told, e Event, from, at, deadline int64) {
 		}
 	}
 	x.begun = x.begun || e.Kind == Begin
-	if x.swept && at > x.seen && from < x.until {
+	if x.swept && at > x.seen && from < x.until && !m.overtaken(x) {
 		x.ended, x.swept = false, false
 	}
 	switch {

@@ -251,6 +251,21 @@ func TestAccessServersEnds(t *testing.T) {
 	}
 	see(open(0), 8, false)
 
+	// The first that is told with a new one is a session that has outlived the
+	// restart: all that was heard of before that is over.
+	outlived := open(0)
+	for i, r := range []struct {
+		id   uint32
+		at   int64
+		ends int64
+	}{{8, 1_800_000_300, 0}, {8, 1_800_000_200, 0}, {9, 1_800_000_400, 1_800_000_300}} {
+		e := users.Event{NAS: "bng.isp.example", Since: time.Unix(1_800_000_000, 0), At: time.Unix(r.at, 0)}
+		end, rose, err := outlived.see(&e, avp.AppendUint32(nil, avp.OriginStateID, 0, avp.FlagMandatory, r.id))
+		if err != nil || rose != (r.ends != 0) || rose && end.At.Unix() != r.ends {
+			t.Errorf("request %d: ends %v, rose %v (%v)", i, end.At, rose, err)
+		}
+	}
+
 	// Who was replaced stores nothing more, so that no later end is forgotten.
 	heir, err := spool.Open(dir, spool.Config{Lease: true})
 	if err != nil {
@@ -258,7 +273,7 @@ func TestAccessServersEnds(t *testing.T) {
 	}
 	defer heir.Close()
 	e := users.Event{NAS: "bng.isp.example", Since: time.Unix(1_800_000_000, 0)}
-	if _, _, err := a.see(&e, avp.AppendUint32(nil, avp.OriginStateID, 0, avp.FlagMandatory, 9)); !errors.Is(err, spool.ErrFenced) || !errors.Is(err, errNotStored) {
+	if _, _, err := a.see(&e, avp.AppendUint32(nil, avp.OriginStateID, 0, avp.FlagMandatory, 10)); !errors.Is(err, spool.ErrFenced) || !errors.Is(err, errNotStored) {
 		t.Errorf("after it was replaced: %v", err)
 	}
 }

@@ -47,6 +47,7 @@ type accessServer struct {
 	Host    string    `json:"origin_host"`
 	StateID uint32    `json:"origin_state_id"`
 	Ended   time.Time `json:"ended,omitzero"` // sessions are over that began until then, which may not be durable; zero otherwise
+	Heard   time.Time `json:"heard,omitzero"` // the latest that was told with StateID, as of when this was stored
 
 	entry uint64 // the journal's entry of that; 0 if there is none
 }
@@ -117,15 +118,23 @@ func (a *accessServers) see(e *users.Event, avps []byte) (end users.Event, rose 
 	defer a.mu.Unlock()
 	key := strings.ToLower(e.NAS)
 	s, known := a.known[key]
+	if known && id == s.StateID && e.At.After(s.Heard) {
+		s.Heard = e.At
+		a.known[key] = s
+	}
 	if known && id <= s.StateID {
 		// What could not be journaled is tried again.
 		return s.end(), id == s.StateID && !s.Ended.IsZero() && s.entry == 0, nil
 	}
 	before := s
-	s.Host, s.StateID = e.NAS, id
+	s.Host, s.StateID, s.Heard = e.NAS, id, e.At
 	if known {
-		// What began with this session, or after it, is of the new life.
+		// What began with this session, or after it, is of the new life; unless it
+		// is one that has outlived the restart, which came after what was heard last.
 		s.Ended, s.entry = e.Since.Add(-time.Millisecond), 0
+		if before.Heard.After(s.Ended) && before.Heard.Before(e.At) {
+			s.Ended = before.Heard
+		}
 	}
 	a.known[key] = s
 	if err := a.store(); err != nil {

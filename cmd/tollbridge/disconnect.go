@@ -77,15 +77,25 @@ func newDisconnector(clients []config.RADIUSClient, action config.AtZero, filter
 
 // exhausted withdraws the session of a user whose credit is.
 func (d *disconnector) exhausted(e credit.Exhausted) {
-	d.withdraw(withdrawal{e.SessionID, e.User, e.Attributes, e.Source, e.NAS, "credit is exhausted: " + e.Why})
+	select {
+	case d.want <- withdrawal{e.SessionID, e.User, e.Attributes, e.Source, e.NAS, "credit is exhausted: " + e.Why}:
+	default:
+		d.log.Error("session is not ended at its NAS: too many wait for it", "session_id", e.SessionID)
+	}
 }
 
-// withdraw has a session ended, or changed, soon. It does not block.
-func (d *disconnector) withdraw(w withdrawal) {
+// withdraw has a session ended, or changed, soon, and reports whether there is
+// room for it beside those whose credit will be exhausted meanwhile. It does not
+// block.
+func (d *disconnector) withdraw(w withdrawal) bool {
+	if len(d.want) >= maxDisconnects/2 {
+		return false
+	}
 	select {
 	case d.want <- w:
+		return true
 	default:
-		d.log.Error("session is not ended at its NAS: too many wait for it", "session_id", w.sessionID)
+		return false
 	}
 }
 

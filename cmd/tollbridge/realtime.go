@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -21,8 +22,9 @@ type realtime struct {
 	outbox interface {
 		PendingOf(ctx context.Context, after uint64, max int, of func(realm []byte) bool) ([]acct.Delivery, uint64, bool, error)
 	}
-	withdraw func(withdrawal) // must not block
-	patience time.Duration    // how long a peer may be away
+	withdraw func(withdrawal) bool // does not block; false where there is no room for now
+	log      *slog.Logger
+	patience time.Duration // how long a peer may be away
 
 	away   map[int]time.Time // since when no peer takes a route's requests
 	denied []int             // routes of which sessions are ended
@@ -41,7 +43,7 @@ func (r *realtime) run(ctx context.Context) error {
 			return nil
 		case now := <-every.C:
 			if err := r.look(ctx, now); err != nil && ctx.Err() == nil {
-				return err
+				r.log.Error("sessions whose records can't be delivered are not looked for", "error", err)
 			}
 		}
 	}
@@ -60,17 +62,22 @@ func (r *realtime) look(ctx context.Context, now time.Time) error {
 	}
 	for more := true; more; {
 		var list []acct.Delivery
+		var through uint64
 		var err error
-		list, r.after, more, err = r.outbox.PendingOf(ctx, r.after, pendingAtOnce, func(realm []byte) bool {
+		list, through, more, err = r.outbox.PendingOf(ctx, r.after, pendingAtOnce, func(realm []byte) bool {
 			return slices.Contains(denied, r.client.RouteOf(realm))
 		})
 		if err != nil {
 			return err
 		}
 		for i := range list {
-			r.after = max(r.after, list[i].ID)
-			r.deny(&list[i].Record)
+			if !r.deny(&list[i].Record) {
+				r.after = list[i].ID - 1
+				return nil // this one and the rest in the next second
+			}
+			r.after = list[i].ID
 		}
+		r.after = max(r.after, through)
 	}
 	return nil
 }
@@ -100,15 +107,19 @@ func (r *realtime) routes(now time.Time) []int {
 	return denied
 }
 
-// deny has the session of a record ended, if it goes on and is ours.
-func (r *realtime) deny(rec *acct.Record) {
+// deny has the session of a record ended, if it goes on and is ours. It reports
+// whether the record is done with.
+func (r *realtime) deny(rec *acct.Record) bool {
 	if rec.Type != acct.Start && rec.Type != acct.Interim || rec.Received != nil || r.ended[rec.SessionID] {
-		return
+		return true
+	}
+	if !r.withdraw(withdrawal{rec.SessionID, rec.User, rec.Attributes, rec.Source, rec.NAS, "its records can't be delivered, and the server demands DELIVER_AND_GRANT"}) {
+		return false
 	}
 	if r.ended == nil {
 		r.ended = make(map[string]bool)
 	}
 	r.ended[rec.SessionID] = true
 	r.count.Add(1)
-	r.withdraw(withdrawal{rec.SessionID, rec.User, rec.Attributes, rec.Source, rec.NAS, "its records can't be delivered, and the server demands DELIVER_AND_GRANT"})
+	return true
 }

@@ -160,7 +160,14 @@ func TestRealtimeEnds(t *testing.T) {
 	routes := fakeRoutes{{Ready: true, Realtime: true}, {Ready: true}}
 	outbox := &fakePending{}
 	var got []string
-	r := &realtime{client: &routes, outbox: outbox, patience: 2 * time.Second, withdraw: func(w withdrawal) { got = append(got, w.sessionID+" "+w.source) }}
+	room := 10
+	r := &realtime{client: &routes, outbox: outbox, patience: 2 * time.Second, withdraw: func(w withdrawal) bool {
+		if len(got) == room {
+			return false
+		}
+		got = append(got, w.sessionID+" "+w.source)
+		return true
+	}}
 	now := time.Unix(1_800_000_000, 0)
 	expect := func(what string, after time.Duration, want ...string) {
 		t.Helper()
@@ -198,7 +205,9 @@ func TestRealtimeEnds(t *testing.T) {
 	expect("all are back", time.Second)
 	routes[0].Ready = false
 	expect("one goes again", time.Second)
-	expect("for long", 2*time.Second, "1 radius", "3 radius", "6 radius")
+	room = 2
+	expect("for long, and few can be asked to end at once", 2*time.Second, "1 radius", "3 radius")
+	expect("the rest is next", time.Second, "6 radius")
 	if n := r.count.Load(); n != 7 {
 		t.Errorf("%d are counted", n)
 	}

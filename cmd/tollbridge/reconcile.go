@@ -42,8 +42,8 @@ such a file, and so are the .csv.zst and .jsonl.zst of an archive. Several, with
 commas between, are one side; of an archive and then its state directory, what
 is in both counts once. Both sides are sorted on disk, so they may be large.
 
-A user is the same where one side has what the profiles of the other, a state
-directory, make of the name: a pseudonym, or nothing.
+A user is the same where theirs has what the profiles of OURS, a state directory,
+make of the name: a pseudonym, or nothing.
 
 The status is 1 if the sides differ.`,
 		Example: `  tollbridge reconcile /var/lib/tollbridge /mnt/partner/cdr.db --realm home.example
@@ -65,7 +65,7 @@ The status is 1 if the sides differ.`,
 				return fmt.Errorf("reconcile: %w", err)
 			}
 		}
-		names, err := partnerNames(cmd.Context(), args)
+		names, err := partnerNames(cmd.Context(), args[0])
 		if err != nil {
 			return fmt.Errorf("reconcile: %w", err)
 		}
@@ -94,28 +94,26 @@ The status is 1 if the sides differ.`,
 // its place.
 type nameChanges []dict.Profile
 
-// partnerNames returns those by which the state directories among the sides
-// write their records.
-func partnerNames(ctx context.Context, sides []string) (all nameChanges, err error) {
-	for _, side := range sides {
-		for name := range strings.SplitSeq(side, ",") {
-			if info, err := os.Stat(name); err != nil || !info.IsDir() || archived(name) {
-				continue // readSide has read it
-			}
-			s, err := spool.OpenReadOnly(name)
-			if err != nil {
-				return nil, err
-			}
-			written, err := writings(ctx, s)
-			s.Close()
-			if err != nil {
-				return nil, err
-			}
-			for _, w := range written {
-				for _, p := range w {
-					if p.UserName("somebody") != "somebody" {
-						all = append(all, p)
-					}
+// partnerNames returns those by which the state directories of a side write
+// their records.
+func partnerNames(ctx context.Context, side string) (all nameChanges, err error) {
+	for name := range strings.SplitSeq(side, ",") {
+		if info, err := os.Stat(name); err != nil || !info.IsDir() || archived(name) {
+			continue // readSide has read it
+		}
+		s, err := spool.OpenReadOnly(name)
+		if err != nil {
+			return nil, err
+		}
+		written, err := writings(ctx, s)
+		s.Close()
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range written {
+			for _, p := range w {
+				if p.UserName("somebody") != "somebody" {
+					all = append(all, p)
 				}
 			}
 		}
@@ -123,9 +121,9 @@ func partnerNames(ctx context.Context, sides []string) (all nameChanges, err err
 	return all, nil
 }
 
-// known reports whether some profile makes one of two names of the other.
+// known reports whether some profile makes their name for a user of ours.
 func (n nameChanges) known(ours, theirs string) bool {
-	return slices.ContainsFunc(n, func(p dict.Profile) bool { return p.UserName(ours) == theirs || p.UserName(theirs) == ours })
+	return slices.ContainsFunc(n, func(p dict.Profile) bool { return p.UserName(ours) == theirs })
 }
 
 // A reconciliation is what a comparison found.
