@@ -41,10 +41,7 @@ func TestJournalModel(t *testing.T) {
 		trimmed := 0       // at most so many are gone
 		durable := 0
 		fill := func(t *rapid.T, j *Journal) (data []string) {
-			if err := j.start(); err != nil { // appending is possible between runs
-				t.Fatal(err)
-			}
-			j.running = false
+			resume(t, j)
 			for range rapid.IntRange(1, 10).Draw(t, "n") {
 				d := rapid.StringN(0, 80, 700).Draw(t, "data")
 				p, err := j.Append(acct.EntryMessage, 0, 0, []byte(d))
