@@ -4,7 +4,8 @@
 # make build  makes bin/tollbridge
 # make lint   reads the code: vet, staticcheck, formatting, generated files up to date
 # make fuzz   runs every fuzz target for FUZZTIME each
-# make sim    simulates SEEDS seeds of crashes, losses and repetitions; SEED=n repeats one with its trace
+# make sim    simulates SEEDS seeds of crashes, losses and repetitions; SEED=n repeats one with its trace, which
+#             internal/sim/sim.go says how to read
 # make bench  measures beside nfcapd, softflowd and goflow2, and writes docs/performance.md
 
 GO       ?= go

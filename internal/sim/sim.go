@@ -30,6 +30,23 @@
 //
 // What the truth has of a NAT, a relay or an operator's orders stands beside
 // what they do.
+//
+// # A seed that fails
+//
+// make sim SEED=n repeats it with its trace; the seed gives the same run on every
+// machine, for as long as the code is the same. Read the trace from its end: the
+// last line says what differs, for whom, and by how much. The first lines are the
+// mood, which has what was drawn and the settings. "truth:" lines say what the
+// model makes of each flow, when its entry of the journal is durable; "accounted"
+// lines what the AAA servers were told. Times are seconds of the world's clock,
+// which the bridge's may differ from. Of who is charged what the model says
+// otherwise,
+//
+//	go test ./internal/sim -run TestApart -seed n -apart user -v
+//
+// tells from which entry on. Either may be wrong: what the bridge should do is said
+// in docs, not here. A fault of the bridge gets a test of its own package, as what
+// a seed draws changes with the next thing that is drawn.
 package sim
 
 import (

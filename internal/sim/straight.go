@@ -13,15 +13,8 @@ import (
 // happens to: the same journal must have given the same records, to Session-Id,
 // number and content, and the same books.
 func (w *world) checkStraight(books *sums) {
-	cp, err := w.disk.Load(w.ctx)
-	if err != nil {
-		w.fail("load: %v", err)
-	}
-	m := newMemory()
-	m.epoch, m.hashKey = cp.Epoch, cp.HashKey
-	m.tape.write(w.truth.journal)
-	m.tape.sync()
-	module, err := asm.New(w.ctx, asm.Config{Store: m, Journal: m, Weaken: w.mood.weaken()})
+	m, module := w.straight(w.truth.journal)
+	var err error
 	for _, e := range w.truth.journal {
 		if err == nil {
 			err = module.Apply(w.ctx, e)
@@ -58,4 +51,22 @@ func (w *world) checkStraight(books *sums) {
 	if len(got) != len(want) {
 		w.fail("there are %d records; when the journal is read again %d", len(got), len(want))
 	}
+}
+
+// straight returns a new pipeline for entries of the journal, on a disk in memory
+// of its own.
+func (w *world) straight(journal []acct.Entry) (*memory, *asm.Module) {
+	cp, err := w.disk.Load(w.ctx)
+	if err != nil {
+		w.fail("load: %v", err)
+	}
+	m := newMemory()
+	m.epoch, m.hashKey = cp.Epoch, cp.HashKey
+	m.tape.write(journal)
+	m.tape.sync()
+	module, err := asm.New(w.ctx, asm.Config{Store: m, Journal: m, Weaken: w.mood.weaken()})
+	if err != nil {
+		w.fail("the journal can't be read again: %v", err)
+	}
+	return m, module
 }
