@@ -72,7 +72,7 @@ func newDevice(w *world) *device {
 		volatile: map[uint64]bool{},
 	}
 	if w.cfg.Dir != "" {
-		d.disk = newSQLite(w, w.cfg.Dir)
+		d.disk = newRealSpool(w, w.cfg.Dir)
 	} else {
 		d.disk = newMemory()
 	}

@@ -24,7 +24,7 @@
 //
 //	the world     sim, schedule, mood (how much goes wrong), trouble (what), bug (planted)
 //	around it     exporter, message, form, flow, spooling, nat, relay, client, nas, directory, operator, server
-//	the bridge    process, life, link, journal; disk: memory or sqlite
+//	the bridge    process, life, link, journal; disk: memory or realspool
 //	what is true  truth (an entry after the other), transport, window, totals, holders, claim, waiting, bills, correct, amounts
 //	the verdict   check, straight, cdrs
 //

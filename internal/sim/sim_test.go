@@ -19,19 +19,19 @@ var (
 	seeds   = flag.Uint64("seeds", 0, "how many seeds to simulate; 0 means a few hundred")
 )
 
-var allSQLite = flag.Bool("sqlite", false, "simulate every seed on the real spool")
+var allReal = flag.Bool("real", false, "simulate every seed on the real spool")
 
 func envSeed() uint64 {
 	n, _ := strconv.ParseUint(os.Getenv("SIM_SEED"), 10, 64)
 	return n
 }
 
-// onSQLite reports whether a seed is run on the real spool: one of a hundred.
-func onSQLite(seed uint64) bool { return *allSQLite || seed%100 == 0 }
+// onRealSpool reports whether a seed is run on the real spool: one of a hundred.
+func onRealSpool(seed uint64) bool { return *allReal || seed%100 == 0 }
 
 func config(t testing.TB, seed uint64) Config {
 	cfg := Config{Seed: seed}
-	if onSQLite(seed) {
+	if onRealSpool(seed) {
 		cfg.Dir = t.TempDir()
 	}
 	return cfg
@@ -212,7 +212,7 @@ func TestSeedsOnRealSpool(t *testing.T) {
 				n++
 			}
 		}
-		if n != 10 && !*allSQLite {
+		if n != 10 && !*allReal {
 			t.Errorf("%d of 1000 seeds from %d on", n, first)
 		}
 	}

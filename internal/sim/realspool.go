@@ -15,10 +15,11 @@ import (
 	"tollbridge/spool"
 )
 
-// A sqlite is a disk with the real spool on it. A crash copies its files as
-// they are, with the torn beginning of a transaction behind a write-ahead log, and
-// of a group behind the journal, and goes on with the copy.
-type sqlite struct {
+// A realSpool is a disk with the real spool on it, journal segments and SQLite. A
+// crash copies its files as they are, with the torn beginning of a transaction
+// behind a write-ahead log, and of a group behind the journal, and goes on with
+// the copy.
+type realSpool struct {
 	*spool.Spool
 	dir     string // of all copies
 	copies  int
@@ -26,8 +27,8 @@ type sqlite struct {
 	stop    func() // the journal's committer
 }
 
-func newSQLite(w *world, dir string) *sqlite {
-	s := &sqlite{dir: dir}
+func newRealSpool(w *world, dir string) *realSpool {
+	s := &realSpool{dir: dir}
 	s.open()
 	return s
 }
@@ -39,9 +40,9 @@ func must(err error) {
 	}
 }
 
-func (s *sqlite) path() string { return filepath.Join(s.dir, strconv.Itoa(s.copies)) }
+func (s *realSpool) path() string { return filepath.Join(s.dir, strconv.Itoa(s.copies)) }
 
-func (s *sqlite) open() {
+func (s *realSpool) open() {
 	var err error
 	s.Spool, err = spool.Open(s.path(), spool.Config{MaxDelay: time.Microsecond, GroupSize: 2 << 10, Segment: 32 << 10, Recent: 8 << 10})
 	must(err)
@@ -52,12 +53,12 @@ func (s *sqlite) open() {
 	s.stop = func() { cancel(); must(<-ended) }
 }
 
-func (s *sqlite) close() {
+func (s *realSpool) close() {
 	s.stop()
 	must(s.Spool.Close())
 }
 
-func (s *sqlite) crash(rng randomness) {
+func (s *realSpool) crash(rng randomness) {
 	// What was being written may have been committed without anybody's
 	// knowing.
 	if n := len(s.written); n > 0 {
@@ -94,9 +95,9 @@ func (s *sqlite) crash(rng randomness) {
 	s.open()
 }
 
-func (s *sqlite) write(group []acct.Entry) { s.written = append(s.written, group...) }
+func (s *realSpool) write(group []acct.Entry) { s.written = append(s.written, group...) }
 
-func (s *sqlite) sync() error {
+func (s *realSpool) sync() error {
 	for _, e := range s.written {
 		position, err := s.Journal().Append(e.Kind, e.Time, e.Session, e.Data)
 		if err != nil {
@@ -110,7 +111,7 @@ func (s *sqlite) sync() error {
 	return s.Journal().Wait(context.Background(), s.Journal().Appended())
 }
 
-func (s *sqlite) entries(after uint64, max int) ([]acct.Entry, error) {
+func (s *realSpool) entries(after uint64, max int) ([]acct.Entry, error) {
 	if s.Journal().Durable() <= after {
 		return nil, nil
 	}
@@ -118,29 +119,31 @@ func (s *sqlite) entries(after uint64, max int) ([]acct.Entry, error) {
 	return list[:min(max, len(list))], err
 }
 
-func (s *sqlite) Read(ctx context.Context, position uint64) (acct.Entry, error) {
+func (s *realSpool) Read(ctx context.Context, position uint64) (acct.Entry, error) {
 	return s.Journal().Read(ctx, position)
 }
 
-func (s *sqlite) Trim(ctx context.Context, below uint64) error { return s.Journal().Trim(ctx, below) }
+func (s *realSpool) Trim(ctx context.Context, below uint64) error {
+	return s.Journal().Trim(ctx, below)
+}
 
-func (s *sqlite) last() uint64 { return s.Journal().Appended() }
+func (s *realSpool) last() uint64 { return s.Journal().Appended() }
 
-func (s *sqlite) Pending(ctx context.Context, after uint64, max int) ([]acct.Delivery, error) {
+func (s *realSpool) Pending(ctx context.Context, after uint64, max int) ([]acct.Delivery, error) {
 	return s.Outbox().Pending(ctx, after, max)
 }
 
-func (s *sqlite) MarkSent(ctx context.Context, ids []uint64) error {
+func (s *realSpool) MarkSent(ctx context.Context, ids []uint64) error {
 	return s.Outbox().MarkSent(ctx, ids)
 }
 
-func (s *sqlite) Settle(ctx context.Context, list []acct.Settlement) error {
+func (s *realSpool) Settle(ctx context.Context, list []acct.Settlement) error {
 	return s.Outbox().Settle(ctx, list)
 }
 
-func (s *sqlite) Wake() <-chan struct{} { return s.Outbox().Wake() }
+func (s *realSpool) Wake() <-chan struct{} { return s.Outbox().Wake() }
 
-func (s *sqlite) quarantined() []uint64 {
+func (s *realSpool) quarantined() []uint64 {
 	state := acct.Quarantined
 	list, err := s.List(context.Background(), spool.Filter{State: &state})
 	must(err)
@@ -151,12 +154,12 @@ func (s *sqlite) quarantined() []uint64 {
 	return ids
 }
 
-func (s *sqlite) requeue(ctx context.Context, ids []uint64) error {
+func (s *realSpool) requeue(ctx context.Context, ids []uint64) error {
 	_, err := s.Outbox().Requeue(ctx, ids)
 	return err
 }
 
-func (s *sqlite) contents() map[cdrKey][]byte {
+func (s *realSpool) contents() map[cdrKey][]byte {
 	list, err := s.List(context.Background(), spool.Filter{})
 	must(err)
 	all := map[cdrKey][]byte{}
@@ -169,7 +172,7 @@ func (s *sqlite) contents() map[cdrKey][]byte {
 	return all
 }
 
-func (s *sqlite) books() (sums, error) {
+func (s *realSpool) books() (sums, error) {
 	b, err := s.Audit(context.Background())
 	if err != nil {
 		return sums{}, err
