@@ -94,6 +94,8 @@ func (h *Holder) precedes(g *Holder) bool {
 		return h.User() < g.User()
 	case h.ID() != g.ID():
 		return h.ID() < g.ID()
+	case h.ports() != g.ports():
+		return h.ports() < g.ports()
 	}
 	return h.Began() > g.Began()
 }

@@ -133,7 +133,10 @@ func (h *holder) before(g *holder) bool {
 	if h.User != g.User {
 		return h.User < g.User
 	}
-	return h.id < g.id
+	if h.id != g.id {
+		return h.id < g.id
+	}
+	return h.Ports < g.Ports
 }
 
 // unix returns Unix milliseconds, 0 for the zero time.
