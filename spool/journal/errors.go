@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"tollbridge/asm/acct"
@@ -32,13 +33,26 @@ func explain(file string, err error) error {
 		return nil
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%s: %w: free some space on its file system: %w", file, ErrFull, err)
-	case errors.Is(err, syscall.EIO):
-		return fmt.Errorf("%s: %w: look into the kernel's log: %w", file, ErrIO, err)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return fmt.Errorf("%s: %w: raise the limit of open files: %w", file, ErrIO, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s: check owner and permissions of %s: %w", file, filepath.Dir(file), err)
+	case mayPass(err):
+		return fmt.Errorf("%s: %w: look into the kernel's log: %w", file, ErrIO, err)
 	}
 	return fmt.Errorf("%s: %w", file, err)
 }
+
+// mayPass reports whether err is a failure of the system that time may mend. A
+// volume that is reached over a network fails with other numbers than EIO.
+func mayPass(err error) bool {
+	var number syscall.Errno
+	return errors.As(err, &number) && !slices.Contains(lasting, number)
+}
+
+// lasting are the failures that are a program's, or of how files are set up.
+var lasting = []syscall.Errno{syscall.EACCES, syscall.EBADF, syscall.EEXIST, syscall.EFBIG, syscall.EINVAL, syscall.EISDIR,
+	syscall.ELOOP, syscall.ENAMETOOLONG, syscall.ENOENT, syscall.ENOTDIR, syscall.EPERM, syscall.EROFS}
 
 // passes reports whether a failure to write may pass by itself, so that what was
 // to be written is kept and tried again.

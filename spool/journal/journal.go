@@ -69,8 +69,9 @@ import (
 // any more, whatever it still writes: frames behind the end that was found, and
 // segments of its epoch with positions behind it, are bounded by the first segment
 // of the new epoch, for whoever reads. Files of another epoch are never written to,
-// nor cut; only such are deleted of which, by that bound, nothing counts. An old
-// holder that deletes what it may trim deletes only what is below a checkpoint.
+// nor cut; only such are deleted of which, by that bound, nothing counts, and who
+// finds a segment of a later epoch than its own deletes none. An old holder that
+// deletes what it may trim deletes only what is below a checkpoint.
 //
 // The disk may give out something else than was written. So each frame and each
 // group ends in a checksum; what fails it is set aside, with the positions that it
@@ -112,6 +113,7 @@ type Journal struct {
 	certain place // where, when it was opened, what was durable for certain ended
 
 	trimming sync.Mutex // one at a time
+	removed  bool       // a segment, and its directory is not synced; guarded by trimming
 
 	mu       sync.Mutex
 	room     sync.Cond     // held has fallen, or err has changed

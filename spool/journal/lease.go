@@ -88,6 +88,11 @@ func (l *lease) check() error {
 	if parseEpoch(b[:]) == l.epoch {
 		return nil
 	}
+	return l.fenced()
+}
+
+// fenced tells that the lease is another's, and returns ErrFenced.
+func (l *lease) fenced() error {
 	if l.lost != nil {
 		l.lost()
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"tollbridge/internal/durable"
 )
@@ -118,21 +119,27 @@ func (j *Journal) load() (void []*segment, err error) {
 	if err != nil {
 		return nil, err
 	}
-	bound := uint64(math.MaxUint64)
-	for i, n := range slices.Backward(names) {
+	if n := len(names); n > 0 {
+		if j.latest = names[n-1]; j.lease != nil && j.latest.epoch > j.lease.epoch {
+			return nil, j.lease.fenced() // what it wrote is not ours to judge
+		}
+	}
+	const none = math.MaxUint64
+	bound := uint64(none)
+	for _, n := range slices.Backward(names) {
 		s := newSegment(j.dir, n)
 		if n.first >= bound {
 			void = append(void, s)
 			continue
 		}
 		var err error
-		if i == len(names)-1 {
+		if bound == none {
 			j.certain, err = s.read()
 		} else {
 			err = s.bound(bound)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // trimmed since it was listed
+			continue // it went since it was listed
 		} else if err != nil {
 			return nil, explain(s.path, err)
 		}
@@ -141,9 +148,6 @@ func (j *Journal) load() (void []*segment, err error) {
 	}
 	slices.Reverse(j.segments)
 	j.aside = aside
-	if n := len(names); n > 0 {
-		j.latest = names[n-1]
-	}
 	if n := len(j.segments); n > 0 {
 		j.durable = j.segments[n-1].last
 		j.trimmed = j.segments[0].first - 1
@@ -185,22 +189,35 @@ func (j *Journal) clear(void []*segment) error {
 		void = append(void, j.segments[n-2])
 		j.segments = slices.Delete(j.segments, n-2, n-1)
 	}
-	unfinished, err := filepath.Glob(filepath.Join(j.dir, "*"+segmentSuffix+making))
+	unwanted, err := j.unfinished()
 	if err != nil {
 		return err
 	}
 	for _, s := range void {
-		unfinished = append(unfinished, s.path)
+		unwanted = append(unwanted, s.path)
 	}
-	if len(unfinished) == 0 {
+	if len(unwanted) == 0 {
 		return nil
 	}
-	for _, path := range unfinished {
+	for _, path := range unwanted {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return explain(path, err)
 		}
 	}
 	return explain(j.dir, durable.SyncDir(j.dir))
+}
+
+// unfinished returns the segments whose making was cut off. Those of a later epoch
+// are being made.
+func (j *Journal) unfinished() (paths []string, err error) {
+	all, err := filepath.Glob(filepath.Join(j.dir, "*"+segmentSuffix+making))
+	for _, path := range all {
+		n, ok := parseName(strings.TrimSuffix(filepath.Base(path), making))
+		if ok && n.epoch <= j.lease.epoch {
+			paths = append(paths, path)
+		}
+	}
+	return paths, err
 }
 
 // Close marks the end of the journal, so that damage there is known for what it

@@ -38,6 +38,7 @@ func (r *Reader) Next(ctx context.Context) ([]acct.Entry, error) {
 			return nil, err
 		}
 		r.letGo()
+		durable := r.j.Durable() // before the look: what is committed beside it is not passed over
 		g, err := r.find(r.after + 1)
 		var damaged *damagedError
 		switch {
@@ -48,7 +49,7 @@ func (r *Reader) Next(ctx context.Context) ([]acct.Entry, error) {
 			r.after = damaged.last
 			continue
 		case errors.Is(err, acct.ErrNoEntry) && !errors.Is(err, ErrTrimmed):
-			r.after = r.j.Durable() // set aside, up to the end
+			r.after = durable // set aside, or never stored
 			continue
 		case err != nil:
 			return nil, err

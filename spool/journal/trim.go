@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -70,9 +71,12 @@ func (j *Journal) TrimBut(ctx context.Context, below uint64, now time.Time, keep
 // trimOldest forgets what may go of the oldest segment, and reports whether that
 // was all of it, so that the next one is to be looked at.
 func (j *Journal) trimOldest(below uint64, now time.Time, keep Keep) (more bool, err error) {
+	if err := j.syncRemoved(); err != nil {
+		return false, err
+	}
 	j.mu.Lock()
-	s, latest := j.segments[0].view(), len(j.segments) == 1
-	size := j.sizeLocked()
+	s, size := j.segments[0].view(), j.sizeLocked()
+	latest := len(j.segments) == 1 // it may grow meanwhile
 	j.mu.Unlock()
 	from, err := s.passTo(below, func(f frame, from int64) bool {
 		young := keep.Age > 0 && now.Sub(time.Unix(0, f.time)) < keep.Age
@@ -81,20 +85,38 @@ func (j *Journal) trimOldest(below uint64, now time.Time, keep Keep) (more bool,
 	if err != nil {
 		return false, explain(s.path, err)
 	}
-	if more = from.first > s.last && !latest; more {
-		if err := errors.Join(os.Remove(s.path), durable.SyncDir(j.dir)); err != nil {
-			return false, explain(s.path, err)
-		}
-	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if more {
+	j.trimmed = max(j.trimmed, from.first-1)
+	if more = from.first > s.last && !latest && len(j.segments) > 1; more {
 		j.segments = slices.Delete(j.segments, 0, 1)
 	} else {
 		j.segments[0].begin = from
 	}
-	j.trimmed = max(j.trimmed, from.first-1)
-	return more, nil
+	j.mu.Unlock()
+	if !more {
+		return false, nil
+	}
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		s.segment.begin = from
+		j.segments = slices.Insert(j.segments, 0, s.segment)
+		return false, explain(s.path, err)
+	}
+	j.removed = true
+	return true, j.syncRemoved()
+}
+
+// syncRemoved makes it durable that a segment is gone, before another one goes.
+func (j *Journal) syncRemoved() error {
+	if !j.removed {
+		return nil
+	}
+	if err := durable.SyncDir(j.dir); err != nil {
+		return explain(j.dir, err)
+	}
+	j.removed = false
+	return nil
 }
 
 // passTo returns the place of the first frame of a segment that is not all below a
@@ -105,7 +127,9 @@ func (s view) passTo(below uint64, kept func(f frame, from int64) bool) (from pl
 		return end, nil
 	}
 	file, err := os.Open(s.path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) { // who was replaced may have trimmed it too
+		return end, nil
+	} else if err != nil {
 		return from, err
 	}
 	defer file.Close()
