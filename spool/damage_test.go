@@ -835,7 +835,7 @@ func TestDamageBesideAnotherHolder(t *testing.T) {
 	for _, name := range []string{"state.db", "cdr.db"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			old := open(t, dir, Config{Lease: true})
+			old := open(t, dir, Config{Lease: time.Hour})
 			cdrs, err := old.OpenCDRs()
 			if err != nil {
 				t.Fatal(err)
@@ -852,7 +852,7 @@ func TestDamageBesideAnotherHolder(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			next, err := Open(dir, Config{Lease: true})
+			next, err := Open(dir, Config{Lease: time.Hour})
 			if err == nil {
 				_, err = next.OpenCDRs()
 				err = errors.Join(err, next.Close())
@@ -870,7 +870,7 @@ func TestDamageBesideAnotherHolder(t *testing.T) {
 			if err := errors.Join(cdrs.Close(), old.Close()); err != nil {
 				t.Log(err)
 			}
-			if s := open(t, dir, Config{Lease: true}); s.Epoch() <= old.Epoch() {
+			if s := open(t, dir, Config{Lease: time.Hour}); s.Epoch() <= old.Epoch() {
 				t.Errorf("epoch %d after %d", s.Epoch(), old.Epoch())
 			}
 		})

@@ -16,7 +16,7 @@ func TestEveryCommitChecksTheFence(t *testing.T) {
 	dir, ctx := t.TempDir(), t.Context()
 	open := func() (*spool.Spool, *spool.CDRs, *spool.Credit) {
 		t.Helper()
-		s, err := spool.Open(dir, spool.Config{Lease: true})
+		s, err := spool.Open(dir, spool.Config{Lease: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}

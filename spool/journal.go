@@ -25,17 +25,11 @@ func (s *Spool) journalDir() string { return filepath.Join(s.dir, "journal") }
 // transaction of state.db, so only while that has our epoch: it can't be taken back
 // from who replaced us.
 func (s *Spool) openJournal(cfg Config) error {
-	if err := s.takeOver(); err != nil {
-		return err
+	err := s.takeOver(cfg.Lease)
+	if err == nil {
+		err = s.asHolder(func() error { return journal.Take(s.journalDir(), s.Epoch()) })
 	}
-	var took error
-	err := s.w.transact(func() error {
-		took = journal.Take(s.journalDir(), s.Epoch())
-		return took
-	})
-	if took != nil {
-		return took
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	s.journal, err = journal.Open(s.journalDir(), cfg.journal(s.Epoch(), s.fence.fall, s.checkpoint.position))

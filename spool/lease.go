@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -102,16 +103,25 @@ func (s *Spool) latestEpoch() (latest int64, err error) {
 // has not open; 0 where there is none. It may write: what a crash left
 // unfinished is rolled back first, which a reader must not.
 func epochBeside(file string, schema schema) (int64, error) {
-	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+	r := openBeside(file)
+	if r == nil {
 		return 0, nil
 	}
-	r := sql.OpenDB(connector{file, "mode=rw", newReader(file, false).pragmas})
 	defer r.Close()
 	if v, err := version(r, file, schema); err != nil || v == 0 {
 		return 0, err
 	}
 	epoch, err := metaNumber(context.Background(), r, metaLeaseEpoch)
 	return epoch, explain(file, err)
+}
+
+// openBeside opens a database of any version for reading, which a crash may have left
+// unfinished, and another process may have open; nil where there is none.
+func openBeside(file string) *sql.DB {
+	if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return sql.OpenDB(connector{file, "mode=rw", newReader(file, false).pragmas})
 }
 
 // join makes the transactions of w count for as long as those of f do, and
@@ -191,6 +201,29 @@ func (s *Spool) Hold(ctx context.Context, term time.Duration) error {
 		case <-beat.C:
 		}
 	}
+}
+
+// asHolder calls f within a transaction of state.db, so while we have the lease and
+// nobody can take it. The error is that of f, ErrFenced where f was not called since
+// the lease is not ours any more, or says that the transaction failed.
+func (s *Spool) asHolder(f func() error) error {
+	var failed error
+	err := s.w.transact(func() error {
+		failed = f()
+		return failed
+	})
+	return cmp.Or(failed, err)
+}
+
+// beating calls f, and shows meanwhile that the holder of the lease is alive, as
+// Hold does.
+func (s *Spool) beating(term time.Duration, f func() error) error {
+	ctx, stop := context.WithCancel(context.Background())
+	held := make(chan error, 1)
+	go func() { held <- s.Hold(ctx, term) }()
+	err := f()
+	stop()
+	return cmp.Or(err, <-held)
 }
 
 // Await returns when nobody alive holds the lease of the spool in dir: its

@@ -17,7 +17,7 @@ import (
 // learns of it at once; what it committed before is the new holder's.
 func TestFencedHolder(t *testing.T) {
 	dir := t.TempDir()
-	old, err := spool.Open(dir, spool.Config{Lease: true})
+	old, err := spool.Open(dir, spool.Config{Lease: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestFencedHolder(t *testing.T) {
 	if _, err := spool.Open(dir, spool.Config{}); !errors.Is(err, spool.ErrInUse) {
 		t.Errorf("without a lease a second process: %v", err)
 	}
-	next, err := spool.Open(dir, spool.Config{Lease: true})
+	next, err := spool.Open(dir, spool.Config{Lease: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestAwait(t *testing.T) {
 	if err := await(t.Context()); err != nil {
 		t.Fatalf("nobody has it: %v", err)
 	}
-	s, err := spool.Open(dir, spool.Config{Lease: true})
+	s, err := spool.Open(dir, spool.Config{Lease: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

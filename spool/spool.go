@@ -28,7 +28,7 @@ type Config struct {
 	MaxDelay  time.Duration // how long an entry waits for company; 0 means 10 ms
 	Memory    int           // octets that may wait to be made durable; 0 means 16 MiB
 	Recent    int           // octets of durable groups kept in memory for readers; 0 means 16 MiB
-	Lease     bool          // take the lease over (see Await), from a holder that still has the spool open too
+	Lease     time.Duration // its term: take the lease over (see Await), from a holder that still has the spool open too; 0 is without one
 	CheckTime time.Duration // the most that looking for damage may take at Open, per file; 0 means 10 s
 	Log       *slog.Logger  // nil discards
 }
@@ -89,15 +89,18 @@ func Open(dir string, cfg Config) (*Spool, error) {
 }
 
 func (s *Spool) open(cfg Config) error {
-	err := checkFileSystem(s.dir, fileSystemOf(s.dir), cfg.Lease, cfg.Log)
+	err := checkFileSystem(s.dir, fileSystemOf(s.dir), cfg.Lease > 0, cfg.Log)
 	if err != nil {
 		return err
 	}
-	if s.lock, err = lock(s.dir); err != nil && !(cfg.Lease && errors.Is(err, ErrInUse)) {
+	if s.lock, err = lock(s.dir); err != nil && !(cfg.Lease > 0 && errors.Is(err, ErrInUse)) {
 		return err // with a lease it is the fence that counts, not the lock
 	}
 	epoch, err := s.latestEpoch()
 	if err != nil {
+		return err
+	}
+	if err := s.roomToTakeOver(); err != nil {
 		return err
 	}
 	s.fence = newFence(epoch + 1)

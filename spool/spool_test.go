@@ -304,7 +304,7 @@ func TestOpenTakesBackHalfWritten(t *testing.T) {
 	if err := Await(t.Context(), dir, time.Hour, slog.New(slog.DiscardHandler)); err != nil { // there is no holder to wait for
 		t.Fatal(err)
 	}
-	s, err := Open(dir, Config{Lease: true})
+	s, err := Open(dir, Config{Lease: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

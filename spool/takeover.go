@@ -7,6 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
 
 	"tollbridge/internal/crashpoint"
 	"tollbridge/spool/journal"
@@ -21,74 +24,169 @@ import (
 // before has changed nothing that counts, and it is done anew. Who is killed after
 // it finds a journal, and only has to move the old one out of the way. It is kept
 // for people.
+//
+// Fencing argument. Each holder of the lease writes to a directory of its own, named
+// by its epoch. It gets the journal's name, and the old journal loses its own,
+// within transactions of state.db that find the epoch still there, as is what
+// earlier holders left deleted: a holder that was stopped, and replaced, renames and
+// deletes nothing that is its heir's.
 
 func (s *Spool) oldJournal() string { return filepath.Join(s.dir, "journal.db") }
 
-// takenOver is what the name of an old journal that was taken over ends in.
-const takenOver = ".taken-over"
+const (
+	takenOver  = ".taken-over"     // what the name of an old journal that was taken over ends in
+	makingName = "journal.making-" // before the epoch of who makes the journal of an old one
+)
+
+func (s *Spool) making() string {
+	return filepath.Join(s.dir, makingName+strconv.FormatUint(s.Epoch(), 10))
+}
 
 // takeOver makes the journal out of that of an earlier version, if there is one.
-func (s *Spool) takeOver() error {
-	if _, err := os.Stat(s.oldJournal()); errors.Is(err, fs.ErrNotExist) {
-		return nil
+// While it does it shows the beat of the lease, whose term is 0 without one.
+func (s *Spool) takeOver(term time.Duration) error {
+	if err := s.clearMaking(); err != nil {
+		return err
 	}
-	list, err := os.ReadDir(s.journalDir())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return explain(s.journalDir(), err)
-	}
-	if len(list) == 0 {
-		if err := os.Remove(s.journalDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return explain(s.journalDir(), err)
-		}
-		telling(s.log, "taking the journal over", s.oldJournal(), func() { err = s.copyJournal() })
+	switch there, err := s.oldJournalCounts(); {
+	case err != nil:
+		return err
+	case there:
+		telling(s.log, "taking the journal over", s.oldJournal(), func() { err = s.beating(term, s.makeJournal) })
 		if err != nil {
 			return doing(err, "take over the journal of an earlier version")
 		}
 	}
-	crashpoint.At(crashpoint.JournalTaken)
-	for _, suffix := range []string{"-wal", "-shm", ""} {
-		err := os.Rename(s.oldJournal()+suffix, s.oldJournal()+takenOver+suffix)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return explain(s.oldJournal()+suffix, err)
-		}
+	if _, err := os.Stat(s.oldJournal()); errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	s.log.Info("the journal of an earlier version is taken over: what is left of it may be deleted", "file", s.oldJournal()+takenOver)
-	return syncDir(s.dir)
+	crashpoint.At(crashpoint.JournalTaken)
+	return s.moveOldAway()
 }
 
-// copyJournal makes the journal out of journal.db.
+// oldJournalCounts reports whether the journal is that of an earlier version, and
+// was not taken over.
+func (s *Spool) oldJournalCounts() (bool, error) {
+	if _, err := os.Stat(s.oldJournal()); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	list, err := os.ReadDir(s.journalDir())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, explain(s.journalDir(), err)
+	}
+	return len(list) == 0, nil
+}
+
+// makings returns the directories that were to become the journal, and did not.
+func (s *Spool) makings() (dirs []string, err error) {
+	list, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, explain(s.dir, err)
+	}
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), makingName) {
+			dirs = append(dirs, filepath.Join(s.dir, e.Name()))
+		}
+	}
+	return dirs, nil
+}
+
+// clearMaking deletes what earlier holders of the lease began to make.
+func (s *Spool) clearMaking() error {
+	dirs, err := s.makings()
+	if len(dirs) == 0 || err != nil {
+		return err
+	}
+	return s.asHolder(func() error {
+		for _, dir := range dirs {
+			if err := os.RemoveAll(dir); err != nil {
+				return explain(dir, err)
+			}
+		}
+		return nil
+	})
+}
+
+// makeJournal makes the journal out of journal.db. Where it can't, it leaves nothing
+// behind that takes room.
+func (s *Spool) makeJournal() error {
+	err := s.copyJournal()
+	if err == nil {
+		err = s.putInPlace()
+	}
+	if err == nil {
+		return nil
+	}
+	// Who replaced us may have deleted what we wrote to: then that is the cause.
+	if fenced := s.asHolder(func() error { return nil }); errors.Is(fenced, ErrFenced) {
+		err = fenced
+	}
+	if left := os.RemoveAll(s.making()); left != nil {
+		err = errors.Join(err, explain(s.making(), left))
+	}
+	return err
+}
+
+// putInPlace makes what was made the journal.
+func (s *Spool) putInPlace() error {
+	return s.asHolder(func() error {
+		if err := os.Remove(s.journalDir()); err != nil && !errors.Is(err, fs.ErrNotExist) { // it is empty
+			return explain(s.journalDir(), err)
+		}
+		crashpoint.At(crashpoint.JournalTaking)
+		if err := os.Rename(s.making(), s.journalDir()); err != nil {
+			return explain(s.making(), err)
+		}
+		return syncDir(s.dir)
+	})
+}
+
+// moveOldAway takes the name of a journal that was taken over from it.
+func (s *Spool) moveOldAway() error {
+	err := s.asHolder(func() error {
+		for _, suffix := range []string{"-wal", "-shm", ""} {
+			err := os.Rename(s.oldJournal()+suffix, s.oldJournal()+takenOver+suffix)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return explain(s.oldJournal()+suffix, err)
+			}
+		}
+		return syncDir(s.dir)
+	})
+	if err == nil {
+		s.log.Info("the journal of an earlier version is taken over: what is left of it may be deleted", "file", s.oldJournal()+takenOver)
+	}
+	return err
+}
+
+// copyJournal copies journal.db to the directory that is to be the journal, and its
+// openings to state.db.
 func (s *Spool) copyJournal() (err error) {
 	file := s.oldJournal()
-	w, r, _, err := s.opener.both(file, statePage, journalSchema)
+	var old database
+	// Where we are not the holder any more it may be gone, and must not be made anew.
+	err = s.asHolder(func() (err error) {
+		old, _, err = s.opener.openDatabase(file, statePage, journalSchema)
+		return err
+	})
+	if old.r != nil {
+		defer func() { err = errors.Join(err, old.Close()) }()
+	}
 	if err != nil {
 		return err
 	}
-	old := database{file, w, r}
-	defer func() { err = errors.Join(err, old.Close()) }()
 	ctx := context.Background()
-	trimmed, err := metaNumber(ctx, r, metaTrimmed)
+	trimmed, err := metaNumber(ctx, old.r, metaTrimmed)
 	if err != nil {
 		return explain(file, err)
 	}
-	making := s.journalDir() + ".making"
-	if err := os.RemoveAll(making); err != nil {
-		return explain(making, err)
-	}
-	b, err := journal.Build(making, s.Epoch(), uint64(trimmed))
+	b, err := journal.Build(s.making(), s.Epoch(), uint64(trimmed))
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.copyGroups(ctx, r, b), b.Close()); err != nil {
+	if err := errors.Join(s.copyGroups(ctx, old.r, b), b.Close()); err != nil {
 		return err
 	}
-	if err := s.copyOpenings(ctx, r); err != nil {
-		return err
-	}
-	crashpoint.At(crashpoint.JournalTaking)
-	if err := os.Rename(making, s.journalDir()); err != nil {
-		return explain(making, err)
-	}
-	return syncDir(s.dir)
+	return s.copyOpenings(ctx, old.r)
 }
 
 // copyGroups copies groups, and what was set aside, from an old journal.

@@ -2,14 +2,18 @@ package spool
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"tollbridge/asm/acct"
 )
@@ -104,8 +108,12 @@ func took(t *testing.T, dir string) {
 	if problems, err := s.Verify(t.Context()); err != nil || len(problems) > 0 {
 		t.Errorf("verify: %v, %v", problems, err)
 	}
-	for _, name := range []string{"journal.db", "journal.db-wal", "journal.making"} {
-		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+	left, err := filepath.Glob(filepath.Join(dir, "journal.making*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(left, filepath.Join(dir, "journal.db"), filepath.Join(dir, "journal.db-wal")) {
+		if _, err := os.Stat(name); err == nil {
 			t.Errorf("%s is still there", name)
 		}
 	}
@@ -137,7 +145,7 @@ func TestTakeOverCutOff(t *testing.T) {
 		left func(t *testing.T, dir string) // in a directory with the old journal
 	}{
 		{"while the copy was made", func(t *testing.T, dir string) {
-			making := filepath.Join(dir, "journal.making")
+			making := filepath.Join(dir, "journal.making-1")
 			if err := errors.Join(os.Mkdir(making, 0o700), os.WriteFile(filepath.Join(making, "00000001-000001-00000000000000000011-00000000.segment"), []byte("half"), 0o600)); err != nil {
 				t.Fatal(err)
 			}
@@ -166,4 +174,149 @@ func TestTakeOverCutOff(t *testing.T) {
 			took(t, dir)
 		})
 	}
+}
+
+// A stop is a log whose writer waits, once, at the line of a copy's damaged group.
+type stop struct {
+	slog.Handler
+	once    sync.Once
+	at      chan struct{} // closed when it waits
+	release func()        // lets it go on
+	waits   chan struct{}
+}
+
+// stopInCopy returns a stop, which lets go at the test's end at the latest.
+func stopInCopy(t *testing.T) *stop {
+	s := &stop{Handler: slog.DiscardHandler, at: make(chan struct{}), waits: make(chan struct{})}
+	s.release = sync.OnceFunc(func() { close(s.waits) })
+	t.Cleanup(s.release)
+	return s
+}
+
+func (s *stop) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s *stop) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "journal group is damaged and set aside" {
+		s.once.Do(func() {
+			close(s.at)
+			<-s.waits
+		})
+	}
+	return nil
+}
+
+// opening opens a spool with a lease, in the background, and waits until it stops
+// in the copying of the old journal.
+func (s *stop) opening(t *testing.T, dir string, term time.Duration) (ended <-chan error) {
+	t.Helper()
+	result := make(chan error, 1)
+	go func() {
+		s, err := Open(dir, Config{Lease: term, Log: slog.New(s)})
+		if err == nil {
+			err = s.Close()
+		}
+		result <- err
+	}()
+	select {
+	case <-s.at:
+	case err := <-result:
+		t.Fatalf("it does not copy: %v", err)
+	case <-time.After(time.Minute):
+		t.Fatal("it does not come to copy")
+	}
+	return result
+}
+
+// Who is stopped while it takes a journal over, and replaced by another that does it
+// anew, takes nothing from that one.
+func TestTakeOverIsFenced(t *testing.T) {
+	t.Run("while it copies", func(t *testing.T) {
+		dir := oldSpool(t)
+		first, second := stopInCopy(t), stopInCopy(t)
+		firstEnded := first.opening(t, dir, time.Hour)
+		secondEnded := second.opening(t, dir, time.Hour)
+		first.release()
+		if err := <-firstEnded; !errors.Is(err, ErrFenced) {
+			t.Errorf("who was replaced ends with %v", err)
+		}
+		if left, err := filepath.Glob(filepath.Join(dir, "journal.making*")); err != nil || len(left) != 1 {
+			t.Errorf("%v are there (%v), not only that of the one that copies", left, err)
+		}
+		second.release()
+		if err := <-secondEnded; err != nil {
+			t.Errorf("who replaced it: %v", err)
+		}
+		took(t, dir)
+	})
+	for _, row := range []struct {
+		name       string
+		done, next func(*Spool) error
+	}{
+		{"before it opens the old one", func(*Spool) error { return nil }, (*Spool).copyJournal},
+		{"before the copy is put in place", (*Spool).copyJournal, (*Spool).putInPlace},
+		{"before the old one is moved away", (*Spool).copyJournal, (*Spool).moveOldAway},
+		{"before it clears", (*Spool).copyJournal, (*Spool).clearMaking},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := oldSpool(t)
+			old, aside := filepath.Join(dir, "journal.db"), filepath.Join(t.TempDir(), "journal.db")
+			if err := os.Rename(old, aside); err != nil {
+				t.Fatal(err)
+			}
+			first, err := Open(dir, Config{Lease: time.Hour})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer first.Close()
+			if err := errors.Join(os.RemoveAll(first.journalDir()), os.Rename(aside, old)); err != nil {
+				t.Fatal(err)
+			}
+			if err := row.done(first); err != nil {
+				t.Fatal(err)
+			}
+			second := stopInCopy(t)
+			ended := second.opening(t, dir, time.Hour)
+			if err := row.next(first); !errors.Is(err, ErrFenced) {
+				t.Errorf("who was replaced goes on: %v", err)
+			}
+			second.release()
+			if err := <-ended; err != nil {
+				t.Errorf("who replaced it: %v", err)
+			}
+			_ = row.next(first) // has nothing left that it could do
+			if _, err := os.Stat(old); err == nil {
+				t.Error("who was replaced has made an old journal anew")
+			}
+			unlock(first.lock)
+			first.lock = nil
+			took(t, dir)
+		})
+	}
+}
+
+// Who takes a journal over shows life, so that a standby waits, however long it
+// takes.
+func TestTakeOverShowsTheBeat(t *testing.T) {
+	dir := oldSpool(t)
+	holder := stopInCopy(t)
+	ended := holder.opening(t, dir, 20*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for beats, last := 0, int64(-1); beats < 3; {
+		now, err := lease(ctx, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now[1] != last {
+			beats, last = beats+1, now[1]
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("while it copies the beat stands at %d", last)
+		}
+	}
+	holder.release()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	took(t, dir)
 }

@@ -267,7 +267,7 @@ func TestAccessServersEnds(t *testing.T) {
 	}
 
 	// Who was replaced stores nothing more, so that no later end is forgotten.
-	heir, err := spool.Open(dir, spool.Config{Lease: true})
+	heir, err := spool.Open(dir, spool.Config{Lease: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

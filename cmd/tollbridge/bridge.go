@@ -118,7 +118,7 @@ func (b *bridge) openBindings() error {
 }
 
 func (b *bridge) openSpool() (err error) {
-	if b.spool, err = spool.Open(b.cfg.Data, spool.Config{Lease: b.cfg.Spool.Lease != 0, Log: b.log}); err != nil {
+	if b.spool, err = spool.Open(b.cfg.Data, spool.Config{Lease: b.cfg.Spool.Lease, Log: b.log}); err != nil {
 		return err
 	}
 	b.closers = append(b.closers, b.spool.Close)

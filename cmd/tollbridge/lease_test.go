@@ -3,6 +3,7 @@ package main
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"tollbridge/spool"
 )
@@ -15,7 +16,7 @@ func TestAStandbyOutlastsALockedDatabase(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cfg := setup{data: filepath.Join(t.TempDir(), "data"), tcp: "127.0.0.1:0", server: "127.0.0.1:0", spool: ", lease: 1s"}
-			holder, err := spool.Open(cfg.data, spool.Config{Lease: true})
+			holder, err := spool.Open(cfg.data, spool.Config{Lease: time.Hour})
 			if err != nil {
 				t.Fatal(err)
 			}
