@@ -35,7 +35,7 @@ func (m *Module) charge(f *flow, y *tally, to bool, class classes.Index, u acct.
 		input := u.InputOctets|u.InputPackets != 0 || u.OutputOctets|u.OutputPackets == 0
 		c.OfBinding = m.classes.Find(&classes.Usage{Remote: far, Port: farPort, Protocol: f.protocol, DSCP: f.dscp, Input: input, Internal: f.internal}, classes.None) != class
 	}
-	if m.users.Shared() {
+	if m.users.Shared() && !f.ofAddress {
 		c.Shared, c.Port, c.Protocol, c.Remote = true, port, f.protocol, remote
 	}
 	m.charges.Add(&c, m.millis())

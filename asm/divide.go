@@ -19,7 +19,8 @@ const (
 // divide accounts f, of whose user's side h held address a when it ended, to
 // all who held a while it lasted: octets and packets by time, in whole
 // numbers, of which the sum is the flow's. Time in which nobody held a goes to
-// who held it next. The flow counts as a record with h.
+// who held it next. The flow counts as a record with h. Whose the flow's port was
+// earlier, by a NAT's word or a share, is not asked: h has all of a.
 func (m *Module) divide(f *flow, a netip.Addr, h *users.Holder, to bool, key acct.LedgerKey, n acct.Count) {
 	m.spans = m.users.AppendSpans(m.spans[:0], h.VRF(), a, f.start, f.end)
 	spans := m.spans
@@ -49,7 +50,7 @@ func (m *Module) divide(f *flow, a netip.Addr, h *users.Holder, to bool, key acc
 			until.forward, until.reverse = whole.forward, whole.reverse
 		}
 		part := whole
-		part.end = end
+		part.end, part.ofAddress = end, !last
 		part.forward, part.reverse = until.forward.minus(given.forward), until.reverse.minus(given.reverse)
 		given = until
 		count := part.count()

@@ -2,6 +2,7 @@ package asm
 
 import (
 	"math/big"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -99,5 +100,34 @@ func TestUserTolerance(t *testing.T) {
 	}
 	if usage["ann"] != 101 || usage["bob"] != 1000 {
 		t.Errorf("usage %v", usage)
+	}
+}
+
+// A part of a flow that was divided is of who held the address, whatever a NAT
+// tells of its port at that time, sooner or later.
+func TestDividedBesideNAT(t *testing.T) {
+	settings := testSettings
+	settings.Split, settings.Correct = SplitProportional, settings.Late
+	b := newBridge(t, settings)
+	s := b.open(ipfix.TCP, "cgn", "198.51.100.1:1000")
+	nat := &natEvents{b, ipfix.NewEncoder(7, 0)}
+	private, public := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("192.0.2.1")
+	event := func(at time.Time, kind, first int) {
+		nat.send(s, natTemplate, at, kind, private, public, first, first+511)
+	}
+	end := b.clock
+	b.put(b.event(users.Begin, "1", "cid", end.Add(-time.Minute), "192.0.2.1"))
+	b.put(b.event(users.Begin, "2", "ann", end.Add(-500*time.Millisecond), "192.0.2.1"))
+	event(end.Add(-time.Minute), 16, 4096) // of other ports
+	f := b.flow("192.0.2.1", "203.0.113.9")
+	f.fromPort = 1200
+	b.send(s, f)
+	b.after(2 * time.Minute)
+	event(end.Add(-10*time.Second), 16, 1024) // comes late
+	event(end.Add(-400*time.Millisecond), 17, 1024)
+	b.after(2 * time.Minute)
+	b.checkpoint()
+	if got := b.totals(); got["cid"].InputOctets != 50 || got["ann"].InputOctets != 50 {
+		t.Errorf("accounted %v", got)
 	}
 }

@@ -30,6 +30,7 @@ type flow struct {
 	skip      bool        // left to another observation point
 	userTo    bool        // that user is at the destination, unless the bindings know better
 	half      half        // of a flow in suspense: what is still to be accounted
+	ofAddress bool        // a part that divide gave to who held all of the address then
 	behind    *behind     // of a flow in suspense, stored beside it by its ID: whom its ports stand for; nil for nothing
 }
 

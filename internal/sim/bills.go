@@ -109,16 +109,17 @@ func (t *truth) chargeSide(f *flow, h *holder, s side, out, in volume) {
 				part[n] = volume{left[n].octets - rest.octets, left[n].packets - rest.packets}
 				left[n] = rest
 			}
-			t.use(f, o, s, moments[i]-1, part[0], part[1])
+			t.use(f, o, s, moments[i]-1, true, part[0], part[1])
 		}
 		out, in = left[0], left[1]
 	}
-	t.use(f, h, s, f.end, out, in)
+	t.use(f, h, s, f.end, false, out, in)
 }
 
 // use bills what of a flow, until a moment, went out from a user and came in to
-// him, which may be of two classes.
-func (t *truth) use(f *flow, h *holder, s side, at int64, out, in volume) {
+// him, which may be of two classes. An earlier part of a flow is of who held all of
+// the address, whatever its port.
+func (t *truth) use(f *flow, h *holder, s side, at int64, earlier bool, out, in volume) {
 	for _, u := range []struct {
 		direction string
 		acct.Usage
@@ -132,7 +133,7 @@ func (t *truth) use(f *flow, h *holder, s side, at int64, out, in volume) {
 		}
 		key := bill{user: h.User, class: class}
 		t.billed[key] = t.billed[key].Plus(u.Usage)
-		t.remember(f, h, charge{at: at, near: s.near, class: class, own: !ruled && h.Class != "", usage: u.Usage})
+		t.remember(f, h, charge{at: at, near: s.near, shared: !earlier && t.shares(), class: class, own: !ruled && h.Class != "", usage: u.Usage})
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 type charge struct {
 	at     int64 // the moment that decides, Unix milliseconds
 	near   end
-	shared bool // some address was shared then
+	shared bool // its port says whose it is: some address was shared then
 	to     holderKey
 	class  string
 	own    bool // the class is the binding's
@@ -26,7 +26,7 @@ func (t *truth) remember(f *flow, h *holder, c charge) {
 	if t.settings.Correct == 0 || h.source == "" || f.user == h.User || c.usage == (acct.Usage{}) {
 		return
 	}
-	c.to, c.shared = h.key(), t.shares()
+	c.to = h.key()
 	t.charges = append(t.charges, &c)
 }
 

@@ -29,9 +29,9 @@ func (t *truth) fallBack() {
 		}
 		f := x.flow
 		if nobody := (&holder{Binding: users.Binding{User: t.settings.Fallback}}); f.half == toEnd {
-			t.use(f, nobody, side{far: f.source()}, f.end, f.backward, f.forward)
+			t.use(f, nobody, side{far: f.source()}, f.end, false, f.backward, f.forward)
 		} else {
-			t.use(f, nobody, side{far: f.destination()}, f.end, f.forward, f.backward)
+			t.use(f, nobody, side{far: f.destination()}, f.end, false, f.forward, f.backward)
 		}
 		x.leave(1)
 		return true
