@@ -56,7 +56,7 @@ func (t *truth) charge(f *flow, x *amounts, position uint64) (sides int) {
 	}
 	if sides == 1 && f.half == bothEnds {
 		rest := *f
-		rest.half = toEnd
+		rest.user, rest.half = "", toEnd // whoever the record names has the other half
 		other := f.to
 		if to != nil {
 			rest.half, other = fromEnd, f.from
