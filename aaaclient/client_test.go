@@ -224,7 +224,6 @@ func TestRoutes(t *testing.T) {
 	for _, code := range []uint32{3003, 3005, 3006} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			outbox := newOutbox()
-			outbox.add(records(2, 2)...)
 			primary := &rogue{act: func(c *rogueConn, r rogueRequest) { c.reply(r, code) }}
 			backup := &rogue{host: "backup.home.example", act: func(c *rogueConn, r rogueRequest) {
 				if r.session == "bridge.visited.example;1;1" {
@@ -234,6 +233,11 @@ func TestRoutes(t *testing.T) {
 				}
 			}}
 			c, stop := runClient(t, client(outbox, primary.listen(t), backup.listen(t)))
+			await(t, func() bool { // or a peer is asked twice, while it is the only one
+				peers := c.Stats().Peers
+				return peers[0].Ready && peers[1].Ready
+			})
+			outbox.add(records(2, 2)...)
 			settled(t, outbox, c)
 			stop()
 			outbox.check(t, acct.Acknowledged, 2, 4)
