@@ -83,7 +83,8 @@ func dial(ctx context.Context, to netip.AddrPort, cfg Config) (*Conn, error) {
 	return c, nil
 }
 
-// established waits until the association is.
+// established waits until the association is. That it was, and has ended
+// since, is for the first Read to say.
 func (c *Conn) established() (err error) {
 	werr := c.socket.write(func(fd int) bool {
 		var errno int
@@ -95,9 +96,17 @@ func (c *Conn) established() (err error) {
 			return true
 		}
 		s, serr := status(fd)
-		return serr == nil && s.state >= stateEstablished
+		return serr == nil && s.state >= stateEstablished || ended(fd)
 	})
 	return errors.Join(werr, err)
+}
+
+// ended says whether the other end has ended the association. An association
+// that is gone has no status, like one that is not there yet.
+func ended(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
 // Streams returns how many streams messages can be written on, at least 1.
