@@ -28,15 +28,18 @@ test:
 	$(GO) tool gotestsum --format pkgname -- -run TestSim ./internal/sim
 
 # What speaks SCTP, without cgo or static: the other kernel has no libraries.
+# One CPU each: two packages are tested at a time.
 SCTP_VM := $(abspath ../shared/sctp-vm.sh)
+IN_VM   := -exec '$(abspath .ci/sctp-vm) $(SCTP_VM)'
 STATIC := -tags 'sqlite_omit_load_extension netgo osusergo' -ldflags '-linkmode external -extldflags -static'
 test-sctp:
 	@if [ -d /proc/sys/net/sctp ]; then \
 	  $(GO) test -count=1 ./internal/sctp && $(GO) test -count=1 -run SCTP ./ipfix/export ./aaaclient ./cmd/tollbridge; \
 	elif [ -x $(SCTP_VM) ]; then \
-	  CGO_ENABLED=0 $(GO) test -count=1 -exec $(SCTP_VM) ./internal/sctp && \
-	  CGO_ENABLED=0 $(GO) test -count=1 -exec $(SCTP_VM) -run SCTP ./ipfix/export ./aaaclient && \
-	  $(GO) test -count=1 $(STATIC) -exec $(SCTP_VM) -run SCTP ./cmd/tollbridge; \
+	  export SCTP_VM_CPUS=1; \
+	  CGO_ENABLED=0 $(GO) test -count=1 $(IN_VM) ./internal/sctp && \
+	  CGO_ENABLED=0 $(GO) test -count=1 $(IN_VM) -run SCTP ./ipfix/export ./aaaclient && \
+	  $(GO) test -count=1 $(STATIC) $(IN_VM) -run SCTP ./cmd/tollbridge; \
 	else \
 	  echo "SCTP is not tested: this kernel has none, and ../shared/sctp-vm.sh is absent"; \
 	fi
