@@ -220,9 +220,8 @@ func (p *Part) valid() bool {
 	if p.Template == nil {
 		return true
 	}
-	spans := make([]span, len(p.Template.runs)-1)
 	for rest := p.octets; len(rest) > 0; {
-		n := p.Template.scan(rest, spans)
+		n := p.Template.scan(rest, nil)
 		if n == 0 {
 			return false
 		}
@@ -237,10 +236,10 @@ func (p Part) Records() iter.Seq[Record] {
 		if p.Template == nil {
 			return
 		}
-		spans := make([]span, len(p.Template.runs)-1)
+		layout := p.Template.layout(new(layout))
 		for rest := p.octets; len(rest) > 0; {
-			n := p.Template.scan(rest, spans)
-			if !yield(Record{rest[:n:n], p.Template, &spans}) {
+			n := layout.scan(p.Template, rest)
+			if !yield(Record{rest[:n:n], layout}) {
 				return
 			}
 			rest = rest[n:]

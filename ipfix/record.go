@@ -17,7 +17,7 @@ type DataSet struct {
 
 	octets []byte  // content
 	at     int     // of the next record
-	spans  *[]span // scratch for a record's values of variable length
+	layout *layout // of the record at hand
 }
 
 // NewDataSet returns a Data Set of records of t, as a Message with that header
@@ -28,8 +28,7 @@ func NewDataSet(h Header, t *Template, octets []byte) (DataSet, error) {
 	if !ok || t.Fixed() && n*t.minLength != len(octets) {
 		return DataSet{}, fmt.Errorf("ipfix: %d octets as records of template %d: %w", len(octets), t.ID, ErrLength)
 	}
-	spans := make([]span, len(t.runs)-1)
-	return DataSet{Template: t, ID: t.ID, Header: h, Records: n, octets: octets, spans: &spans}, nil
+	return DataSet{Template: t, ID: t.ID, Header: h, Records: n, octets: octets, layout: t.layout(new(layout))}, nil
 }
 
 // Octets returns the Set's content: all but the Set Header, padding included.
@@ -47,17 +46,17 @@ func (s *DataSet) Next() (Record, bool) {
 	}
 	start := s.at
 	s.at += t.minLength
-	return Record{s.octets[start:s.at:s.at], t, nil}, true
+	return Record{s.octets[start:s.at:s.at], s.layout}, true
 }
 
 func (s *DataSet) nextVariable() (Record, bool) {
-	n := s.Template.scan(s.octets[s.at:], *s.spans)
+	n := s.layout.scan(s.Template, s.octets[s.at:])
 	if n == 0 {
 		panic("ipfix: internal error: a validated set ends within a record")
 	}
 	start := s.at
 	s.at += n
-	return Record{s.octets[start:s.at:s.at], s.Template, s.spans}, true
+	return Record{s.octets[start:s.at:s.at], s.layout}, true
 }
 
 // scan finds the values of variable length in the record at the start of b,
@@ -109,21 +108,45 @@ func (t *Template) count(b []byte) (int, bool) {
 	return records, true
 }
 
-// A Record is a view of a Data Record in its Message.
+// A Record is a view of a Data Record in its Message. It is of four words,
+// which is what the compiler keeps in registers.
 type Record struct {
-	octets   []byte
+	octets []byte
+	layout *layout
+}
+
+// A layout says where the values of a record lie. Records of fixed length have
+// that of their Template; others share a scratch, which is of one of them at a
+// time.
+type layout struct {
 	template *Template
-	spans    *[]span // of the values of variable length; nil if there are none
+	spans    []span // of the values of variable length
+}
+
+// layout returns that of records of t: its own, or scratch with enough room.
+func (t *Template) layout(scratch *layout) *layout {
+	if t.Fixed() {
+		return &t.fixed
+	}
+	scratch.template = t
+	if n := len(t.runs) - 1; len(scratch.spans) < n {
+		scratch.spans = make([]span, n)
+	}
+	return scratch
+}
+
+// scan is Template.scan for the next record of t.
+func (l *layout) scan(t *Template, b []byte) int {
+	l.template = t
+	return t.scan(b, l.spans)
 }
 
 // Record views b as a record of t, which it must be exactly: ErrLength.
 func (t *Template) Record(b []byte) (Record, error) {
-	r := Record{octets: b, template: t}
+	r := Record{b, t.layout(new(layout))}
 	n := t.minLength
 	if !t.Fixed() {
-		spans := make([]span, len(t.runs)-1)
-		n = t.scan(b, spans)
-		r.spans = &spans
+		n = r.layout.scan(t, b)
 	}
 	if n != len(b) {
 		return Record{}, fmt.Errorf("ipfix: %d octets as a record of template %d: %w", len(b), t.ID, ErrLength)
@@ -137,12 +160,12 @@ func (r Record) Bytes() []byte { return r.octets }
 // Field returns the value of the Template's field i, without the length that
 // goes before a value of variable length.
 func (r Record) Field(i int) []byte {
-	return r.value(&r.template.places[i])
+	return r.value(&r.layout.template.places[i])
 }
 
 func (r Record) value(p *place) []byte {
 	if p.length == VariableLength {
-		s := (*r.spans)[p.base]
+		s := r.layout.spans[p.base]
 		return r.octets[s.start:s.end:s.end]
 	}
 	start := uint32(r.base(p.base)) + p.offset
@@ -155,5 +178,5 @@ func (r Record) base(values uint16) int {
 	if values == 0 {
 		return 0
 	}
-	return int((*r.spans)[values-1].end)
+	return int(r.layout.spans[values-1].end)
 }

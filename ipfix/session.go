@@ -64,7 +64,7 @@ type Session struct {
 	// Scratch of one Decode.
 	sets       []dataSet
 	undo       []change
-	spans      []span
+	layout     layout
 	specifiers []byte // Field Specifiers of a NetFlow Template
 	stamps     []byte // Data Sets with stamps
 }
@@ -464,15 +464,10 @@ func (s *Session) dataSet(msg []byte, h Header, set dataSet) DataSet {
 		octets: msg[set.at:set.end:set.end],
 	}
 	if t := set.template; t != nil {
-		if !t.Fixed() {
-			if n := len(t.runs) - 1; len(s.spans) < n {
-				s.spans = make([]span, n)
-			}
-			out.spans = &s.spans
-		}
+		out.layout = t.layout(&s.layout)
 		if t.sent != nil {
 			start := len(s.stamps)
-			s.stamps = t.stamp(s.stamps, out.octets, &h, out.spans)
+			s.stamps = t.stamp(s.stamps, out.octets, &h, &s.layout)
 			out.octets = s.stamps[start:len(s.stamps):len(s.stamps)]
 		}
 	}

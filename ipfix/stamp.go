@@ -39,14 +39,14 @@ func (sent *Template) stamped(more []FieldSpecifier) *Template {
 
 // stamp appends the records of a Data Set as the exporter sent them, each with
 // its stamp.
-func (t *Template) stamp(b, content []byte, h *Header, spans *[]span) []byte {
+func (t *Template) stamp(b, content []byte, h *Header, scratch *layout) []byte {
 	up, ok := t.sent.Accessor(0, FlowEndSysUpTime)
 	if !ok {
 		up, _ = t.sent.Accessor(0, FlowStartSysUpTime)
 	}
 	_, known := h.InitTime()
 	exported, sampled := h.exportMilli(), h.sampled()
-	sent := DataSet{Template: t.sent, octets: content, spans: spans}
+	sent := DataSet{Template: t.sent, octets: content, layout: t.sent.layout(scratch)}
 	b = slices.Grow(b, len(content)/t.sent.minLength*(t.minLength-t.sent.minLength)+len(content))
 	for r, ok := sent.Next(); ok; r, ok = sent.Next() {
 		b = append(b, r.octets...)

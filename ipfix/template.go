@@ -28,6 +28,7 @@ type Template struct {
 	fingerprint uint64
 	minLength   int // of a record, in octets; its length if nothing is of variable length
 	places      []place
+	fixed       layout    // of all records, if nothing is of variable length
 	sent        *Template // lays out the records as the exporter sends them, if they are stamped; nil for most
 	typeInfo    bool      // its records are type information (RFC 5610)
 	runs        []uint32  // octets of fixed length before each field of variable length, since the one before; then those after the last
@@ -222,6 +223,7 @@ func (d *definition) template(domain uint32) *Template {
 		}
 	}
 	t.runs = append(t.runs, run)
+	t.fixed.template = t
 	for i, f := range t.Fields {
 		p := &t.places[i]
 		p.load = t.load(i, 0, int(f.Length))
