@@ -35,14 +35,11 @@ func profilesOf(d config.Delivery) (writing, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	w := writing{"": all[d.Profile]}
+	w := writing{"": all[d.DefaultProfile()]}
 	for _, r := range d.Realms {
-		name := r.Profile
-		if name == "" {
-			name = d.Profile
-		}
+		p := all[d.ProfileOf(r)]
 		for _, realm := range r.Realms {
-			w[strings.ToLower(realm)] = all[name]
+			w[strings.ToLower(realm)] = p
 		}
 	}
 	return w, nil

@@ -3,9 +3,11 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,19 +20,21 @@ import (
 // TestProfiles meters the bundled capture and delivers its records by each
 // profile, to the Erlang/OTP accounting server or through freeDiameter, with
 // TLS too. Each user is billed what tshark counted, and tshark finds nothing
-// malformed and no unknown AVP on the wire.
+// malformed and no unknown AVP on the wire. In one row two peers have two
+// realms, and each names its own profile.
 func TestProfiles(t *testing.T) {
 	for _, c := range []struct {
 		name, profile string
 		classes       string
 		relay, tls    bool
 		start         func(*testing.T) erlang // nil for startErlang
-		ours          bool                    // our own server in place of Erlang's
+		ours          string                  // profile of our own server, which then has all realms but carol's
 		bill          func(*testing.T, erlang, int) map[string]acct.Usage
 	}{
 		{name: "NASREQ over freeDiameter", profile: "kind: nasreq, optionalAvps: [6]", relay: true, bill: billSessions},
 		{name: "NASREQ coupled", profile: "kind: nasreq, application: 1", start: startNASREQ, bill: billSessions},
-		{name: "NASREQ coupled to our own server", profile: "kind: nasreq, application: 1", ours: true},
+		{name: "NASREQ coupled to our own server, Rf to another peer", profile: "kind: rf, optionalAvps: [461, 873]", bill: billRf,
+			ours: "kind: nasreq, application: 1"},
 		{name: "3GPP Rf with Service-Data-Containers", profile: "kind: rf, optionalAvps: [461, 873]", bill: billContainers,
 			classes: ", classes: [{name: web, ports: ['80', '443'], zeroRated: true}, {name: rest}]"},
 		{name: "3GPP Rf over freeDiameter with TLS", profile: "kind: rf, optionalAvps: [461, 873]", relay: true, tls: true, bill: billRf},
@@ -41,32 +45,31 @@ func TestProfiles(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			capture, users := files(t, dir)
-			var e erlang
+			if c.start == nil {
+				c.start = startErlang
+			}
+			e := c.start(t)
+			ports := []string{e.port}
+			s := setup{
+				data: filepath.Join(dir, "state"), tcp: "127.0.0.1:0", users: users,
+				peers: []string{peerAt(e.address(), "acct.home.example")}, realm: "home.example",
+				counting: c.classes,
+				delivery: fmt.Sprintf(", profile: p, profiles: [{name: p, %s}]", c.profile),
+			}
 			var aaa *daemon
-			to, host := "", "acct.home.example"
-			if c.ours {
+			if c.ours != "" {
 				aaa = start(t, setup{
 					data: filepath.Join(dir, "aaa"), server: "127.0.0.1:0", origin: "bridge.aaa.example",
 					serving: ", clients: [bridge.isp.example], accessServers: [nas.isp.example]",
 				})
-				to, host = aaa.server(), "server.aaa.example"
-			} else {
-				if c.start == nil {
-					c.start = startErlang
+				_, port, err := net.SplitHostPort(aaa.server())
+				if err != nil {
+					t.Fatal(err)
 				}
-				e = c.start(t)
-				to = e.address()
-			}
-			_, port, err := net.SplitHostPort(to)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ports := []string{port}
-			s := setup{
-				data: filepath.Join(dir, "state"), tcp: "127.0.0.1:0", users: users,
-				peers: []string{peerAt(to, host)}, realm: "home.example",
-				counting: c.classes,
-				delivery: fmt.Sprintf(", profile: p, profiles: [{name: p, %s}]", c.profile),
+				ports = append(ports, port)
+				giveRealm(t, users, "carol", "roam.example")
+				s.peers = []string{peerWith(aaa.server(), "server.aaa.example", "q"), peerWith(e.address(), "acct.home.example", "p")}
+				s.delivery = fmt.Sprintf(", realms: [{realms: [roam.example], peers: [acct.home.example]}], profiles: [{name: p, %s}, {name: q, %s}]", c.profile, c.ours)
 			}
 			if c.relay {
 				r := runRelay(t, e)
@@ -88,11 +91,19 @@ func TestProfiles(t *testing.T) {
 			waitBooks(t, d.data, func(s sums) bool { return s.Received.Octets >= octets })
 			waitEnd(t, d.data)
 			d.stop()
-			var got map[string]acct.Usage
-			if c.ours {
-				got = bill(charges(t, aaa.data))
-			} else {
-				got = c.bill(t, e, acknowledged(t, d.data))
+			records := acknowledged(t, d.data)
+			got := map[string]acct.Usage{}
+			if c.ours != "" {
+				stored := charges(t, aaa.data)
+				got = bill(stored)
+				checkApplications(t, aaa.data, 1)
+				if users := slices.Sorted(maps.Keys(got)); !slices.Equal(users, []string{"alice", "bob"}) {
+					t.Errorf("our own server bills %q, want alice and bob", users)
+				}
+				records -= len(stored)
+			}
+			for user, u := range c.bill(t, e, records) {
+				got[user] = got[user].Plus(u)
 			}
 			truth := captureTruth(t)
 			for user, want := range truth {
@@ -105,6 +116,48 @@ func TestProfiles(t *testing.T) {
 			}
 			judge(t, stopCapture(), ports)
 		})
+	}
+}
+
+// peerWith is a peer that names its profile.
+func peerWith(address, host, profile string) string {
+	return strings.TrimSuffix(peerAt(address, host), "}") + ", profile: " + profile + "}"
+}
+
+// giveRealm has a user of a users file belong to a realm.
+func giveRealm(t *testing.T, file, user, realm string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "prefix,"):
+			line += ",realm"
+		case strings.Contains(line, ","+user+","):
+			line += "," + realm
+		case !strings.HasPrefix(line, "#"):
+			line += ","
+		}
+		out.WriteString(line + "\n")
+	}
+	if err := os.WriteFile(file, []byte(out.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkApplications says of each CDR whether it was sent under an
+// Acct-Application-Id.
+func checkApplications(t *testing.T, data string, want uint32) {
+	t.Helper()
+	for _, c := range storedCDRs(t, data) {
+		a, _ := avp.Find(c.AVPs, avp.AcctApplicationID, 0)
+		if got, err := a.Uint32(); err != nil || got != want {
+			t.Errorf("%s/%d has Acct-Application-Id %d (%v)", c.SessionID, c.Number, got, err)
+		}
 	}
 }
 

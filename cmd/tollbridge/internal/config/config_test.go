@@ -86,6 +86,11 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 		{"two peers of one host", "delivery:\n  peers:\n    - {address: '127.0.0.1:1', host: a.example}\n    - {address: '127.0.0.1:2', host: A.example}\n", "x.yaml:4: delivery.peers[1].host: A.example is another peer's host"},
 		{"a realm's peer that is none", "delivery:\n  peers:\n    - {address: '127.0.0.1:1', host: a.example}\n  realms:\n    - {realms: [x.example], peers: [b.example]}\n", `x.yaml:5: delivery.realms[0].peers[0]: "b.example" is the host of none`},
 		{"a realm twice", "delivery:\n  peers:\n    - {address: '127.0.0.1:1'}\n  realms:\n    - {realms: [x.example]}\n    - {realms: [X.example]}\n", "x.yaml:6: delivery.realms[1].realms[0]: X.example is in another entry too"},
+		{"a peer's profile that is none", "delivery:\n  peers:\n    - {address: '127.0.0.1:1', host: a.example}\n    - {address: '127.0.0.1:2', host: b.example, profile: r}\n  profiles: [{name: p}, {name: q}]\n", `x.yaml:4: delivery.peers[1].profile: "r" is the name of none of delivery.profiles`},
+		{"a realm whose peers differ", "delivery:\n  peers:\n    - {address: '127.0.0.1:1', host: a.example, profile: p}\n    - {address: '127.0.0.1:2', host: b.example, profile: q}\n  profiles: [{name: p}, {name: q}]\n  realms:\n    - {realms: [x.example, y.example]}\n", `x.yaml:4: delivery.peers[1].profile: is "q", but that of delivery.peers[0] is "p", and what one of them got of delivery.realms[0] (x.example, y.example) goes to the other unchanged when that takes over: give both the same, or name a profile there`},
+		{"a realm one of whose peers names no profile", "delivery:\n  peers:\n    - {address: '127.0.0.1:1', host: a.example, profile: p}\n    - {address: '127.0.0.1:2', host: b.example}\n  profiles: [{name: p}, {name: q}]\n  realms:\n    - {realms: [x.example], peers: [a.example, b.example]}\n", `x.yaml:4: delivery.peers[1].profile: is base accounting (it names none), but that of delivery.peers[0] is "p", and what one of them got of delivery.realms[0] (x.example)`},
+		{"peers of unnamed realms that differ", "delivery:\n  peers:\n    - {address: '127.0.0.1:1', host: a.example}\n    - {address: '127.0.0.1:2', host: b.example, profile: q}\n  profiles: [{name: p}, {name: q}]\n  profile: p\n", `x.yaml:4: delivery.peers[1].profile: is "q", but that of delivery.peers[0] is "p" (of delivery.profile), and what one of them got of the realms that delivery.realms does not have`},
+		{"peers that are all partners, for unnamed realms", "delivery:\n  peers:\n    - {address: '127.0.0.1:1', host: a.example, profile: p}\n    - {address: '127.0.0.1:2', host: b.example, profile: q}\n  profiles: [{name: p}, {name: q}]\n  realms: [{realms: [x.example], peers: [a.example]}, {realms: [y.example], peers: [b.example]}]\n", `x.yaml:4: delivery.peers[1].profile: is "q", but that of delivery.peers[0] is "p", and what one of them got of the realms that delivery.realms does not have goes to the other unchanged when that takes over: give both the same, or leave only those out`},
 		{"a success that is none", "delivery:\n  resultCodes:\n    - {code: 2001, fate: wait}\n", "x.yaml:3: delivery.resultCodes[0].fate: 2001 means success"},
 		{"no fate", "delivery:\n  resultCodes:\n    - {code: 5001, fate: drop}\n", `x.yaml:3: delivery.resultCodes[0].fate: "drop" is not one of settle, wait, reroute, quarantine`},
 		{"one node, two connections to a peer", "delivery:\n  peers: [{address: '127.0.0.1:3868', host: dra.isp.example}]\ncreditControl:\n  peers: [{address: '127.0.0.1:3869', host: DRA.isp.example}]\n", "x.yaml:4: creditControl.peers[0]: is one of delivery.peers too"},
@@ -124,6 +129,45 @@ func TestProblemsNameFileLineKeyAndWhatWouldBeRight(t *testing.T) {
 			_, err := config.Parse("x.yaml", []byte(row.content))
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("error:\n%v\nwant:\n%s", err, row.want)
+			}
+		})
+	}
+}
+
+// The records of a realm are written by the profile that the realm names, else
+// by the one that its peers name, else by delivery.profile. Realms of no entry
+// go to the peers of no entry, and where there are none not to those that have
+// a profile of their own.
+func TestProfileOfRealm(t *testing.T) {
+	const peers = "{address: '127.0.0.1:1', host: a.example}, {address: '127.0.0.1:2', host: b.example, profile: p}, {address: '127.0.0.1:3', host: c.example, profile: q}"
+	for _, row := range []struct {
+		name, peers, delivery string
+		realm, others         string // profiles
+		othersPeers           []int
+	}{
+		{"nobody names one", "{address: '127.0.0.1:1', host: a.example}", "realms: [{realms: [x.example]}]", "", "", []int{0}},
+		{"delivery names it", "{address: '127.0.0.1:1', host: a.example}", "profile: p, realms: [{realms: [x.example]}]", "p", "p", []int{0}},
+		{"there are no peers", "", "profile: p", "p", "p", nil},
+		{"the realm's peer names it", peers, "profile: r, realms: [{realms: [x.example], peers: [B.example]}, {realms: [y.example], peers: [c.example]}]", "p", "r", []int{0}},
+		{"the realm names it, whatever its peers do", peers, "realms: [{realms: [x.example], profile: r}]", "r", "", []int{0}},
+		{"a peer of no entry names it", peers, "realms: [{realms: [x.example], peers: [a.example]}, {realms: [y.example], peers: [b.example]}]", "", "q", []int{2}},
+		{"no peer is left: those of delivery.profile", peers, "profile: q, realms: [{realms: [x.example], peers: [b.example]}, {realms: [y.example], profile: r}]", "p", "q", []int{0, 2}},
+		{"no peer is left: all who agree", "{address: '127.0.0.1:1', host: a.example, profile: p}, {address: '127.0.0.1:2', host: b.example, profile: p}", "realms: [{realms: [x.example]}]", "p", "p", []int{0, 1}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c, err := config.Parse("x.yaml", []byte("delivery: {profiles: [{name: p}, {name: q}, {name: r}], peers: ["+row.peers+"], "+row.delivery+"}\n"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, realm := &c.Delivery, config.Realm{Realms: []string{"x.example"}}
+			if len(d.Realms) > 0 {
+				realm = d.Realms[0]
+			}
+			if got := d.ProfileOf(realm); got != row.realm {
+				t.Errorf("the realm's records are written by %q, want %q", got, row.realm)
+			}
+			if got, peers := d.DefaultProfile(), d.DefaultPeers(); got != row.others || !slices.Equal(peers, row.othersPeers) {
+				t.Errorf("other realms' records are written by %q for %v, want %q for %v", got, peers, row.others, row.othersPeers)
 			}
 		})
 	}

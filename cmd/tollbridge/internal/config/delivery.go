@@ -15,7 +15,7 @@ type Delivery struct {
 	Peers            []Peer        `yaml:"peers"`
 	Realms           []Realm       `yaml:"realms"`
 	Profiles         []Profile     `yaml:"profiles"`
-	Profile          string        `yaml:"profile"` // of realms that name none; "" for base accounting
+	Profile          string        `yaml:"profile"` // of realms and peers that name none; "" for base accounting
 	TLS              TLS           `yaml:"tls"`
 	Window           int           `yaml:"window"`
 	Timeout          time.Duration `yaml:"timeout"`
@@ -75,6 +75,7 @@ type Peer struct {
 	Host      string         `yaml:"host"`
 	Priority  int            `yaml:"priority"`
 	Weight    int            `yaml:"weight"`
+	Profile   string         `yaml:"profile"` // of its realms that name none; "" for that of delivery
 	SCTP      bool           `yaml:"sctp"`
 	TLS       bool           `yaml:"tls"`
 	Plaintext bool           `yaml:"plaintext"`
@@ -84,61 +85,11 @@ type Peer struct {
 type Realm struct {
 	Realms     []string `yaml:"realms"`
 	Peers      []string `yaml:"peers"`   // by host
-	Profile    string   `yaml:"profile"` // "" for that of delivery
+	Profile    string   `yaml:"profile"` // "" for that of its peers
 	LearnHost  bool     `yaml:"learnHost"`
 	Rate       int      `yaml:"rate"`       // records a second; 0 is no limit
 	MaxPending int      `yaml:"maxPending"` // records before an alarm; 0 is none
 }
-
-// A Profile says how accounting records are written.
-type Profile struct {
-	Name           string       `yaml:"name"`
-	Kind           Kind         `yaml:"kind"`
-	Application    int          `yaml:"application"`
-	Records        RecordsAs    `yaml:"records"`
-	Volumes        Volumes      `yaml:"volumes"`
-	ServiceContext string       `yaml:"serviceContext"`
-	OptionalAVPs   []int        `yaml:"optionalAvps"`
-	AVPs           []Edit       `yaml:"avps"`
-	Allow          []string     `yaml:"allow"`
-	Identity       UserIdentity `yaml:"identity"`
-	Key            Secret       `yaml:"key"`
-}
-
-// An Edit changes the AVPs of a profile.
-type Edit struct {
-	Action Action   `yaml:"action"`
-	In     []string `yaml:"in"`
-	AVP    string   `yaml:"avp"`
-	To     string   `yaml:"to"`
-	Value  string   `yaml:"value"`
-}
-
-// Words of a Profile.
-type (
-	Kind         string // what it begins with
-	RecordsAs    string // START, INTERIM and STOP, or EVENT alone
-	Volumes      string // since the session's start, or since the record before
-	UserIdentity string // what becomes of a user's name
-	Action       string // of an Edit
-)
-
-// UnmarshalText refuses what is not a kind.
-func (k *Kind) UnmarshalText(b []byte) error { return oneOf(k, b, "base", "nasreq", "rf") }
-
-// UnmarshalText refuses what is neither session nor event.
-func (r *RecordsAs) UnmarshalText(b []byte) error { return oneOf(r, b, "session", "event") }
-
-// UnmarshalText refuses what is neither cumulative nor interval.
-func (v *Volumes) UnmarshalText(b []byte) error { return oneOf(v, b, "cumulative", "interval") }
-
-// UnmarshalText refuses what can't be done with a name.
-func (i *UserIdentity) UnmarshalText(b []byte) error {
-	return oneOf(i, b, "keep", "remove", "chargeable", "pseudonym")
-}
-
-// UnmarshalText refuses what can't be done with an AVP.
-func (a *Action) UnmarshalText(b []byte) error { return oneOf(a, b, "drop", "rename", "set", "add") }
 
 // A ResultCode says what becomes of a record that is so answered.
 type ResultCode struct {
@@ -155,35 +106,43 @@ func (f *Fate) UnmarshalText(b []byte) error {
 	return oneOf(f, b, "settle", "wait", "reroute", "quarantine")
 }
 
-// DefaultPeers returns the hosts' places in Peers that take the records of
-// realms that Realms does not have: those that no entry names, or all where
-// every one is named.
+// DefaultPeers returns the places in Peers of those that take the records of
+// realms that Realms does not have: those that no entry names. Where every one
+// is named, those that have the profile of delivery, so that a partner's peer
+// gets no record that was not meant for it; all where none has.
 func (d *Delivery) DefaultPeers() []int {
-	var rest []int
+	var all, rest, plain []int
 	for i, p := range d.Peers {
-		if !slices.ContainsFunc(d.Realms, func(r Realm) bool {
-			return len(r.Peers) == 0 || slices.ContainsFunc(r.Peers, func(h string) bool { return strings.EqualFold(h, p.Host) })
-		}) {
+		all = append(all, i)
+		if !slices.ContainsFunc(d.Realms, func(r Realm) bool { return r.names(p) }) {
 			rest = append(rest, i)
 		}
-	}
-	if len(rest) == 0 {
-		for i := range d.Peers {
-			rest = append(rest, i)
+		if d.profileAt(i) == d.Profile {
+			plain = append(plain, i)
 		}
 	}
-	return rest
+	for _, list := range [...][]int{rest, plain} {
+		if len(list) > 0 {
+			return list
+		}
+	}
+	return all
 }
 
 // PeersOf returns the places in Peers that take the records of r.
 func (d *Delivery) PeersOf(r Realm) []int {
 	var all []int
 	for i, p := range d.Peers {
-		if len(r.Peers) == 0 || slices.ContainsFunc(r.Peers, func(h string) bool { return strings.EqualFold(h, p.Host) }) {
+		if r.names(p) {
 			all = append(all, i)
 		}
 	}
 	return all
+}
+
+// names reports whether p takes the records of r.
+func (r Realm) names(p Peer) bool {
+	return len(r.Peers) == 0 || slices.ContainsFunc(r.Peers, func(h string) bool { return strings.EqualFold(h, p.Host) })
 }
 
 // check reports what would not be delivered, or to whom it must not.
@@ -274,56 +233,8 @@ func (d *Delivery) checkRealms(report func(key, format string, args ...any), ide
 		if r.Rate < 0 {
 			report(key+".rate", "%d is out of range: 0 for no limit, or records a second", r.Rate)
 		}
-	}
-}
-
-// checkProfiles reports what a profile says twice, or not at all. What its AVPs
-// are is for the dictionary to say.
-func (d *Delivery) checkProfiles(report func(key, format string, args ...any)) {
-	names := map[string]bool{}
-	for i, p := range d.Profiles {
-		key := fmt.Sprintf("delivery.profiles[%d]", i)
-		if p.Name == "" {
-			report(key+".name", "is missing: realms name a profile by it")
-		}
-		if names[p.Name] {
-			report(key+".name", "%q is another profile's name", p.Name)
-		}
-		names[p.Name] = true
-		if p.Volumes == "cumulative" && (p.Kind == "rf" || p.Records == "event") {
-			report(key+".volumes", "can't be cumulative: the records of kind rf, and event records, say what they add")
-		}
-		if p.Identity == "pseudonym" {
-			p.Key.check(report, key+".key")
-		} else if p.Key != (Secret{}) {
-			report(key+".key", "is of no use unless identity is pseudonym")
-		}
-		for j, e := range p.AVPs {
-			key := fmt.Sprintf("%s.avps[%d]", key, j)
-			if e.Action == "" {
-				report(key+".action", "is missing: drop, rename, set or add")
-			}
-			if e.AVP == "" {
-				report(key+".avp", "is missing: name an AVP, such as Class or 10415:847")
-			}
-			if (e.To != "") != (e.Action == "rename") {
-				report(key+".to", "goes with action rename, and with no other")
-			}
-			if e.Value != "" && e.Action != "set" && e.Action != "add" {
-				report(key+".value", "goes with the actions set and add alone")
-			}
-		}
-	}
-	named := func(key, name string) {
-		if name != "" && !names[name] {
-			report(key, "%q is the name of none of delivery.profiles", name)
-		}
-	}
-	named("delivery.profile", d.Profile)
-	for i, r := range d.Realms {
-		named(fmt.Sprintf("delivery.realms[%d].profile", i), r.Profile)
 		if r.MaxPending < 0 {
-			report(fmt.Sprintf("delivery.realms[%d].maxPending", i), "%d is out of range: 0 for no alarm, or records", r.MaxPending)
+			report(key+".maxPending", "%d is out of range: 0 for no alarm, or records", r.MaxPending)
 		}
 	}
 }
