@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -15,7 +14,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -99,12 +97,8 @@ func peerAt(address, host string) string {
 
 // A daemon is a "tollbridge serve" of its own process.
 type daemon struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	data string
-	log  lines
-	done chan struct{} // closed when the process has ended
-	err  error         // of its end
+	*process // whose lines are its log
+	data     string
 }
 
 // start starts the daemon and waits until it listens. Its process does not
@@ -131,27 +125,7 @@ func launch(t *testing.T, program func() (string, error), s setup, env ...string
 // runDaemon starts cmd, a daemon with its state in data.
 func runDaemon(t *testing.T, data string, cmd *exec.Cmd) *daemon {
 	t.Helper()
-	d := &daemon{t: t, cmd: cmd, data: data, done: make(chan struct{})}
-	stderr, err := d.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(d.done)
-		d.log.read(stderr)
-		d.err = d.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		d.cmd.Process.Kill()
-		<-d.done
-		if t.Failed() {
-			t.Logf("%s, process %d:\n%s", filepath.Base(d.data), d.cmd.Process.Pid, d.log.tail(10))
-		}
-	})
-	return d
+	return &daemon{runProcess(t, filepath.Base(data), cmd, cmd.StderrPipe), data}
 }
 
 // waitLog waits for a line of the daemon's log and returns the submatches.
@@ -160,9 +134,9 @@ func (d *daemon) waitLog(pattern string) []string {
 	re := regexp.MustCompile(pattern)
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
-	match := d.log.wait(ctx, re)
+	match := d.lines.wait(ctx, re)
 	if match == nil {
-		d.t.Fatalf("%s never said %q:\n%s", filepath.Base(d.data), pattern, d.log.tail(30))
+		d.t.Fatalf("%s never said %q:\n%s", d.name, pattern, d.lines.tail(30))
 	}
 	return match
 }
@@ -183,23 +157,7 @@ func (d *daemon) stop() {
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	d.wait()
 	if d.err != nil {
-		d.t.Fatalf("%s ended with %v:\n%s", filepath.Base(d.data), d.err, d.log.tail(30))
-	}
-}
-
-// kill is kill -9.
-func (d *daemon) kill() {
-	d.cmd.Process.Kill()
-	<-d.done
-}
-
-// wait waits until the process has ended.
-func (d *daemon) wait() {
-	d.t.Helper()
-	select {
-	case <-d.done:
-	case <-time.After(patience):
-		d.t.Fatalf("%s does not end:\n%s", filepath.Base(d.data), d.log.tail(30))
+		d.t.Fatalf("%s ended with %v:\n%s", d.name, d.err, d.lines.tail(30))
 	}
 }
 
@@ -466,81 +424,4 @@ func files(t *testing.T, dir string) (capture, users string) {
 		}
 	}
 	return capture, users
-}
-
-// lines are what a process has written, and still writes.
-type lines struct {
-	mu      sync.Mutex
-	all     []string
-	ended   bool
-	changed chan struct{} // closed, and made anew, with each line
-}
-
-func (l *lines) read(r io.Reader) {
-	in := bufio.NewReader(r)
-	for {
-		line, err := in.ReadString('\n')
-		l.mu.Lock()
-		if line != "" {
-			l.all = append(l.all, strings.TrimSuffix(line, "\n"))
-		}
-		l.ended = err != nil
-		if l.changed != nil {
-			close(l.changed)
-			l.changed = nil
-		}
-		l.mu.Unlock()
-		if err != nil {
-			return
-		}
-	}
-}
-
-// wait returns the submatches of the first line that matches, nil if none does
-// before ctx or the lines end.
-func (l *lines) wait(ctx context.Context, re *regexp.Regexp) []string {
-	for next := 0; ; {
-		l.mu.Lock()
-		fresh, ended := l.all[next:], l.ended
-		next = len(l.all)
-		if l.changed == nil && !ended {
-			l.changed = make(chan struct{})
-		}
-		changed := l.changed
-		l.mu.Unlock()
-		for _, line := range fresh {
-			if m := re.FindStringSubmatch(line); m != nil {
-				return m
-			}
-		}
-		if ended {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
-	}
-}
-
-// count returns how many lines so far match.
-func (l *lines) count(pattern string) int {
-	re := regexp.MustCompile(pattern)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for _, line := range l.all {
-		if re.MatchString(line) {
-			n++
-		}
-	}
-	return n
-}
-
-// tail returns the last n lines.
-func (l *lines) tail(n int) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.all[max(0, len(l.all)-n):], "\n")
 }

@@ -195,7 +195,7 @@ func TestADiskThatDoesNotReadIsNotDamage(t *testing.T) {
 		} else {
 			d.wait()
 		}
-		return d.log.wait(t.Context(), regexp.MustCompile("looking once more")) != nil
+		return d.lines.wait(t.Context(), regexp.MustCompile("looking once more")) != nil
 	}
 	suspected, suspectedAlways := false, false
 	for read := 3; read < 60 && !(suspected && suspectedAlways); read += 4 {

@@ -117,7 +117,7 @@ func (r *killRun) dead(d *daemon) {
 	r.t.Helper()
 	r.kills++
 	if status := d.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
-		r.t.Fatalf("it ended with %v:\n%s", d.err, d.log.tail(30))
+		r.t.Fatalf("it ended with %v:\n%s", d.err, d.lines.tail(30))
 	}
 	audit(r.t, r.setup.data)
 }
@@ -156,11 +156,11 @@ func (r *killRun) unanswered(aaa *ownServer) {
 	wait := r.export(d, func(int) {})
 	d.waitMetric(fmt.Sprintf("delivery_peer_ready{peer=%q}", aaa.setup.server), atLeast(1))
 	aaa.daemon.cmd.Process.Signal(syscall.SIGSTOP)
-	until(r.t, func() bool { return d.log.count(sent) > d.log.count(answered) })
+	until(r.t, func() bool { return d.lines.count(sent) > d.lines.count(answered) })
 	d.kill()
 	wait()
 	aaa.daemon.cmd.Process.Signal(syscall.SIGCONT)
-	if s, a := d.log.count(sent), d.log.count(answered); s <= a {
+	if s, a := d.lines.count(sent), d.lines.count(answered); s <= a {
 		r.t.Fatalf("%d requests were sent and %d answers received", s, a)
 	}
 	r.dead(d)

@@ -156,11 +156,11 @@ func TestLimitsOfAnExporter(t *testing.T) {
 	for i, attack := range attacks {
 		attack.do()
 		honest.send(t, d.tcp(), len(honest.messages)*(i+1)/len(attacks))
-		t.Logf("%s: %d MiB of memory, %d lines of log", attack.name, d.resident()>>20, d.log.count(attackerName))
+		t.Logf("%s: %d MiB of memory, %d lines of log", attack.name, d.resident()>>20, d.lines.count(attackerName))
 	}
 	// A few lines of each cause, and 60 a minute about sessions.
 	minutes := int(time.Since(begun)/time.Minute) + 2
-	if n := d.log.count(attackerName); n > 60*minutes+100 {
+	if n := d.lines.count(attackerName); n > 60*minutes+100 {
 		t.Errorf("%d lines of the log are about the attack, in %d minutes", n, minutes)
 	}
 	if grown := d.resident() - before; grown > 300<<20 { // a third of it live, by gcPercent

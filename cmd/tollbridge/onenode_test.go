@@ -110,5 +110,5 @@ func (n *oneNode) start() { n.daemon = start(n.t, n.setup) }
 
 // accepted returns how many connections stand that the partner has made.
 func (n *oneNode) accepted() int {
-	return n.log.count(`msg="peer is connected" remote=`) - n.log.count(`msg="peer is disconnected" remote=`)
+	return n.lines.count(`msg="peer is connected" remote=`) - n.lines.count(`msg="peer is disconnected" remote=`)
 }

@@ -49,7 +49,7 @@ func TestRealtimeRequired(t *testing.T) {
 			t.Errorf("the NAS was asked %v: %+v", p.Code, p.Attributes)
 		}
 	case <-time.After(patience):
-		t.Fatalf("the NAS is asked nothing:\n%s", d.log.tail(20))
+		t.Fatalf("the NAS is asked nothing:\n%s", d.lines.tail(20))
 	}
 	d.waitLog(`the NAS has ended a session" .*demands DELIVER_AND_GRANT.*nas=` + nas)
 	d.waitMetric("delivery_sessions_withdrawn_total", func(v float64) bool { return v == 1 })

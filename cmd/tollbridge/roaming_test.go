@@ -74,7 +74,7 @@ func TestRoaming(t *testing.T) {
 	}
 	records := acknowledged(t, ours.data)
 	if !until(t, func() bool { return settled(t, proxy.data) == records }) {
-		t.Fatalf("%d of %d records are forwarded:\n%s", settled(t, proxy.data), records, proxy.log.tail(10))
+		t.Fatalf("%d of %d records are forwarded:\n%s", settled(t, proxy.data), records, proxy.lines.tail(10))
 	}
 	for _, d := range []*daemon{ours, proxy, theirs} {
 		d.stop()

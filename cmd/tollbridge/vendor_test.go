@@ -36,13 +36,9 @@ const vendorProgram = "../../ipfix/ack/testdata/vendor/vendor.py"
 // A vendor is a process of the other vendor's, which says on its standard
 // output what happens to it.
 type vendor struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	input  io.Writer
-	errors bytes.Buffer
-	events lines
-	done   chan struct{} // closed when the process has ended
-	err    error         // of its end
+	*process // whose lines are events
+	input    io.Writer
+	errors   bytes.Buffer
 }
 
 // runVendor starts a command of the other vendor's. It does not outlive the
@@ -50,31 +46,19 @@ type vendor struct {
 func runVendor(t *testing.T, args ...string) *vendor {
 	t.Helper()
 	peertest.Need(t, "python3")
-	v := &vendor{t: t, cmd: exec.Command("python3", append([]string{vendorProgram}, args...)...), done: make(chan struct{})}
-	v.cmd.Stderr = &v.errors
-	input, err := v.cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	v.input = input
-	output, err := v.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(v.done)
-		v.events.read(output)
-		v.err = v.cmd.Wait()
-	}()
+	v := new(vendor)
 	t.Cleanup(func() {
-		v.kill()
 		if t.Failed() {
-			t.Logf("%s:\n%s\n%s", strings.Join(args, " "), v.events.tail(10), &v.errors)
+			t.Logf("%s:\n%s", strings.Join(args, " "), &v.errors)
 		}
 	})
+	cmd := exec.Command("python3", append([]string{vendorProgram}, args...)...)
+	cmd.Stderr = &v.errors
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.input, v.process = input, runProcess(t, "vendor.py "+args[0], cmd, cmd.StdoutPipe)
 	return v
 }
 
@@ -82,45 +66,35 @@ func runVendor(t *testing.T, args ...string) *vendor {
 // of the first.
 func (v *vendor) saw(times int, pattern string) []string {
 	v.t.Helper()
-	if !until(v.t, func() bool { return v.events.count(pattern) >= times }) {
-		v.t.Fatalf("%s did not come %d times:\n%s", pattern, times, v.events.tail(10))
+	if !until(v.t, func() bool { return v.lines.count(pattern) >= times }) {
+		v.t.Fatalf("%s did not come %d times:\n%s", pattern, times, v.lines.tail(10))
 	}
-	return v.events.wait(v.t.Context(), regexp.MustCompile(pattern))
+	return v.lines.wait(v.t.Context(), regexp.MustCompile(pattern))
 }
 
 // goesOn waits for an event more than there were before something was done, or
 // for the end of a process that was done before.
 func (v *vendor) goesOn(pattern string, done func()) {
 	v.t.Helper()
-	before := v.events.count(pattern)
+	before := v.lines.count(pattern)
 	done()
 	more := func() bool {
 		select {
 		case <-v.done:
 			return true
 		default:
-			return v.events.count(pattern) > before
+			return v.lines.count(pattern) > before
 		}
 	}
 	if !until(v.t, more) {
-		v.t.Fatalf("%s came no more:\n%s", pattern, v.events.tail(10))
+		v.t.Fatalf("%s came no more:\n%s", pattern, v.lines.tail(10))
 	}
-}
-
-// kill is kill -9.
-func (v *vendor) kill() {
-	_ = v.cmd.Process.Kill()
-	<-v.done
 }
 
 // ends waits until the process has ended, with status 0.
 func (v *vendor) ends() {
 	v.t.Helper()
-	select {
-	case <-v.done:
-	case <-time.After(patience):
-		v.t.Fatalf("it does not end:\n%s", v.events.tail(10))
-	}
+	v.wait()
 	if v.err != nil {
 		v.t.Fatalf("it ended with %v:\n%s", v.err, &v.errors)
 	}
