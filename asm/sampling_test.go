@@ -372,6 +372,40 @@ func TestNetFlow5(t *testing.T) {
 	}
 }
 
+// A NetFlow 5 packet whose header counts more records than are there is damaged,
+// and nothing else tells it: nothing of it is billed, and its records are missing
+// by the number of the next.
+func TestNetFlow5Damaged(t *testing.T) {
+	b := mapped(t, testSettings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	packet := func(sequence uint32, said uint16) []byte {
+		p := make([]byte, 24+48)
+		p[1] = 5
+		binary.BigEndian.PutUint16(p[2:], said)
+		binary.BigEndian.PutUint32(p[4:], 3600_000+sequence) // up time
+		binary.BigEndian.PutUint32(p[8:], uint32(b.clock.Unix()))
+		binary.BigEndian.PutUint32(p[16:], sequence)
+		r := p[24:]
+		copy(r, []byte{192, 0, 2, 1, 203, 0, 113, 9})
+		binary.BigEndian.PutUint32(r[16:], 3)                 // packets
+		binary.BigEndian.PutUint32(r[20:], 1000)              // octets
+		binary.BigEndian.PutUint32(r[28:], 3595_000+sequence) // last
+		return p
+	}
+	b.add(acct.EntryMessage, s, packet(10, 1))
+	b.checkpoint()
+	damaged := packet(11, 0xd91e)
+	b.add(acct.EntryMessage, s, damaged)
+	b.checkpoint()
+	b.restart()
+	b.add(acct.EntryMessage, s, packet(12, 1))
+	sum := b.checkpoint()
+	if sum.Received != count(2, 2000, 6) || sum.Accounted != sum.Received || sum.Lost != 1 ||
+		sum.UndecodedMessages != 1 || sum.UndecodedOctets != uint64(len(damaged)) {
+		t.Errorf("%+v", sum)
+	}
+}
+
 // What a Cisco router says of its sampler is understood.
 func TestSamplerOfCisco(t *testing.T) {
 	const dir = "../../shared/corpus/fluent-plugin-netflow/netflow.v9."

@@ -13,6 +13,10 @@ var (
 	ErrScope      = errors.New("scope field count is zero or above the field count")
 	ErrEmpty      = errors.New("template describes records of no octets")
 
+	// ErrCount: the header of a NetFlow packet of version 5 counts more records
+	// than are there. See Session.Salvage.
+	ErrCount = errors.New("count is of more records than are there")
+
 	// ErrConflict: a Template ID was defined anew, differently, without the
 	// withdrawal that a reliable transport asks for (RFC 7011, Section 8.1).
 	ErrConflict = errors.New("template ID is in use by a different template")

@@ -59,7 +59,8 @@ func (h Header) Append(b []byte) []byte {
 
 // MessageHeader reads the header of a Message that must be all of msg: an
 // IPFIX Message, or a NetFlow packet of version 9 or 5. Its errors are
-// DecodeErrors of ErrVersion and ErrLength.
+// DecodeErrors of ErrVersion, ErrLength and ErrCount; with the last the Header
+// is good, and its Length is that of the header and the records that are there.
 func MessageHeader(msg []byte) (Header, error) {
 	if len(msg) >= 2 && msg[0] == 0 {
 		switch msg[1] {
@@ -80,7 +81,8 @@ func MessageHeader(msg []byte) (Header, error) {
 // others may follow it end to end, as in files of raw payloads. A NetFlow
 // packet of version 9 does not say how long it is: it ends where a FlowSet
 // would begin whose ID is the version of another packet, or with b. Errors
-// are DecodeErrors of ErrVersion and ErrLength.
+// are DecodeErrors of ErrVersion, ErrLength and ErrCount; with the last the
+// packet is taken to be all the records that are there.
 func MessageLength(b []byte) (int, error) {
 	if len(b) >= 2 && b[0] == 0 {
 		switch b[1] {

@@ -1,6 +1,9 @@
 package ipfix
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"errors"
+)
 
 const (
 	netFlow5HeaderLength = 24
@@ -55,13 +58,14 @@ const (
 // sampled reports whether the header says that packets are sampled.
 func (h *Header) sampled() bool { return h.sampling&samplingInterval != 0 }
 
-// parseNetFlow5 reads the header of a packet that must be all of msg.
+// parseNetFlow5 reads the header of a packet that must be all of msg. With
+// ErrCount the Header is good, and its Length is of the whole records.
 func parseNetFlow5(msg []byte) (Header, error) {
 	n, err := netFlow5Length(msg)
 	if err == nil && n != len(msg) {
 		err = &DecodeError{2, "NetFlow 5 header", ErrLength}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrCount) {
 		return Header{}, err
 	}
 	return Header{
@@ -73,23 +77,31 @@ func parseNetFlow5(msg []byte) (Header, error) {
 		UpTime:     binary.BigEndian.Uint32(msg[4:]),
 		nanos:      binary.BigEndian.Uint32(msg[12:]),
 		sampling:   binary.BigEndian.Uint16(msg[22:]),
-	}, nil
+	}, err
 }
 
+// netFlow5Length returns the octets of the packet at the start of b, or
+// ErrCount and those of the whole records that are there, where there are any
+// and the header counts more.
 func netFlow5Length(b []byte) (int, error) {
 	if len(b) < netFlow5HeaderLength {
 		return 0, &DecodeError{0, "NetFlow 5 header", ErrLength}
 	}
-	n := netFlow5HeaderLength + netFlow5RecordLength*int(binary.BigEndian.Uint16(b[2:]))
-	if n > len(b) || n > MaxMessage {
+	said := int(binary.BigEndian.Uint16(b[2:]))
+	there := (min(len(b), MaxMessage) - netFlow5HeaderLength) / netFlow5RecordLength
+	n := netFlow5HeaderLength + netFlow5RecordLength*min(said, there)
+	switch {
+	case said <= there:
+		return n, nil
+	case there == 0:
 		return 0, &DecodeError{2, "NetFlow 5 header", ErrLength}
 	}
-	return n, nil
+	return n, &DecodeError{2, "NetFlow 5 header", ErrCount}
 }
 
 // netFlow5 returns the records of a packet as a Data Set. It makes their
 // Template if they are the first of their kind.
-func (d *domain) netFlow5(h *Header, msg []byte) dataSet {
+func (d *domain) netFlow5(h *Header) dataSet {
 	id := uint16(netFlow5Template)
 	if h.sampled() {
 		id = netFlow5SampledTemplate
@@ -98,9 +110,9 @@ func (d *domain) netFlow5(h *Header, msg []byte) dataSet {
 		d.templates[id] = newNetFlow5(d.key.id(), id)
 	}
 	return dataSet{
-		set:      set{id: id, start: netFlow5HeaderLength, at: netFlow5HeaderLength, end: len(msg)},
+		set:      set{id: id, start: netFlow5HeaderLength, at: netFlow5HeaderLength, end: int(h.Length)},
 		template: d.templates[id],
-		records:  (len(msg) - netFlow5HeaderLength) / netFlow5RecordLength,
+		records:  (int(h.Length) - netFlow5HeaderLength) / netFlow5RecordLength,
 	}
 }
 

@@ -69,7 +69,9 @@ func TestMalformedNetFlow(t *testing.T) {
 		{"5: a header cut off", wireNetFlow5(0, 0)[:23], 0, ErrLength},
 		{"5: fewer records than the count", wireNetFlow5(0, 0, netFlow5Record(1, 2))[:71], 2, ErrLength},
 		{"5: more records than the count", append(wireNetFlow5(0, 0), netFlow5Record(1, 2)...), 2, ErrLength},
-		{"5: a count beyond any packet", append(wire(5, 65535), make([]byte, 100)...), 2, ErrLength},
+		{"5: a count beyond any packet", append(wire(5, 65535), make([]byte, 100)...), 2, ErrCount},
+		{"5: one record less than the count", wireNetFlow5(0, 0, netFlow5Record(1, 2), netFlow5Record(1, 2))[:72], 2, ErrCount},
+		{"5: the last record cut off", wireNetFlow5(0, 0, netFlow5Record(1, 2), netFlow5Record(1, 2))[:119], 2, ErrCount},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := NewSession(UDP)
@@ -315,6 +317,57 @@ func TestNetFlow5(t *testing.T) {
 			}
 			if r, err := s.Decode(wireNetFlow5(75, test.sampling, netFlow5Record(1, 2)), nil); err != nil || r.Lost != 3 || r.Counting != (Counting{}) {
 				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+}
+
+// A packet whose header counts more records than are there is read as far as it
+// goes where that is asked for, and never otherwise.
+func TestNetFlow5Salvage(t *testing.T) {
+	two := [][]byte{netFlow5Record(1, 2), netFlow5Record(3, 4)}
+	counting := func(count, octets int) []byte {
+		msg := wireNetFlow5(70, 0x4064, two...)
+		binary.BigEndian.PutUint16(msg[2:], uint16(count))
+		return append(msg, make([]byte, 48)...)[:octets]
+	}
+	for _, test := range []struct {
+		name    string
+		msg     []byte
+		err     error
+		records uint64
+	}{
+		{"as many as are there", counting(2, 24+96), nil, 2},
+		{"one more than are there", counting(3, 24+96), ErrCount, 2},
+		{"more than a packet can have", counting(65535, 24+96), ErrCount, 2},
+		{"the last one cut off", counting(3, 24+96+47), ErrCount, 2},
+		{"one less than are there", counting(1, 24+96), ErrLength, 0},
+		{"octets behind the last", counting(2, 24+97), ErrLength, 0},
+		{"none is there", counting(2, 24+47), ErrLength, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := NewSession(UDP)
+			s.Salvage = true
+			var visited uint64
+			r, err := s.Decode(test.msg, func(set DataSet) {
+				octets, _ := set.Template.Accessor(0, OctetDeltaCount)
+				sampling, _ := set.Template.Accessor(0, SamplingInterval)
+				for r, ok := set.Next(); ok; r, ok = set.Next() {
+					visited++
+					if octets.Uint64(r) != 4200 || sampling.Uint64(r) != 100 {
+						t.Errorf("%d octets, one packet in %d", octets.Uint64(r), sampling.Uint64(r))
+					}
+				}
+			})
+			if !errors.Is(err, test.err) || r.Records != test.records || visited != test.records {
+				t.Fatalf("%d records, %d read, %v", r.Records, visited, err)
+			}
+			if valid := Validate(test.msg); !errors.Is(valid, test.err) {
+				t.Errorf("valid: %v, decoded: %v", valid, err)
+			}
+			// What came is counted, and never what the header says.
+			if r, err := s.Decode(wireNetFlow5(75, 0), nil); err != nil || test.records > 0 && r.Lost != 75-70-test.records {
+				t.Errorf("the next packet: %+v, %v", r, err)
 			}
 		})
 	}

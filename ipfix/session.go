@@ -2,6 +2,7 @@ package ipfix
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -50,6 +51,13 @@ type Session struct {
 	// Arrival is when the next Message arrived, in Unix seconds, by which
 	// lifetimes go; 0 means its Export Time. It may be set between Messages.
 	Arrival uint32
+
+	// Salvage has Decode read the records that are there of a NetFlow packet of
+	// version 5 whose header counts more, and return ErrCount beside the Result.
+	// The count is all that such a packet has to tell that it is damaged, so its
+	// records are for people to look at, not to bill from. Otherwise it is
+	// malformed. It may be set between Messages.
+	Salvage bool
 
 	transport Transport
 	domains   map[domainKey]*domain
@@ -175,7 +183,7 @@ type Result struct {
 // count otherwise than they should are recognized, see Counting. What is Found
 // is never more than what was Lost.
 //
-// Errors are DecodeErrors.
+// Errors are DecodeErrors. But for Salvage, the Result is then empty.
 func (s *Session) Decode(msg []byte, visit func(DataSet)) (Result, error) {
 	return s.DecodeStream(msg, 0, visit)
 }
@@ -184,9 +192,9 @@ func (s *Session) Decode(msg []byte, visit func(DataSet)) (Result, error) {
 // stream has sequence numbers of its own (RFC 7011, Section 3.1). Templates
 // hold for all streams.
 func (s *Session) DecodeStream(msg []byte, stream uint16, visit func(DataSet)) (Result, error) {
-	h, err := MessageHeader(msg)
-	if err != nil {
-		return Result{}, err
+	h, fault := MessageHeader(msg)
+	if fault != nil && !(s.Salvage && errors.Is(fault, ErrCount)) {
+		return Result{}, fault
 	}
 	d, known := s.latest, true
 	if d == nil || d.key != h.domainKey() {
@@ -234,12 +242,12 @@ func (s *Session) DecodeStream(msg []byte, stream uint16, visit func(DataSet)) (
 		}
 	}
 	if visit == nil {
-		return r, nil
+		return r, fault
 	}
 	for _, set := range s.sets {
 		visit(s.dataSet(msg, h, set))
 	}
-	return r, nil
+	return r, fault
 }
 
 // newStream begins the sequence accounting of an SCTP stream.
@@ -270,7 +278,7 @@ func (s *Session) apply(d *domain, msg []byte, r *Result) (tally, error) {
 	n := tally{UnitMessages: 1}
 	h := &r.Header
 	if h.Version == NetFlow5 {
-		s.addSet(r, &n, d.netFlow5(h, msg))
+		s.addSet(r, &n, d.netFlow5(h))
 		return n, nil
 	}
 	for at := h.size(); at < len(msg); {
@@ -489,7 +497,7 @@ func (s *Session) DataSetAt(msg []byte, offset int) (DataSet, error) {
 		if offset != netFlow5HeaderLength || d == nil {
 			return DataSet{}, &DecodeError{offset, "NetFlow 5 records", ErrLength}
 		}
-		return s.dataSet(msg, h, d.netFlow5(&h, msg)), nil
+		return s.dataSet(msg, h, d.netFlow5(&h)), nil
 	}
 	if offset < h.size() || offset > len(msg) {
 		return DataSet{}, &DecodeError{offset, "Set Header", ErrLength}

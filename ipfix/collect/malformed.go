@@ -14,7 +14,7 @@ type Cause uint8
 
 const (
 	CauseVersion   Cause = iota // its Version is not 10
-	CauseLength                 // its Length is impossible, or not that of the datagram
+	CauseLength                 // its Length is impossible, or not that of the datagram; in NetFlow 5, its count
 	CauseSet                    // a Set's Length is
 	CauseTemplate               // a Template Record or Options Template Record is
 	CauseTruncated              // it was cut off: by MaxDatagram, or by the end of its connection

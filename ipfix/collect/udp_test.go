@@ -76,8 +76,10 @@ func TestUDPMalformed(t *testing.T) {
 	}
 	long := ipfix.Header{Length: 101}.Append(nil)
 	write(t, honest, append(long, make([]byte, 85)...))
+	write(t, honest, append([]byte{0, ipfix.NetFlow5, 0xd9, 0x1e}, make([]byte, 20+48)...)) // counts 55582 records
 	write(t, honest, message(99))
 	want[CauseTruncated]++
+	want[CauseLength]++
 
 	journal.await(t, "message", len(malformed)+2)
 	if err := stop(); err != nil {

@@ -40,13 +40,16 @@ func frame(b []byte, end bool) (int, error) {
 			return 4, nil
 		}
 		records := int(binary.BigEndian.Uint16(b[2:]))
-		if records == 0 || records > netflow5Records {
-			if end && (len(b)-netflow5Header)%netflow5Record == 0 && len(b) <= maxMessage {
-				return len(b), nil // one packet, whose count is wrong
-			}
+		n := netflow5Header + records*netflow5Record
+		whole := len(b) > netflow5Header && (len(b)-netflow5Header)%netflow5Record == 0 && len(b) <= maxMessage
+		impossible := records == 0 || records > netflow5Records
+		switch {
+		case end && whole && (impossible || n > len(b)):
+			return len(b), nil // one packet, whose count is wrong
+		case impossible:
 			return 0, ipfix.ErrLength
 		}
-		return netflow5Header + records*netflow5Record, nil
+		return n, nil
 	case ipfix.NetFlow9:
 		return frame9(b, end), nil
 	}

@@ -58,6 +58,7 @@ with the earliest flow start and latest flow end to the file's end, and
 		in.bar = out != "-" || !terminal.Is(cmd.OutOrStdout())
 		write := func(w *bufio.Writer) error {
 			if to == "json" {
+				in.salvage = true // as dump
 				d := dumper{w: w, format: listing.JSON}
 				in.message = d.message
 				return in.read(args)

@@ -26,7 +26,9 @@ prints one line for each record, with -o csv one for each value. --stats counts
 instead.
 
 A message that is malformed is reported, skipped whole, and makes the exit
-status 1; reading goes on at the next one. With --stats it is counted, by cause.`,
+status 1; reading goes on at the next one. With --stats it is counted, by cause.
+Of a NetFlow 5 packet that counts more records than it has, those that are there
+are shown.`,
 		Example: `  tollbridge ipfix dump flows.ipfix
   tollbridge ipfix dump --stats -o json capture.pcap
   tollbridge ipfix dump templates.dat data.dat
@@ -48,6 +50,7 @@ status 1; reading goes on at the next one. With --stats it is counted, by cause.
 		w := bufio.NewWriter(cmd.OutOrStdout())
 		d := dumper{w: w, format: *out}
 		in := newMessageInput(cmd, *ports)
+		in.salvage = true
 		in.bar = !terminal.Is(cmd.OutOrStdout())
 		in.message = d.message
 		d.header()
@@ -67,7 +70,7 @@ status 1; reading goes on at the next one. With --stats it is counted, by cause.
 func countMessages(cmd *cobra.Command, names []string, ports []uint16) (messageCounts, error) {
 	counts := messageCounts{Errors: map[string]uint64{}}
 	in := newMessageInput(cmd, ports)
-	in.bar = true
+	in.bar, in.salvage = true, true
 	in.message = func(m *message) error {
 		counts.add(m)
 		return nil

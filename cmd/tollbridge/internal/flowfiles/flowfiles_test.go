@@ -75,6 +75,10 @@ func stats(t *testing.T, names ...string) (c messageCounts) {
 	return c
 }
 
+// damagedNetFlow5 has 30 records and a header that says 55,582. They can be
+// looked at, but not be made good ones: one packet of 3.4 GB is among them.
+const damagedNetFlow5 = "netflow5_test_invalid01.dat"
+
 // corpusExceptions are files of which we count other than the index, and why.
 var corpusExceptions = map[string]messageCounts{
 	// Malformed messages are discarded whole (RFC 7011, Section 9.1), where the
@@ -82,7 +86,6 @@ var corpusExceptions = map[string]messageCounts{
 	"bad-length-in-set.ipfix":        {Messages: 1, Errors: map[string]uint64{"truncated": 1}},
 	"bad-template-field-count.ipfix": {Messages: 1, Errors: map[string]uint64{"length": 1}},
 	"enterprise-from-nfv9.ipfix":     {Messages: 10, Errors: map[string]uint64{"scope": 1}}, // an Options Template of NetFlow 9, with lengths where IPFIX has counts
-	"netflow5_test_invalid01.dat":    {Messages: 1, Errors: map[string]uint64{"length": 1}}, // says it has 55,582 records
 
 	// Two packets end to end, of which the index saw the first.
 	"netflow-v9-1.dat": {Messages: 2, Templates: 2, DataRecords: 6},
@@ -100,6 +103,13 @@ func TestIPFIXDumpStatsCorpus(t *testing.T) {
 			}
 			if e, ok := corpusExceptions[row[1]]; ok {
 				want = e
+			}
+			if row[1] == damagedNetFlow5 { // as the index says: "v5 count 55582 len 1464"
+				want.Errors["count"]++
+				_, stderr, err := runIPFIX(t, "dump", name)
+				if !errors.Is(err, terminal.ErrTold) || !strings.Contains(stderr, "count is of more records than are there: read as far as it goes") {
+					t.Errorf("dump ends with %v, %q", err, stderr)
+				}
 			}
 			got := stats(t, name)
 			gotErrors, wantErrors := got.Errors, want.Errors
@@ -152,6 +162,10 @@ func TestIPFIXConvertCorpus(t *testing.T) {
 				_, stderr, err := runIPFIX(t, append([]string{"convert", name, "-w", out}, how...)...)
 				if err != nil && !errors.Is(err, terminal.ErrTold) {
 					t.Fatal(err, stderr)
+				}
+				want := want
+				if row[1] == damagedNetFlow5 && !slices.Contains(how, "json") {
+					want = nil
 				}
 				var got []string
 				if slices.Contains(how, "json") {

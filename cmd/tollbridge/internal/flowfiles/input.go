@@ -49,6 +49,7 @@ type messageInput struct {
 	cmd     *cobra.Command
 	ports   []uint16
 	bar     bool // show progress
+	salvage bool // read what is there of damaged NetFlow 5 packets
 	message func(*message) error
 	fault   func(error) // takes what is wrong with a file; nil prints it
 
@@ -89,6 +90,7 @@ func (m *message) session() *ipfix.Session {
 			transport = ipfix.UDP
 		}
 		s = ipfix.NewSession(transport)
+		s.Salvage = m.in.salvage
 		m.in.sessions[m.Session] = s
 		m.in.order = append(m.in.order, m.Session)
 	}
@@ -97,7 +99,8 @@ func (m *message) session() *ipfix.Session {
 
 // decode decodes the message, and calls visit for its Data Sets, with the
 // session that knows their Template. A malformed message is reported; it then
-// returns false. A checksum that does not match is reported too.
+// returns false, unless it was salvaged. A checksum that does not match is
+// reported too.
 func (m *message) decode(visit func(*ipfix.Session, ipfix.DataSet)) bool {
 	var sum error
 	var err error
@@ -119,11 +122,15 @@ func (m *message) decode(visit func(*ipfix.Session, ipfix.DataSet)) bool {
 		m.in.report(fmt.Errorf("%s: %w", m.where(), sum))
 		return true // all of it was understood
 	}
-	if err != nil {
-		m.in.report(fmt.Errorf("%s: %w: the message is skipped whole", m.where(), err))
-		return false
+	switch {
+	case err == nil:
+		return true
+	case m.in.salvage && errors.Is(err, ipfix.ErrCount):
+		m.in.report(fmt.Errorf("%s: %w: read as far as it goes, but a collector refuses it", m.where(), err))
+		return true
 	}
-	return true
+	m.in.report(fmt.Errorf("%s: %w: the message is skipped whole", m.where(), err))
+	return false
 }
 
 // borrow looks for the Template of a Data Set in the other sessions, those of
@@ -324,6 +331,7 @@ var causes = []struct {
 	{io.ErrUnexpectedEOF, "truncated"},
 	{ipfix.ErrVersion, "version"},
 	{ipfix.ErrLength, "length"},
+	{ipfix.ErrCount, "count"},
 	{ipfix.ErrTemplateID, "template_id"},
 	{ipfix.ErrScope, "scope"},
 	{ipfix.ErrEmpty, "empty_template"},
