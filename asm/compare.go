@@ -31,6 +31,7 @@ type comparison struct {
 type mark struct {
 	position uint64
 	octets   uint64 // of all entries before
+	time     int64  // Unix milliseconds
 }
 
 // A twin is a Data Set of the journal that records were compared with: what
@@ -42,20 +43,27 @@ type twin struct {
 	records     [][]byte // as those of a Template; too few if it was of another
 }
 
-// marksPerJournal is how finely the journal that is kept is divided.
+// marksPerJournal is how finely the journal that is kept is divided, by its
+// octets and by time.
 const marksPerJournal = 64
 
-// keep notes e as one to be kept for comparing, and lets go of the oldest.
+// keep notes e as one to be kept for comparing. What came before all that the
+// windows remember, exporters silent for a day aside, is let go of, and the oldest where there is too much.
 func (m *Module) keep(e *acct.Entry) {
 	c, most := &m.comparison, uint64(m.settings.CompareOctets)
 	if most == 0 {
 		c.marks = nil
 		return
 	}
-	if n := len(c.marks); n == 0 || c.octets-c.marks[n-1].octets >= most/marksPerJournal {
-		c.marks = append(c.marks, mark{e.Position, c.octets})
+	if n := len(c.marks); n == 0 || c.octets-c.marks[n-1].octets >= most/marksPerJournal ||
+		m.millis()-c.marks[n-1].time >= m.settings.DedupWindow.Milliseconds()/marksPerJournal {
+		c.marks = append(c.marks, mark{e.Position, c.octets, m.millis()})
+		first := e.Position
+		if o := m.windows.Oldest(); o != 0 {
+			first = o.Position()
+		}
 		old := 0
-		for old < len(c.marks)-1 && c.octets-c.marks[old].octets > most {
+		for old < len(c.marks)-1 && (c.octets-c.marks[old].octets > most || c.marks[old+1].position <= first) {
 			old++
 		}
 		c.marks = slices.Delete(c.marks, 0, old)
@@ -195,14 +203,20 @@ func (c *comparison) appendBinary(b []byte) []byte {
 	for _, k := range c.marks {
 		b = binary.AppendUvarint(b, k.position)
 		b = binary.AppendUvarint(b, k.octets)
+		b = binary.AppendVarint(b, k.time)
 	}
 	return b
 }
 
-func (c *comparison) restore(r *octets.Reader) {
+// restore reads what appendBinary of a version of the pipeline's state wrote.
+// Before version 8 marks had no time: the next one is set at once then.
+func (c *comparison) restore(r *octets.Reader, version uint8) {
 	c.octets = r.Uvarint()
 	c.marks = make([]mark, r.Count())
 	for i := range c.marks {
-		c.marks[i] = mark{r.Uvarint(), r.Uvarint()}
+		c.marks[i] = mark{position: r.Uvarint(), octets: r.Uvarint()}
+		if version >= 8 {
+			c.marks[i].time = r.Varint()
+		}
 	}
 }

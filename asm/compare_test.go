@@ -2,6 +2,7 @@ package asm
 
 import (
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -87,6 +88,39 @@ func TestUncompared(t *testing.T) {
 	sum := b.checkpoint()
 	if sum.Duplicate.Records < 1 || b.m.Stats().Uncompared != 1 {
 		t.Errorf("duplicates %+v, %d not compared", sum.Duplicate, b.m.Stats().Uncompared)
+	}
+}
+
+// The journal is kept as long as the window remembers what it brought, and no
+// longer: each duplicate in the window is compared, whenever it comes.
+func TestTheJournalIsKeptForTheWindow(t *testing.T) {
+	settings := testSettings
+	settings.CompareOctets, settings.DedupWindow = 64<<20, 10*time.Minute
+	b := mapped(t, settings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	var sent [][]byte
+	for i := range 60 {
+		f := b.flow("192.0.2.1", outside)
+		f.fromPort = i
+		sent = append(sent, b.message(i == 0, f))
+		b.add(acct.EntryMessage, s, sent[i])
+		if i%10 == 9 {
+			b.checkpoint()
+			b.restart()
+		}
+		b.after(time.Minute)
+	}
+	b.checkpoint()
+	// Each minute brings a Message and a tick.
+	if kept := b.s.position - b.s.needed; kept < 20 || kept > 26 {
+		t.Errorf("%d entries are kept; want those of ten minutes and little more", kept)
+	}
+	for _, msg := range sent[51:] {
+		b.add(acct.EntryMessage, s, msg)
+	}
+	sum := b.checkpoint()
+	if st := b.m.Stats(); sum.Duplicate.Records != 9 || st.Compared != 9 || st.Uncompared != 0 {
+		t.Errorf("%d duplicates, %d compared and %d not; want 9 compared", sum.Duplicate.Records, st.Compared, st.Uncompared)
 	}
 }
 

@@ -201,8 +201,8 @@ func (m *Module) restoreMessages(state []acct.State) error {
 // pipelineVersion is the first octet of the encoded pipeline, which is in every
 // checkpoint: whoever does not know it refuses to go on from there. So it rises
 // with every state that would be missed: with version 7 came stateBehind, and user
-// sessions that know that an EndAll ended them.
-const pipelineVersion = 7
+// sessions that know that an EndAll ended them, with version 8 the times of marks.
+const pipelineVersion = 8
 
 func (m *Module) appendPipeline(b []byte) ([]byte, error) {
 	b = append(b, pipelineVersion)
@@ -261,7 +261,7 @@ func (m *Module) restorePipeline(data []byte) (base, trimmed int64, err error) {
 			s.setBacks = append(s.setBacks, setBack{r.Uvarint(), r.Varint()})
 		}
 		base = r.Varint()
-		m.comparison.restore(&r)
+		m.comparison.restore(&r, version)
 	}
 	messages := r.Bytes()
 	if version > 2 {

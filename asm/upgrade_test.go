@@ -99,6 +99,47 @@ func TestCopiesAcrossAnUpgrade(t *testing.T) {
 	}
 }
 
+// Marks of before version 8, which had no time, still say what the journal
+// keeps, until the windows no longer need it.
+func TestMarksOfAnOlderProgram(t *testing.T) {
+	settings := testSettings
+	settings.CompareOctets, settings.DedupWindow = 64<<20, 10*time.Minute
+	b := mapped(t, settings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	msg := b.message(true, b.flow("192.0.2.1", outside))
+	b.add(acct.EntryMessage, s, msg)
+	b.checkpoint()
+	key := [2]string{statePipeline, ""}
+	now := b.m.comparison.appendBinary(nil)
+	old := binary.AppendUvarint(nil, b.m.comparison.octets)
+	old = binary.AppendUvarint(old, uint64(len(b.m.comparison.marks)))
+	for _, k := range b.m.comparison.marks {
+		old = binary.AppendUvarint(binary.AppendUvarint(old, k.position), k.octets)
+	}
+	state := bytes.Replace(b.s.state[key], now, old, 1)
+	if len(state) == len(b.s.state[key]) {
+		t.Fatal("the state has no marks")
+	}
+	state[0] = 7
+	b.s.state[key] = state
+	b.restart()
+	b.add(acct.EntryMessage, s, msg)
+	sum := b.checkpoint()
+	if st := b.m.Stats(); sum.Duplicate.Records != 1 || st.Compared != 1 || b.s.needed > 4 {
+		t.Errorf("duplicates %+v, %d compared, needed from %d on", sum.Duplicate, st.Compared, b.s.needed)
+	}
+	for i := range 15 {
+		b.after(time.Minute)
+		f := b.flow("192.0.2.1", outside)
+		f.fromPort = i
+		b.send(s, f)
+	}
+	b.checkpoint()
+	if b.s.needed < 4 {
+		t.Errorf("needed from %d on, when the window has forgotten it", b.s.needed)
+	}
+}
+
 // A program that is older than the state does not go on from it.
 func TestStateOfANewerProgram(t *testing.T) {
 	b := newBridge(t, testSettings)

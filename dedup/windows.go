@@ -107,6 +107,24 @@ func (g *Windows) Exporters() iter.Seq2[string, *Window] {
 	}
 }
 
+// Oldest returns the Origin that came first of those that are remembered, but
+// for those of exporters that have sent nothing for a day, and the zero Origin
+// where there is none. It looks at each bucket.
+func (g *Windows) Oldest() Origin {
+	var oldest Origin
+	for _, w := range g.by {
+		if g.clock-w.used >= silent.Milliseconds() {
+			continue
+		}
+		for i := range w.ring {
+			if of := w.ring[i].table.origins; len(of) > 0 && (oldest == 0 || of[0] < oldest) {
+				oldest = of[0]
+			}
+		}
+	}
+	return oldest
+}
+
 // Advance sets the clock, in Unix milliseconds, if it is later than before.
 func (g *Windows) Advance(now int64) { g.clock = max(g.clock, min(now, maxTime)) }
 

@@ -40,6 +40,61 @@ func TestWindowsFloorIsOfTheExporter(t *testing.T) {
 	}
 }
 
+// TestWindowsOldest shows from which Origin on a caller has to keep what its
+// identities are of.
+func TestWindowsOldest(t *testing.T) {
+	g := NewWindows(Config{Length: 10 * time.Minute, Bucket: time.Minute, MaxIdentities: 1000})
+	add := func(exporter string, minute, position int64) {
+		at := now + minute*60_000
+		g.Advance(at)
+		w := g.Of(exporter)
+		w.From(OriginAt(uint64(position), 7))
+		if v := w.Add(Identity{uint64(position), 1}, at); v != New {
+			t.Fatalf("%s, minute %d: %v", exporter, minute, v)
+		}
+	}
+	want := func(when string, o Origin) {
+		t.Helper()
+		if got := g.Oldest(); got != o {
+			t.Errorf("%s: position %d, want %d", when, got.Position(), o.Position())
+		}
+	}
+	want("of nothing", 0)
+	g.Advance(now)
+	g.Of("old").Add(Identity{1, 2}, now)
+	want("of one without an origin", 0)
+	add("a", 0, 100)
+	add("a", 1, 101)
+	add("b", 2, 102)
+	want("of all", OriginAt(100, 7))
+	for minute := int64(3); minute <= 30; minute++ {
+		add("a", minute, 100+minute)
+	}
+	want("of one that is away", OriginAt(102, 7))
+	var (
+		bucket int64
+		saved  []byte
+	)
+	g.Of("b").Delta(func(b int64, data []byte) { bucket, saved = b, slices.Clone(data) })
+	state, err := g.Of("b").AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := NewWindows(Config{Length: 10 * time.Minute, Bucket: time.Minute, MaxIdentities: 1000})
+	again.Advance(now + 31*60_000)
+	if err := again.Of("b").UnmarshalBinary(state); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Of("b").Restore(bucket, saved); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Oldest(); got != OriginAt(102, 7) {
+		t.Errorf("after a restart: position %d", got.Position())
+	}
+	add("a", 24*60+2, 2000)
+	want("when that is silent for a day", OriginAt(2000, 7))
+}
+
 // TestWindowsFloodHurtsItself shows whose identities go when room runs out.
 func TestWindowsFloodHurtsItself(t *testing.T) {
 	g := NewWindows(Config{Length: time.Hour, Bucket: time.Minute, MaxIdentities: 1000})

@@ -44,7 +44,7 @@ func settings(c config.Config) asm.Settings {
 		ClockTolerance:   a.ClockTolerance,
 		DedupWindow:      a.DedupWindow,
 		MaxIdentities:    a.MaxIdentities,
-		CompareOctets:    int(a.CompareJournal),
+		CompareOctets:    int(compareOctets(c)),
 		MaxRecord:        a.MaxRecord,
 		MaxTotals:        a.MaxTotals,
 		InBand:           c.Users.InBand,
@@ -91,6 +91,16 @@ func settings(c config.Config) asm.Settings {
 		s.Classes = append(s.Classes, out)
 	}
 	return s
+}
+
+// compareOctets is how much of the journal is kept to compare duplicates. It
+// must not fill the journal to its high-water mark by itself.
+func compareOctets(c config.Config) config.Octets {
+	most := c.Accounting.CompareJournal
+	if mark := c.Spool.MaxJournal; mark > 0 {
+		most = min(most, mark/2)
+	}
+	return most
 }
 
 // vrf is how an exporter's records tell address spaces apart, nil for not.

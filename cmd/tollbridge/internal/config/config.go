@@ -269,7 +269,7 @@ func Default() Config {
 			MaxSessionAge:   24 * time.Hour,
 			DedupWindow:     time.Hour,
 			MaxIdentities:   50_000_000,
-			CompareJournal:  256 << 20,
+			CompareJournal:  4 << 30,
 			MaxTotals:       262_144,
 			ClockTolerance:  5 * time.Minute,
 			MaxRecord:       16384,
