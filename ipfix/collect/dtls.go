@@ -202,8 +202,8 @@ type dtlsSession struct {
 	association  *association
 }
 
-// collect reads until the exporter ends the association, it is idle for too
-// long, or ctx ends.
+// collect reads until the exporter ends the association, malfunctions or is
+// idle for too long, or ctx ends.
 func (c *dtlsSession) collect(ctx context.Context) error {
 	idle := time.Now().Add(c.cfg.IdleTimeout)
 	var end time.Time // of reading on, once the Process is to stop
@@ -229,7 +229,9 @@ func (c *dtlsSession) collect(ctx context.Context) error {
 			return nil
 		}
 		if err := ipfix.Validate(b[:n]); err != nil {
-			c.malformed(c.exporter, c.session.Remote, err)
+			if c.refuse(err) {
+				return nil
+			}
 			continue
 		}
 		c.associations.touch(c.association)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"io"
 	"net"
 	"runtime"
 	"slices"
@@ -161,6 +163,43 @@ func TestDTLSGarbage(t *testing.T) {
 		t.Errorf("stats %+v", s)
 	}
 	log.want(t, "handshake failed")
+}
+
+// A malformed Message is discarded, and the exporter heard on. One whose last few
+// were all malformed is heard no more: its association ends. It may begin another.
+func TestDTLSMalfunction(t *testing.T) {
+	ca, journal, log := certtest.NewAuthority(t), newMemory(), new(logBuffer)
+	p, at, stop := serveDTLS(t, secure(journal, ca, log), "127.0.0.1")
+	edge := ca.Issue("edge.isp.example")
+	bad := message(1)[:15]
+	for session := range 2 {
+		conn, _, err := associate(t, at, ca, edge)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range lastFew - 1 {
+			write(t, conn, bad)
+		}
+		write(t, conn, message(1))
+		journal.await(t, "message", 1)
+		for range lastFew - 1 {
+			write(t, conn, bad)
+		}
+		if n := p.Stats().Closed; n != uint64(session) {
+			t.Errorf("%d associations are ended before the last", n)
+		}
+		write(t, conn, bad)
+		journal.await(t, "close", 1)
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
+		if n, err := conn.Read(make([]byte, 100)); !errors.Is(err, io.EOF) {
+			t.Errorf("the exporter reads %d octets and %v, want the end", n, err)
+		}
+	}
+	stop()
+	if s := p.Stats(); s.Opened != 2 || s.Closed != 2 || s.Messages != 2 || s.Malformed[CauseLength] != 2*(2*lastFew-1) {
+		t.Errorf("stats %+v", s)
+	}
+	log.want(t, "exporter malfunctions: its session is ended", "exporter=edge")
 }
 
 // An exporter that was started anew at its old address and port is heard at

@@ -58,7 +58,8 @@ type sctpSession struct {
 }
 
 // collect reads until the association ends. A malformed Message is discarded
-// and, as the next begins where it should, ends nothing.
+// and, as the next begins where it should, ends nothing, unless the last few
+// were all malformed.
 func (c *sctpSession) collect() error {
 	b := make([]byte, ipfix.MaxMessage)
 	for {
@@ -66,14 +67,17 @@ func (c *sctpSession) collect() error {
 		at := c.cfg.Now()
 		switch {
 		case errors.Is(err, sctp.ErrTooLong):
-			c.malformed(c.exporter, c.session.Remote, errTruncated)
-			continue
+			err = errTruncated
 		case err != nil:
 			c.ended(err)
 			return nil
+		default:
+			err = ipfix.Validate(b[:n])
 		}
-		if err := ipfix.Validate(b[:n]); err != nil {
-			c.malformed(c.exporter, c.session.Remote, err)
+		if err != nil {
+			if c.refuse(err) {
+				return nil
+			}
 			continue
 		}
 		if !c.opened && c.answers != nil {

@@ -2,6 +2,7 @@ package collect
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 
 	"tollbridge/ipfix"
@@ -18,11 +19,29 @@ type transportSession struct {
 	answers  *answerer // nil where nobody is answered
 	opened   bool
 	number   uint64
+	refused  int // Messages since the last well-formed one
+}
+
+// lastFew is how many malformed Messages in a row tell that an exporter
+// malfunctions.
+const lastFew = 5
+
+// refuse counts a malformed Message, and reports whether the exporter clearly
+// malfunctions, so that its Messages should be processed no longer (RFC 7011,
+// Section 9.1).
+func (s *transportSession) refuse(err error) (end bool) {
+	s.malformed(s.exporter, s.session.Remote, err)
+	if s.refused++; s.refused < lastFew {
+		return false
+	}
+	s.logSession(slog.LevelWarn, "exporter malfunctions: its session is ended", s.exporter, "remote", s.session.Remote)
+	return true
 }
 
 // take journals a well-formed Message, with the stream that it came over where
 // that is SCTP, and has it acknowledged.
 func (s *transportSession) take(at time.Time, stream uint16, msg []byte) (err error) {
+	s.refused = 0
 	if s.answers != nil {
 		s.answers.blocked.Store(at.UnixNano()) // the Journal may block at once
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -222,6 +223,40 @@ func TestSCTPMalformed(t *testing.T) {
 	if s := p.Stats(); s.Messages != 1 || s.Malformed[collect.CauseTruncated] != 1 || s.Malformed[collect.CauseLength]+s.Malformed[collect.CauseVersion] != 1 {
 		t.Errorf("stats %+v", s)
 	}
+}
+
+// An exporter whose last few Messages were all malformed is heard no more: its
+// association ends (RFC 7011, Section 9.1). It may begin another.
+func TestSCTPMalfunction(t *testing.T) {
+	d, log := newDecoder(), newLog()
+	address, p, stop := serveSCTP(t, collect.Config{Journal: streamDecoder{d}, Log: log.logger()}, "127.0.0.1:0")
+	for session := range uint64(2) {
+		conn, err := sctp.Dial(t.Context(), netip.MustParseAddrPort(address), sctp.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		e := ipfix.NewEncoder(1, 1000)
+		if err := errors.Join(e.AddTemplate(counter), e.AppendRecord(counter, record(session))); err != nil {
+			t.Fatal(err)
+		}
+		bad := []byte("GET / HTTP/1.1")
+		for _, b := range [][]byte{bad, bad, bad, bad, e.Flush(1), bad, bad, bad, bad, make([]byte, 70000)} {
+			if err := conn.WriteMessage(b, sctp.Message{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.await(t, int(session)+1)
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
+		if n, _, err := conn.ReadMessage(make([]byte, 100)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("the exporter reads %d octets and %v, want the end", n, err)
+		}
+	}
+	stop()
+	if s := p.Stats(); s.Messages != 2 || s.Opened != 2 || s.Closed != 2 || s.Malformed[collect.CauseTruncated] != 2 {
+		t.Errorf("stats %+v", s)
+	}
+	log.await(t, "exporter malfunctions: its session is ended", "exporter=127.0.0.1")
 }
 
 // An association that is aborted is logged and closed, and another is listened
