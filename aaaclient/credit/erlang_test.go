@@ -13,11 +13,12 @@ import (
 	"tollbridge/internal/peertest"
 )
 
-// TestErlang has Erlang/OTP's diameter, with a dictionary of RFC 8506, control
+// TestErlang has Erlang/OTP's diameter, with its dictionary of RFC 4006, control
 // the credit of two users. Its book comes to what was accounted.
 func TestErlang(t *testing.T) {
-	peertest.Need(t, "escript")
+	env := peertest.Dictionaries(t, peertest.NASREQ, peertest.CreditControl)
 	cmd := exec.CommandContext(t.Context(), "escript", "testdata/credit.escript", "5000", "1000")
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -18,8 +18,7 @@ import (
 // what each is billed.
 func TestCreditControl(t *testing.T) {
 	t.Parallel()
-	peertest.Need(t, "escript")
-	ocs := startOCS(t, "10000000", "1000000")
+	ocs := startOCS(t, peertest.Dictionaries(t, peertest.NASREQ, peertest.CreditControl), "10000000", "1000000")
 	dir := t.TempDir()
 	capture, users := files(t, dir)
 	s := setup{
@@ -56,7 +55,8 @@ func TestCreditControl(t *testing.T) {
 	d.stop()
 }
 
-// An ocs is the credit-control server of Erlang/OTP's diameter.
+// An ocs is a credit-control server on Erlang/OTP's diameter, with its
+// dictionary of RFC 4006.
 type ocs struct {
 	address string
 	mu      sync.Mutex
@@ -64,9 +64,11 @@ type ocs struct {
 	count   int
 }
 
-func startOCS(t *testing.T, balance, quota string) *ocs {
+// startOCS starts one that finds its dictionary by env.
+func startOCS(t *testing.T, env []string, balance, quota string) *ocs {
 	t.Helper()
 	cmd := exec.Command("escript", "../../aaaclient/credit/testdata/credit.escript", balance, quota)
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -164,6 +165,7 @@ func TestFindNAS(t *testing.T) {
 // them, to end them (RFC 6733, Section 8.5) or to have them authorized anew
 // (Section 8.3), and tshark finds nothing wrong with what it is asked.
 func TestAccessServerAtZero(t *testing.T) {
+	env := peertest.Dictionaries(t, peertest.NASREQ, peertest.CreditControl)
 	for _, c := range []struct {
 		action, asked, done string
 		command             int
@@ -173,8 +175,7 @@ func TestAccessServerAtZero(t *testing.T) {
 	} {
 		t.Run(c.action, func(t *testing.T) {
 			t.Parallel()
-			peertest.Need(t, "escript")
-			ocs := startOCS(t, "100000", "50000")
+			ocs := startOCS(t, env, "100000", "50000")
 			dir := t.TempDir()
 			capture, _ := files(t, dir)
 			d := start(t, setup{
@@ -186,7 +187,7 @@ func TestAccessServerAtZero(t *testing.T) {
 				t.Fatal(err)
 			}
 			stopCapture := captureTraffic(t, []string{port})
-			bng := startAccessServer(t, port)
+			bng := startAccessServer(t, env, port)
 			bng.await(t, "aca 2001", 6)
 			if out, errOut, status := cli(t, "meter", "-r", capture, "--to", d.tcp()); status != 0 {
 				t.Fatalf("meter: %s%s", out, errOut)
@@ -213,12 +214,13 @@ func TestAccessServerAtZero(t *testing.T) {
 	}
 }
 
-// An accessServerPeer is an access server on Erlang/OTP's diameter, by what it prints.
+// An accessServerPeer is an access server on Erlang/OTP's diameter, with its
+// dictionary of RFC 4005, by what it prints.
 type accessServerPeer struct{ lines }
 
 // startAccessServer has an access server tell of the bindings of the bundled
-// users file, each as a session.
-func startAccessServer(t *testing.T, port string) *accessServerPeer {
+// users file, each as a session. It finds its dictionary by env.
+func startAccessServer(t *testing.T, env []string, port string) *accessServerPeer {
 	t.Helper()
 	list, err := users.ParseFile(writeUsers(t))
 	if err != nil {
@@ -233,6 +235,7 @@ func startAccessServer(t *testing.T, port string) *accessServerPeer {
 		args = append(args, fmt.Sprintf("%s=%x", b.User, data))
 	}
 	cmd := exec.Command("escript", args...)
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -22,32 +22,30 @@ type erlang struct {
 
 func startErlang(t *testing.T) erlang {
 	t.Helper()
-	return startErlangOf(t, peertest.Scripts(t))
+	return startErlangOf(t, peertest.Scripts(t), nil)
 }
 
-// startErlangOf starts it by the scripts in dir.
-func startErlangOf(t *testing.T, dir string) erlang {
+// startErlangOf starts it by the scripts in dir, with more arguments.
+func startErlangOf(t *testing.T, dir string, env []string, more ...string) erlang {
 	t.Helper()
 	peertest.Need(t, "escript")
 	run := t.TempDir()
 	ports := peertest.FreePorts(t, 2)
 	e := erlang{port: ports[0], file: filepath.Join(run, "acr.jsonl")}
-	peertest.Start(t, filepath.Join(dir, "erlang.sh"), run, nil, e.port, e.file, ports[1])
+	peertest.Start(t, filepath.Join(dir, "erlang.sh"), run, env, append([]string{e.port, e.file, ports[1]}, more...)...)
 	return e
 }
 
-// startNASREQ starts it as a server of coupled accounting: its dictionary is
-// one of NASREQ, application 1, and has Service-Type (RFC 7155, Section 3.9).
+// startNASREQ starts it as a server of accounting coupled to NASREQ,
+// application 1, with Erlang/OTP's dictionary of RFC 4005 for it.
 func startNASREQ(t *testing.T) erlang {
 	t.Helper()
 	dir := t.TempDir()
 	for name, changes := range map[string][]string{
 		"erlang.sh": nil,
 		"erlang-acct.escript": {
+			"diameter_gen_acct_rfc6733", peertest.NASREQ, // the dictionary of a server that was told "base"
 			"{'Acct-Application-Id', [3]}", "{'Acct-Application-Id', [1]}", "'Acct-Application-Id' => 3", "'Acct-Application-Id' => 1",
-		},
-		"acct_bridge.dia": {
-			"@id 3", "@id 1", "@avp_types\n", "@avp_types\n   Service-Type 6 Unsigned32 M\n", "[ NAS-IP-Address ]", "[ Service-Type ] [ NAS-IP-Address ]",
 		},
 	} {
 		b, err := os.ReadFile(filepath.Join(peertest.Scripts(t), name))
@@ -64,7 +62,7 @@ func startNASREQ(t *testing.T) erlang {
 			t.Fatal(err)
 		}
 	}
-	return startErlangOf(t, dir)
+	return startErlangOf(t, dir, peertest.Dictionaries(t, peertest.NASREQ), "acct.home.example", "home.example", "base")
 }
 
 func (e erlang) address() string { return "127.0.0.1:" + e.port }

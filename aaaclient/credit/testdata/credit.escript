@@ -1,5 +1,6 @@
 #!/usr/bin/env escript
-%% A credit-control server on Erlang/OTP's diameter.
+%% A credit-control server on Erlang/OTP's diameter, with its dictionary of RFC
+%% 4006, which is to be found as module rfc4006_cc.
 %% usage: credit.escript BALANCE QUOTA
 %%   Every user has so many octets, and is granted so many at a time. Prints
 %%   "port PORT" when it is ready, and a line for each request that is no copy:
@@ -12,16 +13,12 @@
 main([Balance, Quota]) ->
     ets:new(book, [named_table, public]),
     ets:insert(book, [{quota, list_to_integer(Quota)}, {balance, list_to_integer(Balance)}]),
-    Dia = filename:join(filename:dirname(escript:script_name()), "credit.dia"),
-    {ok, [Forms]} = diameter_make:codec(Dia, [forms, return]),
-    {ok, M, Bin} = compile:forms(Forms, [return_errors]),
-    {module, M} = code:load_binary(M, "credit.dia", Bin),
     ok = diameter:start(),
     ok = diameter:start_service(credit, [
         {'Origin-Host', "ocs.home.example"}, {'Origin-Realm', "home.example"}, {'Vendor-Id', 0}, {'Product-Name', "credit"},
         {'Host-IP-Address', [{127,0,0,1}]}, {'Auth-Application-Id', [4]}, {restrict_connections, false},
         {string_decode, false}, {decode_format, map}, {strict_mbit, true},
-        {application, [{alias, credit}, {dictionary, M}, {module, ?MODULE}, {request_errors, answer_3xxx}]}]),
+        {application, [{alias, credit}, {dictionary, rfc4006_cc}, {module, ?MODULE}, {request_errors, answer_3xxx}]}]),
     {ok, Ref} = diameter:add_transport(credit, {listen, [{transport_module, diameter_tcp},
         {transport_config, [{reuseaddr, true}, {ip, {127,0,0,1}}, {port, 0}]}]}),
     io:format("port ~p~n", [port(Ref)]),

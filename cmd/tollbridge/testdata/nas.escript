@@ -1,5 +1,6 @@
 #!/usr/bin/env escript
-%% An access server on Erlang/OTP's diameter.
+%% An access server on Erlang/OTP's diameter, with its dictionary of RFC 4005,
+%% which is to be found as module rfc4005_nas.
 %% usage: nas.escript PORT SECONDS USER=ADDRESS...
 %%   Connects to the server at 127.0.0.1:PORT and tells of a session of each
 %%   user that began so many seconds ago; an ADDRESS is the hexadecimal data of a
@@ -11,17 +12,13 @@
 -record(diameter_packet, {header, avps, msg, bin, errors = [], transport_data}).
 
 main([Port, Seconds | Sessions]) ->
-    Dia = filename:join(filename:dirname(escript:script_name()), "nas.dia"),
-    {ok, [Forms]} = diameter_make:codec(Dia, [forms, return]),
-    {ok, M, Bin} = compile:forms(Forms, [return_errors]),
-    {module, M} = code:load_binary(M, "nas.dia", Bin),
     ok = diameter:start(),
     true = diameter:subscribe(nas),
     ok = diameter:start_service(nas, [
         {'Origin-Host', "bng.isp.example"}, {'Origin-Realm', "isp.example"}, {'Vendor-Id', 0}, {'Product-Name', "nas"},
         {'Host-IP-Address', [{127,0,0,1}]}, {'Auth-Application-Id', [1]}, {'Acct-Application-Id', [1]},
         {string_decode, false}, {decode_format, map}, {strict_mbit, true},
-        {application, [{alias, nas}, {dictionary, M}, {module, ?MODULE}, {request_errors, answer_3xxx}, {answer_errors, callback}]}]),
+        {application, [{alias, nas}, {dictionary, rfc4005_nas}, {module, ?MODULE}, {request_errors, answer_3xxx}, {answer_errors, callback}]}]),
     {ok, _} = diameter:add_transport(nas, {connect, [{transport_module, diameter_tcp},
         {transport_config, [{raddr, {127,0,0,1}}, {rport, list_to_integer(Port)}]}]}),
     receive {diameter_event, nas, Up} when element(1, Up) =:= up -> ok end,
