@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -49,7 +50,8 @@ type Source struct {
 
 	// Of Run alone.
 	format format
-	info   os.FileInfo // of what was read; nil before the first
+	file   *os.File    // open, so that what a rotation takes away can be read to its end; nil before the first
+	info   os.FileInfo // of file when it was read
 	offset int64       // of what was not
 	leases map[netip.Prefix]known
 	last   uint64    // position of the latest event
@@ -123,11 +125,12 @@ func (s *Source) Stats() Stats {
 	return s.stats
 }
 
-// Run follows the file until ctx ends. A file that can't be read changes
+// Run follows the file until ctx ends, once. A file that can't be read changes
 // nothing; that is logged once. Only an error of the Journal is one of Run.
 func (s *Source) Run(ctx context.Context) error {
 	ticker := time.NewTicker(s.cfg.Poll)
 	defer ticker.Stop()
+	defer s.open(nil)
 	for {
 		if err := s.look(ctx); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("dhcp: %s: %w", s.cfg.File, err)
@@ -146,7 +149,7 @@ func (s *Source) look(ctx context.Context) error {
 	before := s.last
 	err := s.read()
 	if s.tell(err); err != nil {
-		s.format, s.info, s.offset, s.found = nil, nil, 0, nil // and from the beginning
+		s.open(nil) // and from the beginning
 	}
 	for _, l := range s.found {
 		s.lease(l.Lease, l.modified)
@@ -162,78 +165,128 @@ func (s *Source) look(ctx context.Context) error {
 }
 
 // read reads what the server has appended. A file that is another, or shorter,
-// was written anew or rotated, and is read from its beginning.
+// was written anew or rotated: what the one before had at its end is read, and
+// the new one from its beginning.
 func (s *Source) read() error {
+	info, err := os.Stat(s.cfg.File)
+	if s.file != nil {
+		if err := s.readOn(); err != nil {
+			return err
+		}
+		if err == nil && info.Size() >= s.offset && os.SameFile(s.info, info) {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
 	f, err := os.Open(s.cfg.File)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	s.open(f)
+	before := len(s.found)
+	if err = s.readBeside(); err == nil {
+		err = s.readOn()
+	}
+	switch {
+	case err != nil:
+		s.found = s.found[:before]
+	case len(s.leases) > 0:
+		s.found = append(s.found[:before], latest(s.found[before:])...)
+	}
+	return err
+}
+
+// open makes f the file that is read, from its beginning.
+func (s *Source) open(f *os.File) {
+	if s.file != nil {
+		s.file.Close() //nolint:errcheck // it was only read
+	}
+	s.file, s.info, s.offset, s.format = f, nil, 0, nil
+}
+
+// readOn reads what is new in the open file.
+func (s *Source) readOn() error {
+	info, err := s.file.Stat()
 	if err != nil {
 		return err
 	}
-	anew := s.info == nil || !os.SameFile(s.info, info) || info.Size() < s.offset
-	switch {
-	case anew:
-		s.format, s.info, s.offset = nil, nil, 0
-		if err := s.readBeside(); err != nil {
+	if s.info == nil || info.Size() != s.info.Size() || !info.ModTime().Equal(s.info.ModTime()) {
+		if err := s.readFrom(s.file, info.ModTime()); err != nil {
 			return err
 		}
-	case info.Size() == s.info.Size() && info.ModTime().Equal(s.info.ModTime()):
-		return nil
-	}
-	if err := s.readFrom(f, info.ModTime()); err != nil {
-		return err
 	}
 	s.info = info
-	if anew && len(s.leases) > 0 {
-		s.latest()
-	}
 	return nil
 }
 
-// latest keeps the latest of each lease that was found: what was before it has
-// been told.
-func (s *Source) latest() {
+// latest returns the latest of each lease: what was before it has been told.
+func latest(all []found) []found {
 	seen := map[netip.Prefix]bool{}
-	kept := s.found[:0]
-	for _, l := range slices.Backward(slices.Clone(s.found)) {
+	var kept []found
+	for _, l := range slices.Backward(all) {
 		if !seen[l.Prefix] {
 			seen[l.Prefix] = true
 			kept = append(kept, l)
 		}
 	}
 	slices.Reverse(kept)
-	s.found = kept
+	return kept
 }
 
 // readBeside reads what Kea's lease file cleanup has taken from the file, and
 // what it makes of it: FILE.completed when it has just ended, else FILE.2, its
-// result of before, and FILE.1, what it works on.
+// result of before, and FILE.1, what it works on. If it went on meanwhile, what
+// was read may be neither of before nor of after, and is read again.
 func (s *Source) readBeside() error {
-	names := []string{".2", ".1"}
-	if _, err := os.Stat(s.cfg.File + ".completed"); err == nil {
-		names = []string{".completed"}
+	const attempts = 10
+	found := len(s.found)
+	for range attempts {
+		before := s.beside()
+		names := []string{".2", ".1"}
+		if before[".completed"] != nil {
+			names = []string{".completed"}
+		}
+		s.found = s.found[:found]
+		for _, suffix := range names {
+			if err := s.readWhole(s.cfg.File + suffix); err != nil {
+				return err
+			}
+		}
+		if maps.EqualFunc(before, s.beside(), os.SameFile) {
+			return nil
+		}
 	}
-	for _, suffix := range names {
-		f, err := os.Open(s.cfg.File + suffix)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		} else if err != nil {
-			return err
+	return fmt.Errorf("%s: its cleanup changes the files beside it faster than they are read", s.cfg.File)
+}
+
+// beside returns what there is beside the file, by what its name ends in.
+func (s *Source) beside() map[string]os.FileInfo {
+	files := map[string]os.FileInfo{}
+	for _, suffix := range []string{".completed", ".2", ".1"} {
+		if info, err := os.Stat(s.cfg.File + suffix); err == nil {
+			files[suffix] = info
 		}
-		info, err := f.Stat()
-		if err == nil {
-			err = s.readFrom(f, info.ModTime())
-		}
-		f.Close()
-		if err != nil {
-			return err
-		}
-		s.format, s.offset = nil, 0
 	}
-	return nil
+	return files
+}
+
+// readWhole reads a file beside the one that is followed, if it is there.
+func (s *Source) readWhole(name string) error {
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil {
+		err = s.readFrom(f, info.ModTime())
+	}
+	s.format, s.offset = nil, 0
+	return err
 }
 
 // maxFile is the most octets that are read at once.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -130,10 +131,9 @@ func TestKea(t *testing.T) {
 	}
 	f.write(f.file, row("192.0.2.3", "b", at("04:50:00"), 600)) // not seen before the rotation
 	rename("", ".1")
-	f.expect() // between the two steps
+	f.expect("update 192.0.2.3/32 02:00:00:00:00:0b at 04:50:00 for 10m0s to 02:00:00:00:00:0b") // between the two steps
 	f.write(f.file, header+row("192.0.2.4", "b", at("04:50:00"), 600))
-	f.expect("update 192.0.2.3/32 02:00:00:00:00:0b at 04:50:00 for 10m0s to 02:00:00:00:00:0b",
-		"update 192.0.2.4/32 02:00:00:00:00:0b at 04:50:00 for 10m0s to 02:00:00:00:00:0b")
+	f.expect("update 192.0.2.4/32 02:00:00:00:00:0b at 04:50:00 for 10m0s to 02:00:00:00:00:0b")
 	if err := os.Remove(f.file + ".1"); err != nil {
 		t.Fatal(err)
 	}
@@ -151,6 +151,69 @@ func TestKea(t *testing.T) {
 	f.restart()
 	f.expect()
 }
+
+// What is written between a look and the cleanup of the file is told, though
+// the cleanup has no line for a lease that was released.
+func TestReleasedBeforeCleanup(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		gone bool // the file is away at one look
+	}{{name: "a new file follows at once"}, {"a new file follows later", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			f := follow(t, "kea-leases4.csv")
+			f.write(f.file, header+row("192.0.2.1", "a", at("04:30:00"), 3600)+row("192.0.2.2", "b", at("04:30:00"), 3600))
+			f.expect("update 192.0.2.1/32 02:00:00:00:00:0a at 04:30:00 for 1h0m0s to 02:00:00:00:00:0a",
+				"update 192.0.2.2/32 02:00:00:00:00:0b at 04:30:00 for 1h0m0s to 02:00:00:00:00:0b")
+			f.clock = at("04:40:00")
+			f.write(f.file, row("192.0.2.1", "a", at("04:30:00"), 0))
+			const end = "end 192.0.2.1/32 02:00:00:00:00:0a at 04:40:00"
+			if err := os.Remove(f.file); err != nil {
+				t.Fatal(err)
+			}
+			f.write(f.file+".2", header+row("192.0.2.2", "b", at("04:30:00"), 3600))
+			if c.gone {
+				f.expect(end)
+			}
+			f.write(f.file, header)
+			if c.gone {
+				f.expect()
+			} else {
+				f.expect(end)
+			}
+		})
+	}
+}
+
+// A cleanup that ends while its files are read hides nothing: what it works on
+// is gone when its former result has been read.
+func TestCleanupEndsMeanwhile(t *testing.T) {
+	f := follow(t, "kea-leases4.csv")
+	f.write(f.file, header)
+	f.write(f.file+".1", header+row("192.0.2.1", "a", at("04:30:00"), 3600))
+	f.write(f.file+".2", header+row("192.0.2.2", "b", at("04:30:00"), 3600)+"not a lease\n")
+	cleanup := func() {
+		f.write(f.file+".completed", header+row("192.0.2.1", "a", at("04:30:00"), 3600)+row("192.0.2.2", "b", at("04:30:00"), 3600))
+		for _, step := range []error{os.Remove(f.file + ".2"), os.Remove(f.file + ".1"), os.Rename(f.file+".completed", f.file+".2")} {
+			if step != nil {
+				t.Error(step)
+			}
+		}
+	}
+	f.cfg.Log = slog.New(logged(cleanup)) // of the line in .2, while that is read
+	f.expect("update 192.0.2.1/32 02:00:00:00:00:0a at 04:30:00 for 1h0m0s to 02:00:00:00:00:0a",
+		"update 192.0.2.2/32 02:00:00:00:00:0b at 04:30:00 for 1h0m0s to 02:00:00:00:00:0b")
+}
+
+// logged is called for each line of a log.
+type logged func()
+
+func (logged) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l logged) Handle(context.Context, slog.Record) error { l(); return nil }
+
+func (l logged) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l logged) WithGroup(string) slog.Handler { return l }
 
 func TestISC(t *testing.T) {
 	f := follow(t, "dhcpd.leases", CircuitID, HWAddress)
