@@ -61,13 +61,17 @@ var mayImport = map[string][]string{
 	"internal/terminaltest": {},
 
 	"cmd/tollbridge/demodata":           {},
+	"cmd/tollbridge/internal/auditcmd":  {"asm", "asm/acct", "cmd/tollbridge/internal/entry", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/state", "cmd/tollbridge/internal/terminal", "spool"},
 	"cmd/tollbridge/internal/config":    {},
-	"cmd/tollbridge/internal/control":   {},
+	"cmd/tollbridge/internal/control":   {"asm/acct"},
+	"cmd/tollbridge/internal/entry":     {"asm", "asm/acct", "asm/users", "cmd/tollbridge/internal/flowtext", "cmd/tollbridge/internal/listing", "ipfix", "ipfix/file", "spool", "spool/archive"},
 	"cmd/tollbridge/internal/flowfiles": {"cmd/tollbridge/internal/flowtext", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/terminal", "ipfix", "ipfix/file", "meter/pcap"},
 	"cmd/tollbridge/internal/flowtext":  {"ipfix"},
-	"cmd/tollbridge/internal/listing":   {},
+	"cmd/tollbridge/internal/listing":   {"asm/acct"},
 	"cmd/tollbridge/internal/terminal":  {},
 	"cmd/tollbridge/internal/reconcile": {"asm/acct"},
+	"cmd/tollbridge/internal/spoolcmd":  {"asm", "asm/acct", "cmd/tollbridge/internal/config", "cmd/tollbridge/internal/control", "cmd/tollbridge/internal/entry", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/state", "cmd/tollbridge/internal/terminal", "dict/avp", "spool", "spool/archive"},
+	"cmd/tollbridge/internal/state":     {"cmd/tollbridge/internal/config", "cmd/tollbridge/internal/listing", "spool"},
 }
 
 // home says where each outside library lives, tests apart.
@@ -80,7 +84,7 @@ var home = map[string][]string{
 	"github.com/ishidawataru/sctp":   {"internal/sctp"},
 	"github.com/pion/dtls":           {"ipfix/collect", "ipfix/export"},
 	"github.com/prometheus":          {"cmd/tollbridge"},
-	"github.com/spf13/cobra":         {"cmd/tollbridge", "cmd/tollbridge/internal/flowfiles", "cmd/tollbridge/internal/listing"},
+	"github.com/spf13/cobra":         {"cmd/tollbridge", "cmd/tollbridge/internal/auditcmd", "cmd/tollbridge/internal/flowfiles", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/spoolcmd", "cmd/tollbridge/internal/state"},
 	"github.com/schollz/progressbar": {"cmd/tollbridge", "cmd/tollbridge/internal/flowfiles", "cmd/tollbridge/internal/terminal"},
 	"layeh.com/radius":               {"asm/users/radius"},
 	"github.com/jackc/pgx":           {"asm/users/sql"},

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/entry"
 	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
@@ -227,7 +228,7 @@ func showTrimmed(t *testing.T, data, store string) {
 		t.Fatalf("%d messages (%v)", len(messages), err)
 	}
 	positions := []uint64{1, messages[0], messages[1], messages[len(messages)/2], messages[len(messages)-1]}
-	journal := make([]entryView, len(positions))
+	journal := make([]entry.View, len(positions))
 	records := 0
 	for i, at := range positions {
 		show(t, &journal[i], "spool", "journal", "show", fmt.Sprint(at), "--data", data)
@@ -252,7 +253,7 @@ func showTrimmed(t *testing.T, data, store string) {
 	}
 	trimmed := 0
 	for i, at := range positions {
-		var v entryView
+		var v entry.View
 		show(t, &v, "spool", "journal", "show", fmt.Sprint(at), "--data", data, "--archive", store)
 		if v.From == store {
 			trimmed++

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"tollbridge/cmd/tollbridge/internal/auditcmd"
+
 	_ "github.com/mattn/go-sqlite3"
 )
 
@@ -70,7 +72,7 @@ func TestADaemonFindsAPlantedImbalance(t *testing.T) {
 	d.waitMetric("books_balanced", atLeast(1))
 
 	// What the rows of the ledger gave to a user is what the user is billed.
-	var parts []partView
+	var parts []auditcmd.Part
 	show(t, &parts, "audit", "--user", "alice", "--data", d.data)
 	var sum uint64
 	for _, p := range parts {
@@ -83,7 +85,7 @@ func TestADaemonFindsAPlantedImbalance(t *testing.T) {
 
 	// And each record comes from flows that are still in the journal.
 	for _, p := range parts {
-		var from origin
+		var from auditcmd.Origin
 		show(t, &from, "audit", "record", p.SessionID, fmt.Sprint(p.Number), "--data", d.data)
 		if len(from.Differs) > 0 || !from.Whole || from.Found != from.Increment || len(from.Flows) == 0 {
 			t.Errorf("record %s/%d of %+v comes from %d flows of %+v: %v", p.SessionID, p.Number, from.Increment, len(from.Flows), from.Found, from.Differs)
@@ -98,7 +100,7 @@ func TestADaemonFindsAPlantedImbalance(t *testing.T) {
 	s.send(t, d.tcp(), len(s.messages))
 	waitBooks(t, d.data, func(b sums) bool { return b.Duplicate.Octets >= octets })
 	last := parts[len(parts)-1]
-	var from origin
+	var from auditcmd.Origin
 	show(t, &from, "audit", "record", last.SessionID, fmt.Sprint(last.Number), "--data", d.data)
 	if len(from.Differs) > 0 {
 		t.Errorf("after a restart: %v", from.Differs)

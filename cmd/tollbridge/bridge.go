@@ -126,21 +126,6 @@ func (b *bridge) openSpool() (err error) {
 	return nil
 }
 
-// openCommands opens what commands ask the running daemon on. Files that have
-// such a command register its handlers here.
-func (b *bridge) openCommands() (err error) {
-	if b.commands, err = control.Listen(context.Background(), b.cfg.Data); err != nil {
-		return err
-	}
-	b.closers = append(b.closers, b.commands.Close)
-	b.handleRequeue()
-	b.handleDecisions()
-	b.handleAdjust()
-	control.Handle(&b.control, "pull", b.pull)
-	control.HandleUpload(&b.control, "import", b.importUsers)
-	return nil
-}
-
 // openCollector opens the Collecting Process.
 func (b *bridge) openCollector() error {
 	c := collect.Config{Journal: b.journal}

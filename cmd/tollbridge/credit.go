@@ -15,6 +15,7 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
@@ -153,8 +154,8 @@ is used, beside a running daemon or without one. Usage is that of accounting
 records, so it moves once in accounting.interimInterval.`,
 		Example: "  tollbridge credit ls --user alice@isp.example",
 	}
-	state := addStateFlags(cmd)
-	cmd.AddCommand(newCreditList(state))
+	where := state.AddFlags(cmd)
+	cmd.AddCommand(newCreditList(where))
 	return cmd
 }
 
@@ -171,7 +172,7 @@ type quotaView struct {
 	Why         string `json:"why,omitempty"`
 }
 
-func newCreditList(state *stateFlags) *cobra.Command {
+func newCreditList(where *state.Flags) *cobra.Command {
 	var user string
 	cmd := &cobra.Command{
 		Use:   "ls",
@@ -191,7 +192,7 @@ func newCreditList(state *stateFlags) *cobra.Command {
 	out := listing.FormatFlag(cmd)
 	cmd.Flags().StringVar(&user, "user", "", "only sessions of this user")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		dir, err := state.dir()
+		dir, err := where.Dir()
 		if err != nil {
 			return err
 		}

@@ -20,6 +20,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/cmd/tollbridge/internal/auditcmd"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/cmd/tollbridge/internal/terminal"
@@ -256,8 +257,8 @@ func (d *demo) report(ctx context.Context) error {
 
 	fmt.Fprintln(d.out)
 	sums := listing.Table{Columns: []string{"books", "records", "octets", "packets"}}
-	for _, a := range amounts(books.Total) {
-		sums.Add(a.name, a.Records, a.Octets, a.Packets)
+	for _, a := range auditcmd.Amounts(books.Total) {
+		sums.Add(a.Name, a.Records, a.Octets, a.Packets)
 	}
 	if err := sums.Print(d.out, "table"); err != nil {
 		return err
@@ -269,7 +270,7 @@ func (d *demo) report(ctx context.Context) error {
 	if len(wrong) == 0 {
 		fmt.Fprintf(d.out, "every user's octets and packets equal what tshark counted in the capture\n")
 	}
-	fmt.Fprintln(d.out, booksLine(books))
+	fmt.Fprintln(d.out, auditcmd.Line(books))
 	if !books.Balanced || len(wrong) > 0 {
 		return terminal.ErrTold
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/auditcmd"
 	"tollbridge/ipfix"
 )
 
@@ -82,7 +83,7 @@ func TestLateBinding(t *testing.T) {
 		if r.Corrects == nil {
 			continue
 		}
-		var o origin
+		var o auditcmd.Origin
 		show(t, &o, "audit", "record", strconv.FormatUint(r.ID, 10), "--data", s.data)
 		if shown++; len(o.Differs) > 0 || o.Found != o.Increment || o.Found.Octets != 23 || len(o.Flows) != 2 || o.Flows[0].Flow != "192.0.2.1" {
 			t.Errorf("record %d is made of %+v", r.ID, o)

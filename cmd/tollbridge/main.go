@@ -13,7 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/auditcmd"
 	"tollbridge/cmd/tollbridge/internal/flowfiles"
+	"tollbridge/cmd/tollbridge/internal/spoolcmd"
 	"tollbridge/cmd/tollbridge/internal/terminal"
 )
 
@@ -64,7 +66,7 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 	})
 	root.AddCommand(
 		newServe(), newMeter(), newDemo(), newCheck(),
-		newSpool(), newAudit(), newReplay(), newReconcile(), newUsers(), newCredit(), newDict(), flowfiles.New(), newVersion(),
+		spoolcmd.New(), auditcmd.New(), newReplay(), newReconcile(), newUsers(), newCredit(), newDict(), flowfiles.New(), newVersion(),
 	)
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() && group.RunE == nil {

@@ -5,14 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"tollbridge/asm/acct"
-	"tollbridge/asm/users"
+	"tollbridge/cmd/tollbridge/internal/spoolcmd"
 	"tollbridge/spool"
 )
 
@@ -107,7 +106,7 @@ func TestSpoolExport(t *testing.T) {
 	var octets, lines uint64
 	states := map[string]int{}
 	for line := range bytes.Lines(out.Bytes()) {
-		var r detailView
+		var r spoolcmd.Detail
 		if err := json.Unmarshal(line, &r); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -174,15 +173,12 @@ func TestRequeueBesideADaemon(t *testing.T) {
 	if got := charges(t, cfg.data); len(got) != 1 || got[0].SessionID != record.SessionID {
 		t.Errorf("delivered %+v", got)
 	}
-	kept, err := spool.OpenReadOnly(cfg.data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer kept.Close()
 	followed, stop := context.WithCancel(ctx)
 	var lines bytes.Buffer
-	err = tail(followed, kept, 0, writerFunc(func(b []byte) (int, error) { stop(); return lines.Write(b) }))
-	if !errors.Is(err, context.Canceled) || bytes.Count(lines.Bytes(), []byte("\n")) != 1 || !strings.Contains(lines.String(), `"id":2`) {
+	tail := newRoot()
+	tail.SetArgs([]string{"spool", "tail", "--data", cfg.data})
+	tail.SetOut(writerFunc(func(b []byte) (int, error) { stop(); return lines.Write(b) }))
+	if err := tail.ExecuteContext(followed); err != nil || bytes.Count(lines.Bytes(), []byte("\n")) != 1 || !strings.Contains(lines.String(), `"id":2`) {
 		t.Errorf("tail showed %q (%v)", lines.String(), err)
 	}
 	d.stop()
@@ -191,16 +187,3 @@ func TestRequeueBesideADaemon(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
-
-// An event of a binding is shown as its source told of it.
-func TestViewEntryOfABinding(t *testing.T) {
-	e := users.Event{Source: "radius", Kind: users.Begin, ID: "bng 7", NAS: "bng.isp.example", At: time.Unix(1_800_000_000, 0).UTC(),
-		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, User: "alice"}
-	v := viewEntry(acct.Entry{Position: 7, Kind: acct.EntryBinding, Data: e.AppendBinary(nil)}, "journal")
-	if want := `begin by radius at 2027-01-15T08:00:00Z: session "bng 7", NAS "bng.isp.example", user "alice" [192.0.2.1/32]`; v.Bindings.String() != want {
-		t.Errorf("%s, want %s", v.Bindings, want)
-	}
-	if v := viewEntry(acct.Entry{Kind: acct.EntryBinding, Data: []byte("nonsense")}, "journal"); v.Bindings != nil {
-		t.Errorf("of nonsense: %v", v.Bindings)
-	}
-}

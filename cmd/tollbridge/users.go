@@ -1,6 +1,10 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"tollbridge/cmd/tollbridge/internal/state"
+)
 
 func newUsers() *cobra.Command {
 	cmd := &cobra.Command{
@@ -13,7 +17,7 @@ other's, and what users have used in their present sessions.`,
   tollbridge users at 192.0.2.7 2026-11-22T12:00:00Z
   tollbridge users usage --now alice`,
 	}
-	state := addStateFlags(cmd)
-	cmd.AddCommand(newUsersLs(state), newUsersShow(state), newUsersAt(state), newUsersImport(state), newUsersUsage(state), newUsersPseudonym(state))
+	where := state.AddFlags(cmd)
+	cmd.AddCommand(newUsersLs(where), newUsersShow(where), newUsersAt(where), newUsersImport(where), newUsersUsage(where), newUsersPseudonym(where))
 	return cmd
 }

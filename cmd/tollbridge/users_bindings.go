@@ -2,22 +2,19 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"tollbridge/asm"
-	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/control"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/cmd/tollbridge/internal/terminal"
 )
 
@@ -79,7 +76,7 @@ func utcMoment(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-func newUsersLs(state *stateFlags) *cobra.Command {
+func newUsersLs(where *state.Flags) *cobra.Command {
 	var all bool
 	var source, vrf, within string
 	var limit int
@@ -110,7 +107,7 @@ million bindings need no more memory than the longest list among them.`,
 			}
 		}
 		over := 0
-		err := listHoldings(cmd, state, *f, "", limit, func(h *users.Holder, now int64) bool {
+		err := listHoldings(cmd, where, *f, "", limit, func(h *users.Holder, now int64) bool {
 			if !all && !current(h, now) {
 				over++
 				return false
@@ -126,7 +123,7 @@ million bindings need no more memory than the longest list among them.`,
 	return cmd
 }
 
-func newUsersShow(state *stateFlags) *cobra.Command {
+func newUsersShow(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show USER",
 		Short: "Show what a user holds and held",
@@ -141,7 +138,7 @@ servers that they come from, and those that are over.`,
 		if args[0] == "" {
 			return errors.New("users show: the user's name is empty")
 		}
-		return listHoldings(cmd, state, *f, args[0], 0, func(*users.Holder, int64) bool { return true })
+		return listHoldings(cmd, where, *f, args[0], 0, func(*users.Holder, int64) bool { return true })
 	}
 	return cmd
 }
@@ -151,8 +148,8 @@ var errAllListed = errors.New("as many as are wanted are listed")
 
 // listHoldings prints what a user, or anybody where user is "", holds as it is
 // read, as far as it is wanted, and at most limit of it if that isn't 0.
-func listHoldings(cmd *cobra.Command, state *stateFlags, f listing.Format, user string, limit int, wanted func(h *users.Holder, now int64) bool) error {
-	s, err := state.open()
+func listHoldings(cmd *cobra.Command, where *state.Flags, f listing.Format, user string, limit int, wanted func(h *users.Holder, now int64) bool) error {
+	s, err := where.Open()
 	if err != nil {
 		return err
 	}
@@ -178,7 +175,7 @@ func listHoldings(cmd *cobra.Command, state *stateFlags, f listing.Format, user 
 	return l.End()
 }
 
-func newUsersAt(state *stateFlags) *cobra.Command {
+func newUsersAt(where *state.Flags) *cobra.Command {
 	var port uint16
 	var protocol uint8
 	var vrf, remote string
@@ -215,7 +212,7 @@ held the address, or a prefix of it, at some time are not.`,
 				return fmt.Errorf("users at: --remote: %q is not such as 203.0.113.9:443", remote)
 			}
 		}
-		s, err := state.open()
+		s, err := where.Open()
 		if err != nil {
 			return err
 		}
@@ -247,14 +244,7 @@ held the address, or a prefix of it, at some time are not.`,
 	return cmd
 }
 
-// importResult is the daemon's answer to a list of bindings.
-type importResult struct{ Position uint64 }
-
-// importSource begins the names of imported sources, lest one be taken for the
-// daemon's own.
-const importSource = "import:"
-
-func newUsersImport(state *stateFlags) *cobra.Command {
+func newUsersImport(where *state.Flags) *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use:   "import FILE",
@@ -276,43 +266,20 @@ it. The command returns when the bindings are durable and count.`,
 		for _, w := range file.Warnings {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w.Error())
 		}
-		dir, err := state.existing()
+		dir, err := where.Existing()
 		if err != nil {
 			return err
 		}
-		source := importSource + name
+		source := control.ImportPrefix + name
 		list := users.AppendList(nil, source, file.Bindings)
 		bar := terminal.NewProgress(cmd.ErrOrStderr(), "import", int64(len(list)))
 		in := progressbar.NewReader(bytes.NewReader(list), bar)
-		var done importResult
-		if err := control.Upload(cmd.Context(), dir, "import", &in, int64(len(list)), &done); err != nil {
+		var done control.Imported
+		if err := control.Upload(cmd.Context(), dir, control.Import, &in, int64(len(list)), &done); err != nil {
 			return fmt.Errorf("users import: %w", err)
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "%d bindings are durable as source %s, journal entry %d\n", len(file.Bindings), source, done.Position)
 		return nil
 	}
 	return cmd
-}
-
-// importUsers journals a list of bindings that a command brings.
-func (b *bridge) importUsers(ctx context.Context, r io.Reader, octets int64) (importResult, error) {
-	list := make([]byte, octets)
-	if _, err := io.ReadFull(r, list); err != nil {
-		return importResult{}, fmt.Errorf("users import: %w", err)
-	}
-	source, _, err := users.CheckList(list)
-	if err != nil {
-		return importResult{}, err
-	}
-	if !strings.HasPrefix(source, importSource) {
-		return importResult{}, fmt.Errorf("users import: source %q: its name must begin with %q", source, importSource)
-	}
-	position, err := b.journal.Append(acct.EntryUsers, time.Now().UnixNano(), 0, list)
-	if err == nil {
-		err = b.journal.Wait(ctx, position)
-	}
-	if err == nil {
-		err = b.runner.Wait(ctx, position) // listings show it from now on
-	}
-	return importResult{position}, err
 }

@@ -15,6 +15,7 @@ import (
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/dict"
 	"tollbridge/spool"
@@ -27,7 +28,7 @@ type pseudonymView struct {
 	Realms    []string `json:"realms"` // of those whose profile has the key; "*" is all that have none of their own
 }
 
-func newUsersPseudonym(state *stateFlags) *cobra.Command {
+func newUsersPseudonym(where *state.Flags) *cobra.Command {
 	var of, among, keys []string
 	cmd := &cobra.Command{
 		Use:   "pseudonym PSEUDONYM... | --of USER",
@@ -53,7 +54,7 @@ With --of it says as whom partners know a user.`,
 		if (len(args) == 0) == (len(of) == 0) {
 			return errors.New("users pseudonym: give pseudonyms, or users with --of")
 		}
-		s, err := state.open()
+		s, err := where.Open()
 		if err != nil {
 			return err
 		}

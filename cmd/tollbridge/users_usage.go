@@ -12,19 +12,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tollbridge/asm"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/control"
 	"tollbridge/cmd/tollbridge/internal/listing"
-	"tollbridge/ipfix/ack"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
-// pullTimeout bounds how long exporters, and the pipeline behind them, may
-// take to bring what is in the flow caches now.
-const pullTimeout = 30 * time.Second
-
-func newUsersUsage(state *stateFlags) *cobra.Command {
+func newUsersUsage(where *state.Flags) *cobra.Command {
 	var now bool
 	var of []string
 	cmd := &cobra.Command{
@@ -53,13 +48,13 @@ be told, as behind a NAT that reports what it does. --of names others.`,
 		if len(of) > 0 && !now {
 			return errors.New("users usage: --of is of no use without --now")
 		}
-		var pulled pullResult
+		var pulled control.PullResult
 		if now {
-			dir, err := state.existing()
+			dir, err := where.Existing()
 			if err != nil {
 				return err
 			}
-			request := pullRequest{User: user}
+			request := control.PullRequest{User: user}
 			for _, text := range of {
 				p, err := prefixOrAddress(text)
 				if err != nil {
@@ -67,7 +62,7 @@ be told, as behind a NAT that reports what it does. --of names others.`,
 				}
 				request.Of = append(request.Of, p)
 			}
-			if err := control.Call(cmd.Context(), dir, "pull", request, &pulled); err != nil {
+			if err := control.Call(cmd.Context(), dir, control.Pull, request, &pulled); err != nil {
 				return fmt.Errorf("users usage --now: %w", err)
 			}
 			for _, e := range pulled.Exporters {
@@ -79,7 +74,7 @@ be told, as behind a NAT that reports what it does. --of names others.`,
 				fmt.Fprintln(cmd.ErrOrStderr(), "no exporter with acknowledged export is connected that can be asked")
 			}
 		}
-		s, err := state.open()
+		s, err := where.Open()
 		if err != nil {
 			return err
 		}
@@ -153,91 +148,4 @@ func usageTable(ctx context.Context, s *spool.Spool, user string, exact time.Tim
 		t.Add(u.User, u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets, u.Sessions, u.Since.Format(time.RFC3339), until)
 	}
 	return t, nil
-}
-
-// A pullRequest asks the daemon to have flow caches exported.
-type pullRequest struct {
-	Of   []netip.Prefix `json:"of"`   // addresses; none for those of User
-	User string         `json:"user"` // "" for all
-}
-
-// A pullResult says what came of it, once all of it is in the books.
-type pullResult struct {
-	Exact     time.Time      `json:"exact,omitzero"` // the earliest that an exporter gave; zero if none answered
-	Exporters []pullExporter `json:"exporters"`
-}
-
-type pullExporter struct {
-	Exporter string    `json:"exporter"`
-	Remote   string    `json:"remote"`
-	Time     time.Time `json:"time,omitzero"`
-	Problem  string    `json:"problem,omitempty"`
-}
-
-// pull has the flow caches of all connected exporters that can be asked
-// exported, and waits until that is in a checkpoint.
-func (b *bridge) pull(ctx context.Context, r pullRequest) (pullResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
-	defer cancel()
-	if len(r.Of) > 0 || r.User == "" {
-		return b.pullOf(ctx, r.Of)
-	}
-	asked, err := b.addresses(ctx, r.User)
-	if err != nil {
-		return pullResult{}, err
-	}
-	result, err := b.pullOf(ctx, asked)
-	if err != nil || len(asked) == 0 {
-		return result, err
-	}
-	// What the user got meanwhile was not asked for.
-	now, err := b.addresses(ctx, r.User)
-	if err != nil || len(now) > 0 && !slices.ContainsFunc(now, func(p netip.Prefix) bool { return !slices.Contains(asked, p) }) {
-		return result, err
-	}
-	return b.pullOf(ctx, nil)
-}
-
-// errBehind says that something is in the journal and not in a checkpoint.
-var errBehind = errors.New("the pipeline is behind, try again")
-
-// addresses is asm.Addresses as of now.
-func (b *bridge) addresses(ctx context.Context, user string) ([]netip.Prefix, error) {
-	if err := b.runner.Wait(ctx, b.journal.Appended()); err != nil {
-		return nil, fmt.Errorf("which addresses the user has is not known yet: %w", errBehind)
-	}
-	return asm.Addresses(ctx, b.spool, user)
-}
-
-// pullOf is pull of addresses, none for all.
-func (b *bridge) pullOf(ctx context.Context, of []netip.Prefix) (pullResult, error) {
-	if len(of) == 0 {
-		of = []netip.Prefix{ack.All}
-	}
-	result := pullResult{Exporters: []pullExporter{}}
-	position := uint64(0)
-	for _, p := range b.collector.Pull(ctx, of) {
-		e := pullExporter{Exporter: p.Exporter, Remote: p.Remote.String(), Time: p.Time}
-		switch {
-		case p.Err != nil:
-			e.Problem = p.Err.Error()
-		case p.Result == ack.Refused:
-			e.Problem = "refuses"
-		case p.Result == ack.Failed:
-			e.Problem = "could not export its flow cache"
-		default:
-			if result.Exact.IsZero() || p.Time.Before(result.Exact) {
-				result.Exact = p.Time
-			}
-			position = max(position, p.Position)
-		}
-		result.Exporters = append(result.Exporters, e)
-	}
-	if slices.ContainsFunc(result.Exporters, func(e pullExporter) bool { return e.Problem != "" }) {
-		result.Exact = time.Time{} // what one of them still has is unknown
-	}
-	if err := b.runner.Wait(ctx, position); err != nil {
-		return result, fmt.Errorf("what the exporters sent is not accounted yet: %w", errBehind)
-	}
-	return result, nil
 }

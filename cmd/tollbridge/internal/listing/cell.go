@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"tollbridge/asm/acct"
 )
 
 // UnixTime is a time in Unix seconds, where 0 is none.
@@ -33,4 +35,16 @@ func BlankZero(n uint32) string {
 		return ""
 	}
 	return strconv.FormatUint(uint64(n), 10)
+}
+
+// RecordType is a record's type as listings show it, with what a correction
+// does.
+func RecordType(t string, c *acct.Correction) string {
+	switch {
+	case c == nil:
+		return t
+	case c.Credit:
+		return t + " credit"
+	}
+	return t + " debit"
 }

@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"context"
@@ -12,11 +12,12 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
-// A recordView is an accounting record as listings show it.
-type recordView struct {
+// A Record is an accounting record as listings show it.
+type Record struct {
 	ID        uint64    `json:"id"`
 	State     string    `json:"state"`
 	SessionID string    `json:"session_id"`
@@ -33,27 +34,16 @@ type recordView struct {
 	Reason    string           `json:"reason,omitempty"`
 }
 
-func viewOf(l spool.Listed) recordView {
+func viewOf(l spool.Listed) Record {
 	r := &l.Record
-	return recordView{
+	return Record{
 		ID: l.ID, State: l.State.String(), SessionID: r.SessionID, Number: r.Number, Type: r.Type.String(),
 		User: r.User, Realm: r.Realm, Event: r.Event, Usage: r.Usage, Corrects: r.Corrects, Increment: r.Increment(),
 		Result: l.Result, Peer: l.Peer, Reason: l.Reason,
 	}
 }
 
-// typeText names a record's type, with what a correction does.
-func typeText(t string, c *acct.Correction) string {
-	switch {
-	case c == nil:
-		return t
-	case c.Credit:
-		return t + " credit"
-	}
-	return t + " debit"
-}
-
-func newSpoolList(state *stateFlags) *cobra.Command {
+func newList(where *state.Flags) *cobra.Command {
 	var filter spool.Filter
 	var status string
 	cmd := &cobra.Command{
@@ -67,7 +57,7 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 	flags.StringVar(&filter.User, "user", "", "only records of this user")
 	flags.StringVar(&filter.Session, "session", "", "only records of this Session-Id or Acct-Multi-Session-Id")
 	listing.AddPage(cmd, "records", &filter.After, &filter.Limit)
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
+	return where.List(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		if status != "" {
 			s, err := deliveryState(status)
 			if err != nil {
@@ -79,7 +69,7 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 		if err != nil {
 			return listing.Table{}, err
 		}
-		views := make([]recordView, len(list))
+		views := make([]Record, len(list))
 		t := listing.Table{
 			Columns: []string{"id", "state", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "session_id", "realm", "result"},
 			Value:   views,
@@ -87,7 +77,7 @@ func newSpoolList(state *stateFlags) *cobra.Command {
 		for i, l := range list {
 			v := viewOf(l)
 			views[i] = v
-			t.Add(v.ID, v.State, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, listing.Time(v.Event), v.SessionID, v.Realm, listing.BlankZero(v.Result))
+			t.Add(v.ID, v.State, listing.RecordType(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, listing.Time(v.Event), v.SessionID, v.Realm, listing.BlankZero(v.Result))
 		}
 		return t, nil
 	})
@@ -104,7 +94,7 @@ func deliveryState(name string) (acct.DeliveryState, error) {
 	return 0, fmt.Errorf("--state %s: is not one of %s", name, strings.Join(names, ", "))
 }
 
-func newSpoolShow(state *stateFlags) *cobra.Command {
+func newShow(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show {ID | SESSION-ID NUMBER}",
 		Short: "Show one accounting record whole: content, shares of the ledger, and fate",
@@ -119,7 +109,7 @@ func newSpoolShow(state *stateFlags) *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("%q is not a number: give an ID from \"spool ls\", or a Session-Id and a record number", number)
 		}
-		s, err := state.open()
+		s, err := where.Open()
 		if err != nil {
 			return err
 		}
@@ -135,7 +125,7 @@ func newSpoolShow(state *stateFlags) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		views := make([]detailView, len(found))
+		views := make([]Detail, len(found))
 		t := listing.Table{Columns: []string{"what", "value"}, Value: views}
 		for i, l := range found {
 			views[i] = detailOf(l)
@@ -146,9 +136,9 @@ func newSpoolShow(state *stateFlags) *cobra.Command {
 	return cmd
 }
 
-// A detailView is all of an accounting record.
-type detailView struct {
-	recordView
+// A Detail is all of an accounting record.
+type Detail struct {
+	Record
 	MultiSessionID string            `json:"multi_session_id,omitempty"`
 	Framed         netip.Prefix      `json:"framed,omitzero"`
 	Source         string            `json:"source,omitempty"` // of the user's binding
@@ -161,31 +151,31 @@ type detailView struct {
 	Part           uint16            `json:"part,omitempty"`
 	Parts          uint16            `json:"parts,omitempty"`
 	Flow           []byte            `json:"flow,omitempty"` // AVPs
-	Shares         []shareView       `json:"shares,omitempty"`
+	Shares         []Share           `json:"shares,omitempty"`
 	EndToEnd       uint32            `json:"end_to_end"`
 	MaySent        bool              `json:"may_have_been_sent"`
 	Attempts       uint32            `json:"error_answers"`
 	At             time.Time         `json:"answered,omitzero"`
 }
 
-// A shareView is what a row of the ledger has in a record.
-type shareView struct {
+// A Share is what a row of the ledger has in a record.
+type Share struct {
 	Exporter string    `json:"exporter"`
 	Domain   uint32    `json:"domain"`
 	Interval time.Time `json:"interval"`
 	acct.Count
 }
 
-func detailOf(l spool.Listed) detailView {
+func detailOf(l spool.Listed) Detail {
 	r := &l.Record
-	v := detailView{
-		recordView: viewOf(l), MultiSessionID: r.MultiSessionID, Framed: r.Framed, Source: r.Source, NAS: r.NAS,
+	v := Detail{
+		Record: viewOf(l), MultiSessionID: r.MultiSessionID, Framed: r.Framed, Source: r.Source, NAS: r.NAS,
 		Start: r.Start, End: r.End, SessionTime: r.SessionTime.Seconds(), Estimated: r.Estimated,
 		Classes: r.Classes, Part: r.Part, Parts: r.Parts, Flow: r.Flow,
 		EndToEnd: l.EndToEnd, MaySent: l.MaySent, Attempts: l.Attempts, At: l.At,
 	}
 	for _, s := range r.Shares {
-		v.Shares = append(v.Shares, shareView{s.Exporter, s.Domain, listing.UnixTime(s.Interval), s.Count})
+		v.Shares = append(v.Shares, Share{s.Exporter, s.Domain, listing.UnixTime(s.Interval), s.Count})
 	}
 	return v
 }
@@ -197,7 +187,7 @@ func addRecord(t *listing.Table, l spool.Listed) {
 	t.Add("state", l.State)
 	t.Add("session_id", r.SessionID)
 	t.Add("multi_session_id", r.MultiSessionID)
-	t.Add("type", typeText(r.Type.String(), r.Corrects))
+	t.Add("type", listing.RecordType(r.Type.String(), r.Corrects))
 	t.Add("number", r.Number)
 	t.Add("user", r.User)
 	if c := r.Corrects; c != nil {

@@ -1,4 +1,6 @@
-package main
+// Package auditcmd is "tollbridge audit": the books of a state directory, and what
+// went into them.
+package auditcmd
 
 import (
 	"fmt"
@@ -8,11 +10,13 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/spool"
 )
 
-func newAudit() *cobra.Command {
+// New is the command.
+func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Draw up the books and check that they balance",
@@ -39,8 +43,8 @@ exporter, domain and interval gave to which record.`,
   tollbridge audit --user alice --since 24h`,
 		Args: cobra.NoArgs,
 	}
-	state := addStateFlags(cmd)
-	cmd.AddCommand(newAuditRecord(state))
+	where := state.AddFlags(cmd)
+	cmd.AddCommand(newRecord(where))
 	out := listing.FormatFlag(cmd)
 	var since, until moment
 	var exporter, user string
@@ -53,7 +57,7 @@ exporter, domain and interval gave to which record.`,
 	cmd.MarkFlagsMutuallyExclusive("duplicates", "user")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		sel := spool.Selection{Since: since.Time, Until: until.Time, Exporter: exporter}
-		s, err := state.open()
+		s, err := where.Open()
 		if err != nil {
 			return err
 		}
@@ -81,7 +85,7 @@ exporter, domain and interval gave to which record.`,
 			return err
 		}
 		if *out == "table" {
-			fmt.Fprintln(cmd.OutOrStdout(), booksLine(books))
+			fmt.Fprintln(cmd.OutOrStdout(), Line(books))
 			if err := sayBehind(cmd, s); err != nil {
 				return err
 			}
@@ -113,16 +117,16 @@ func sayBehind(cmd *cobra.Command, s *spool.Spool) error {
 // octets; wide adds records and packets.
 func booksTable(b spool.Books, wide bool) listing.Table {
 	t := listing.Table{Value: b, Columns: []string{"exporter", "domain", "interval"}}
-	for _, a := range amounts(spool.Sums{}) {
+	for _, a := range Amounts(spool.Sums{}) {
 		if wide {
-			t.Columns = append(t.Columns, a.name+"_records", a.name+"_octets", a.name+"_packets")
+			t.Columns = append(t.Columns, a.Name+"_records", a.Name+"_octets", a.Name+"_packets")
 		} else {
-			t.Columns = append(t.Columns, a.name)
+			t.Columns = append(t.Columns, a.Name)
 		}
 	}
 	t.Columns = append(t.Columns, "undecoded", "lost", "confidence", "unscaled")
 	add := func(s spool.Sums, cells ...any) {
-		for _, a := range amounts(s) {
+		for _, a := range Amounts(s) {
 			if wide {
 				cells = append(cells, a.Records, a.Octets, a.Packets)
 			} else {
@@ -138,22 +142,23 @@ func booksTable(b spool.Books, wide bool) listing.Table {
 	return t
 }
 
-// An amount is a column of the books.
-type amount struct {
-	name string
+// An Amount is a column of the books.
+type Amount struct {
+	Name string
 	acct.Count
 }
 
-func amounts(s spool.Sums) []amount {
-	return []amount{
+// Amounts are the columns of the books with what s has in each.
+func Amounts(s spool.Sums) []Amount {
+	return []Amount{
 		{"received", s.Received}, {"mirrored", s.Mirrored}, {"accounted", s.Accounted}, {"duplicate", s.Duplicate},
 		{"suspended", s.Suspended}, {"rejected", s.Rejected}, {"skipped", s.Skipped}, {"open", s.Open},
 		{"pending", s.Pending}, {"acknowledged", s.Acknowledged}, {"quarantined", s.Quarantined}, {"estimated", s.Estimated},
 	}
 }
 
-// booksLine is what the books come to in a line.
-func booksLine(b spool.Books) string {
+// Line is what the books come to in a line.
+func Line(b spool.Books) string {
 	if !b.Balanced {
 		return "books do not balance: " + b.Problems[0]
 	}

@@ -1,4 +1,4 @@
-package main
+package entry
 
 import (
 	"encoding/json"
@@ -16,8 +16,8 @@ import (
 	"tollbridge/ipfix/file"
 )
 
-// An entryView is an entry of the journal.
-type entryView struct {
+// A View is an entry of the journal.
+type View struct {
 	Position uint64          `json:"journal_position"`
 	Kind     string          `json:"kind"`
 	Time     time.Time       `json:"time"`
@@ -25,32 +25,32 @@ type entryView struct {
 	Session  uint64          `json:"session,omitempty"` // position of the Transport Session's beginning
 	Stream   uint16          `json:"stream,omitempty"`
 	Octets   int             `json:"octets"`
-	Begins   *sessionView    `json:"begins,omitempty"`
+	Begins   *Session        `json:"begins,omitempty"`
 	Command  json.RawMessage `json:"command,omitempty"`
-	Bindings *bindingsView   `json:"bindings,omitempty"`
+	Bindings *Bindings       `json:"bindings,omitempty"`
 	Settings json.RawMessage `json:"settings,omitempty"` // of the pipeline from here on
-	Messages []messageView   `json:"messages,omitempty"` // the first is the entry's; others were passed on in it
+	Messages []Message       `json:"messages,omitempty"` // the first is the entry's; others were passed on in it
 }
 
-// A sessionView is a Transport Session.
-type sessionView struct {
+// A Session is a Transport Session.
+type Session struct {
 	Exporter  string `json:"exporter"`
 	Transport string `json:"transport"`
 	Remote    string `json:"remote"`
 	Local     string `json:"local"`
 }
 
-func viewSession(i asm.SessionInfo) *sessionView {
-	return &sessionView{i.Exporter, i.Transport.String(), i.Remote.String(), i.Local.String()}
+func viewSession(i asm.SessionInfo) *Session {
+	return &Session{i.Exporter, i.Transport.String(), i.Remote.String(), i.Local.String()}
 }
 
-func (s *sessionView) String() string {
+func (s *Session) String() string {
 	return fmt.Sprintf("%s, %s from %s to %s", s.Exporter, s.Transport, s.Remote, s.Local)
 }
 
-// A bindingsView is what a source told of its user bindings: an event of one
+// Bindings are what a source told of its user bindings: an event of one
 // session, or all of them.
-type bindingsView struct {
+type Bindings struct {
 	Source   string         `json:"source"`
 	Event    string         `json:"event,omitempty"` // of a session; "" for a list, which replaces the one before
 	Session  string         `json:"session,omitempty"`
@@ -61,7 +61,7 @@ type bindingsView struct {
 	Listed   int            `json:"listed,omitempty"`
 }
 
-func (b *bindingsView) String() string {
+func (b *Bindings) String() string {
 	if b.Event == "" {
 		return fmt.Sprintf("%d of %s", b.Listed, b.Source)
 	}
@@ -69,23 +69,23 @@ func (b *bindingsView) String() string {
 }
 
 // viewBindings returns nil for an entry that can't be read.
-func viewBindings(e acct.Entry) *bindingsView {
+func viewBindings(e acct.Entry) *Bindings {
 	if e.Kind == acct.EntryUsers {
 		source, list, err := users.ParseList(e.Data)
 		if err != nil {
 			return nil
 		}
-		return &bindingsView{Source: source, Listed: len(list)}
+		return &Bindings{Source: source, Listed: len(list)}
 	}
 	x, err := users.ParseEvent(e.Data)
 	if err != nil {
 		return nil
 	}
-	return &bindingsView{Source: x.Source, Event: x.Kind.String(), Session: x.ID, NAS: x.NAS, User: x.User, Prefixes: x.Prefixes, At: x.At}
+	return &Bindings{Source: x.Source, Event: x.Kind.String(), Session: x.ID, NAS: x.NAS, User: x.User, Prefixes: x.Prefixes, At: x.At}
 }
 
-func viewEntry(e acct.Entry, from string) *entryView {
-	v := &entryView{Position: e.Position, Kind: e.Kind.String(), Time: time.Unix(0, e.Time).UTC(), From: from, Octets: len(e.Data)}
+func viewEntry(e acct.Entry, from string) *View {
+	v := &View{Position: e.Position, Kind: e.Kind.String(), Time: time.Unix(0, e.Time).UTC(), From: from, Octets: len(e.Data)}
 	v.Session, v.Stream = e.Stream()
 	switch e.Kind {
 	case acct.EntryOpen:
@@ -106,8 +106,8 @@ func viewEntry(e acct.Entry, from string) *entryView {
 	return v
 }
 
-// table is a row for each thing that there is to say.
-func (v *entryView) table() listing.Table {
+// Table is a row for each thing that there is to say.
+func (v *View) Table() listing.Table {
 	t := listing.Table{Columns: []string{"what", "value"}, Value: v}
 	t.Add("journal_position", v.Position)
 	t.Add("kind", v.Kind)
@@ -138,21 +138,21 @@ func (v *entryView) table() listing.Table {
 	return t
 }
 
-// A messageView is a Message with all that is in it.
-type messageView struct {
-	Session    *sessionView `json:"session,omitempty"`
-	Octets     int          `json:"octets"`
-	Domain     uint32       `json:"domain"`
-	Sequence   uint32       `json:"sequence"`
-	ExportTime string       `json:"export_time"`
-	Fault      string       `json:"fault,omitempty"` // why it can't be read
-	Sets       []setView    `json:"sets"`
+// A Message is an IPFIX Message with all that is in it.
+type Message struct {
+	Session    *Session `json:"session,omitempty"`
+	Octets     int      `json:"octets"`
+	Domain     uint32   `json:"domain"`
+	Sequence   uint32   `json:"sequence"`
+	ExportTime string   `json:"export_time"`
+	Fault      string   `json:"fault,omitempty"` // why it can't be read
+	Sets       []Set    `json:"sets"`
 }
 
-// A setView is a Set.
-type setView struct {
+// A Set is a Set of a Message.
+type Set struct {
 	ID        uint16            `json:"id"`
-	Templates []templateView    `json:"templates,omitempty"`
+	Templates []Template        `json:"templates,omitempty"`
 	Unknown   bool              `json:"template_unknown,omitempty"` // so its records can't be told apart
 	Octets    int               `json:"octets,omitempty"`           // of what is not told apart
 	Options   bool              `json:"options,omitempty"`
@@ -161,14 +161,14 @@ type setView struct {
 	text []string // of Records
 }
 
-// A templateView is a Template Record.
-type templateView struct {
+// A Template is a Template Record.
+type Template struct {
 	ID      uint16 `json:"id"`
 	Options bool   `json:"options,omitempty"`
 	Fields  int    `json:"fields"` // 0 withdraws it
 }
 
-func (m *messageView) add(t *listing.Table) {
+func (m *Message) add(t *listing.Table) {
 	if m.Session != nil {
 		t.Add("exporter", m.Session)
 	}
@@ -212,17 +212,17 @@ func templateSets(msg []byte) (sets []file.Set) {
 	return sets
 }
 
-func viewTemplates(s file.Set) setView {
-	v := setView{ID: s.ID}
+func viewTemplates(s file.Set) Set {
+	v := Set{ID: s.ID}
 	for _, r := range s.Records {
-		v.Templates = append(v.Templates, templateView{ID: r.ID, Options: r.Options, Fields: r.Fields})
+		v.Templates = append(v.Templates, Template{ID: r.ID, Options: r.Options, Fields: r.Fields})
 	}
 	return v
 }
 
-func viewData(p *flowtext.Printer, s ipfix.DataSet) setView {
+func viewData(p *flowtext.Printer, s ipfix.DataSet) Set {
 	p.SetDomain(s.Header.Domain)
-	v := setView{ID: s.ID}
+	v := Set{ID: s.ID}
 	if s.Template == nil {
 		v.Unknown, v.Octets = true, len(s.Octets())
 		return v

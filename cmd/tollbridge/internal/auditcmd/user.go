@@ -1,4 +1,4 @@
-package main
+package auditcmd
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	"tollbridge/spool"
 )
 
-// A partView is what a row of the ledger gave to an accounting record of a
+// A Part is what a row of the ledger gave to an accounting record of a
 // user, or to usage of theirs that is not cut yet.
-type partView struct {
+type Part struct {
 	Exporter  string    `json:"exporter"`
 	Domain    uint32    `json:"domain"`
 	Interval  time.Time `json:"interval"`
@@ -29,8 +29,8 @@ type partView struct {
 // corrections gave or took away: a credit counts against the total. Records
 // that were settled and let go since are not listed any more.
 func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selection) (listing.Table, error) {
-	views := []partView{}
-	add := func(v partView, shares []acct.Share) {
+	views := []Part{}
+	add := func(v Part, shares []acct.Share) {
 		for _, sh := range shares {
 			if !sel.Has(sh.LedgerKey) {
 				continue
@@ -45,7 +45,7 @@ func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selec
 	}
 	for _, l := range records {
 		r := &l.Record
-		add(partView{State: l.State.String(), ID: l.ID, SessionID: r.SessionID, Number: r.Number, Type: r.Type.String(), Corrects: r.Corrects}, r.Shares)
+		add(Part{State: l.State.String(), ID: l.ID, SessionID: r.SessionID, Number: r.Number, Type: r.Type.String(), Corrects: r.Corrects}, r.Shares)
 	}
 	sessions, err := s.Sessions(ctx, 0, 0)
 	if err != nil {
@@ -53,7 +53,7 @@ func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selec
 	}
 	for _, x := range sessions {
 		if x.User == user {
-			add(partView{State: "open", SessionID: x.SessionID, Number: x.Number}, x.Open)
+			add(Part{State: "open", SessionID: x.SessionID, Number: x.Number}, x.Open)
 		}
 	}
 	t := listing.Table{Value: views, Columns: []string{"exporter", "domain", "interval", "state", "records", "octets", "packets", "id", "type", "number", "session_id", "corrects"}}
@@ -66,7 +66,7 @@ func userTable(ctx context.Context, s *spool.Spool, user string, sel spool.Selec
 		if c := v.Corrects; c != nil {
 			corrects = fmt.Sprintf("%s/%d: %s", c.SessionID, c.Number, c.Reason)
 		}
-		t.Add(v.Exporter, v.Domain, listing.Time(v.Interval), v.State, v.Records, v.Octets, v.Packets, id, typeText(v.Type, v.Corrects), v.Number, v.SessionID, corrects)
+		t.Add(v.Exporter, v.Domain, listing.Time(v.Interval), v.State, v.Records, v.Octets, v.Packets, id, listing.RecordType(v.Type, v.Corrects), v.Number, v.SessionID, corrects)
 		if v.Corrects != nil && v.Corrects.Credit {
 			credited = credited.Plus(v.Count)
 		} else {

@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"time"
@@ -7,10 +7,12 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
+	"tollbridge/dict/avp"
 	"tollbridge/spool"
 )
 
-func newSpoolCDRs(state *stateFlags) *cobra.Command {
+func newCDRs(where *state.Flags) *cobra.Command {
 	var filter spool.CDRFilter
 	var conflicts bool
 	cmd := &cobra.Command{
@@ -30,7 +32,7 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("conflicts", "user")
 	cmd.MarkFlagsMutuallyExclusive("conflicts", "session")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		dir, err := state.dir()
+		dir, err := where.Dir()
 		if err != nil {
 			return err
 		}
@@ -68,9 +70,10 @@ func newSpoolCDRs(state *stateFlags) *cobra.Command {
 		views := make([]view, len(list))
 		t := listing.Table{Columns: []string{"id", "type", "number", "user", "input_octets", "output_octets", "input_packets", "output_packets", "event", "origin_host", "session_id", "realm"}, Value: views}
 		for i, x := range list {
-			v := view{x.ID, x.OriginHost, x.SessionID, x.Number, x.Type.String(), x.User, destinationRealm(&x.CDR), x.Event, x.At, x.Retransmitted, x.Usage, x.Corrects}
+			realm, _ := avp.Find(x.AVPs, avp.DestinationRealm, 0)
+			v := view{x.ID, x.OriginHost, x.SessionID, x.Number, x.Type.String(), x.User, string(realm.Data), x.Event, x.At, x.Retransmitted, x.Usage, x.Corrects}
 			views[i] = v
-			t.Add(v.ID, typeText(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, listing.Time(v.Event), v.OriginHost, v.SessionID, v.Realm)
+			t.Add(v.ID, listing.RecordType(v.Type, v.Corrects), v.Number, v.User, v.InputOctets, v.OutputOctets, v.InputPackets, v.OutputPackets, listing.Time(v.Event), v.OriginHost, v.SessionID, v.Realm)
 		}
 		return t.Print(cmd.OutOrStdout(), *out)
 	}

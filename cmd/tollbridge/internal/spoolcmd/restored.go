@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"context"
@@ -10,10 +10,11 @@ import (
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
-func newSpoolRestored(state *stateFlags) *cobra.Command {
+func newRestored(where *state.Flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "restored",
 		Short: "Say that the state directory was restored from a backup",
@@ -35,7 +36,7 @@ Only you can know that it is a backup: a copy looks like the original.`,
   systemctl start tollbridge`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := state.existing()
+			dir, err := where.Existing()
 			if err != nil {
 				return err
 			}

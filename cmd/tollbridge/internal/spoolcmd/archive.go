@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"errors"
@@ -9,11 +9,12 @@ import (
 
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/spool/archive"
 )
 
-func newSpoolArchive(state *stateFlags) *cobra.Command {
+func newArchive(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "archive",
 		Short: "Look at the archive: what it holds, and whether it is as it was written",
@@ -22,17 +23,17 @@ as JSON Lines and CSV, and the journal: each Transport Session's Messages as an
 IPFIX File (RFC 5655), everything else as JSON Lines. All files are compressed
 with zstd. A manifest chains them by SHA-256.`,
 	}
-	cmd.AddCommand(newArchiveList(state), newArchiveVerify(state))
+	cmd.AddCommand(newArchiveList(where), newArchiveVerify(where))
 	return cmd
 }
 
-// archive returns the directory of the archive that args name, or that of -c.
-func (f *stateFlags) archive(args []string) (string, error) {
+// archiveOf returns the directory of the archive that args name, or that of -c.
+func archiveOf(where *state.Flags, args []string) (string, error) {
 	dir := ""
 	if len(args) > 0 {
 		dir = args[0]
-	} else if f.config != "" {
-		c, err := config.Load(f.config)
+	} else if where.Config != "" {
+		c, err := config.Load(where.Config)
 		if err != nil {
 			return "", err
 		}
@@ -47,7 +48,7 @@ func (f *stateFlags) archive(args []string) (string, error) {
 	return dir, nil
 }
 
-func newArchiveList(state *stateFlags) *cobra.Command {
+func newArchiveList(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls [DIR]",
 		Short: "List the segments of an archive whose files are there",
@@ -57,7 +58,7 @@ func newArchiveList(state *stateFlags) *cobra.Command {
 	}
 	out := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		dir, err := state.archive(args)
+		dir, err := archiveOf(where, args)
 		if err != nil {
 			return err
 		}
@@ -83,7 +84,7 @@ func newArchiveList(state *stateFlags) *cobra.Command {
 	return cmd
 }
 
-func newArchiveVerify(state *stateFlags) *cobra.Command {
+func newArchiveVerify(where *state.Flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify [DIR]",
 		Short: "Check that no file of an archive was removed, reordered or changed",
@@ -94,13 +95,13 @@ lines were cut off. The exit status is 1 when something is wrong.`,
   tollbridge spool archive verify /mnt/backup/archive`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := state.archive(args)
+			dir, err := archiveOf(where, args)
 			if err != nil {
 				return err
 			}
 			head := ""
-			if state.data != "" || state.config != "" {
-				s, err := state.open()
+			if where.Data != "" || where.Config != "" {
+				s, err := where.Open()
 				if err != nil {
 					return err
 				}

@@ -1,15 +1,16 @@
-package main
+package spoolcmd
 
 import (
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/spool"
 )
 
-func newSpoolVerify(state *stateFlags) *cobra.Command {
+func newVerify(where *state.Flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify",
 		Short: "Read all of the spool and check all that can be checked",
@@ -19,7 +20,7 @@ one. It reads everything, which takes its time. The exit status is 1 when
 something is wrong; each thing is named.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := state.open()
+			s, err := where.Open()
 			if err != nil {
 				return err
 			}

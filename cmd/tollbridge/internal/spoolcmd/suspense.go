@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"context"
@@ -8,10 +8,11 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
-func newSpoolSuspense(state *stateFlags) *cobra.Command {
+func newSuspense(where *state.Flags) *cobra.Command {
 	var after uint64
 	var limit int
 	cmd := &cobra.Command{
@@ -32,7 +33,7 @@ flows up for good.`,
   tollbridge spool suspense --limit 0 -o csv > suspense.csv`,
 	}
 	listing.AddPage(cmd, "flows", &after, &limit)
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
+	return where.List(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		list, err := s.Suspended(ctx, after, limit)
 		if err != nil {
 			return listing.Table{}, err

@@ -1,11 +1,10 @@
-package main
+package auditcmd
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"strconv"
 	"time"
@@ -14,12 +13,14 @@ import (
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/entry"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/spool"
 )
 
-func newAuditRecord(state *stateFlags) *cobra.Command {
+func newRecord(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "record {ID | SESSION-ID NUMBER}",
 		Short: "Show which flow records an accounting record was made of",
@@ -38,7 +39,7 @@ although the journal is kept from its beginning.`,
 	}
 	out := listing.FormatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		s, err := state.open()
+		s, err := where.Open()
 		if err != nil {
 			return err
 		}
@@ -82,8 +83,8 @@ func findRecord(ctx context.Context, s *spool.Spool, args []string) (spool.Liste
 	return found[0], nil
 }
 
-// An origin is what an accounting record was made of.
-type origin struct {
+// An Origin is what an accounting record was made of.
+type Origin struct {
 	ID        uint64     `json:"id"`
 	SessionID string     `json:"session_id"`
 	Number    uint32     `json:"number"`
@@ -92,11 +93,11 @@ type origin struct {
 	Found     acct.Count `json:"found"`
 	Whole     bool       `json:"journal_whole"`     // it is kept from its beginning, so nothing may differ
 	Differs   []string   `json:"differs,omitempty"` // where the flows do not add up, by row of the ledger
-	Flows     []flowView `json:"flows"`
+	Flows     []Flow     `json:"flows"`
 }
 
-// A flowView is a flow record as it fell to an accounting record.
-type flowView struct {
+// A Flow is a flow record as it fell to an accounting record.
+type Flow struct {
 	Position uint64    `json:"journal_position"`
 	Exporter string    `json:"exporter"`
 	Domain   uint32    `json:"domain"`
@@ -108,7 +109,7 @@ type flowView struct {
 	Count acct.Count `json:"count"`
 }
 
-func (o *origin) print(w io.Writer, f listing.Format) error {
+func (o *Origin) print(w io.Writer, f listing.Format) error {
 	t := listing.Table{Value: o, Columns: []string{"journal_position", "exporter", "domain", "interval", "flow", "start", "end", "input_octets", "output_octets", "input_packets", "output_packets"}}
 	for _, x := range o.Flows {
 		t.Add(x.Position, x.Exporter, x.Domain, listing.Time(x.Interval), x.Flow, listing.Time(x.Start), listing.Time(x.End), x.InputOctets, x.OutputOctets, x.InputPackets, x.OutputPackets)
@@ -128,9 +129,9 @@ func (o *origin) print(w io.Writer, f listing.Format) error {
 }
 
 // traceRecord reads the journal again from before the octets of l arrived
-// until it is cut. If that comes to another amount, since a first copy of
+// until it is cut. If that comes to another Amount, since a first copy of
 // something came still earlier, it begins with the oldest entry.
-func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*origin, error) {
+func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*Origin, error) {
 	r := &l.Record
 	from := r.Event
 	for _, sh := range r.Shares {
@@ -138,7 +139,7 @@ func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*origin, 
 			from = at
 		}
 	}
-	var o *origin
+	var o *Origin
 	read := uint64(math.MaxUint64)
 	for _, at := range []time.Time{from, time.Unix(0, 0)} {
 		opening, err := s.OpeningAt(ctx, at)
@@ -150,21 +151,21 @@ func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*origin, 
 			break
 		}
 		read = opening.Position
-		o = &origin{
+		o = &Origin{
 			ID: l.ID, SessionID: r.SessionID, Number: r.Number, User: r.User, Increment: r.Increment(),
-			Whole: err == nil && opening.Position == 0, Flows: []flowView{},
+			Whole: err == nil && opening.Position == 0, Flows: []Flow{},
 		}
 		if len(r.Shares) == 0 {
 			return o, nil
 		}
 		t := &recordTracer{want: r, open: make(map[uint64][]asm.TracedFlow)}
 		if !none {
-			if err := replayJournal(ctx, s, opening, t, func(uint64) bool { return t.found }); err != nil {
+			if err := entry.Replay(ctx, s, opening, t, func(uint64) bool { return t.found }); err != nil {
 				return nil, err
 			}
 		}
 		for _, f := range t.flows {
-			o.Flows = append(o.Flows, flowView{f.Position, f.Exporter, f.Domain, listing.UnixTime(f.Interval), f.Endpoints, f.Start, f.End, f.Usage, f.Count})
+			o.Flows = append(o.Flows, Flow{f.Position, f.Exporter, f.Domain, listing.UnixTime(f.Interval), f.Endpoints, f.Start, f.End, f.Usage, f.Count})
 			o.Found = o.Found.Plus(f.Count)
 		}
 		if o.compare(r); len(o.Differs) == 0 || none {
@@ -174,36 +175,9 @@ func traceRecord(ctx context.Context, s *spool.Spool, l spool.Listed) (*origin, 
 	return o, nil
 }
 
-// replayJournal applies what the journal has behind an opening, until done says
-// so of the entry applied last, or it ends.
-func replayJournal(ctx context.Context, s *spool.Spool, o spool.Opening, t asm.Tracer, done func(position uint64) bool) error {
-	j := s.Journal()
-	replay, err := asm.NewReplay(ctx, asm.Opening(o), j, t, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	reader := j.Reader(o.Position)
-	for at := o.Position; at < j.Durable(); {
-		entries, err := reader.Next(ctx)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if err := replay.Apply(ctx, e); err != nil {
-				return err
-			}
-			if done(e.Position) {
-				return nil
-			}
-			at = e.Position
-		}
-	}
-	return nil
-}
-
 // compare says which rows of the ledger gave r more than the flows that were
 // found.
-func (o *origin) compare(r *acct.Record) {
+func (o *Origin) compare(r *acct.Record) {
 	found := make(map[acct.LedgerKey]acct.Count)
 	for _, f := range o.Flows {
 		k := acct.LedgerKey{Exporter: f.Exporter, Domain: f.Domain, Interval: f.Interval.Unix()}

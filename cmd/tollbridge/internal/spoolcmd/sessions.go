@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"context"
@@ -8,10 +8,11 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
-func newSpoolSessions(state *stateFlags) *cobra.Command {
+func newSessions(where *state.Flags) *cobra.Command {
 	var after uint64
 	var limit int
 	cmd := &cobra.Command{
@@ -21,7 +22,7 @@ func newSpoolSessions(state *stateFlags) *cobra.Command {
   tollbridge spool sessions --limit 0 -o json | jq '.[] | select(.user == "alice")'`,
 	}
 	listing.AddPage(cmd, "sessions", &after, &limit)
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
+	return where.List(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		list, err := s.Sessions(ctx, after, limit)
 		if err != nil {
 			return listing.Table{}, err

@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"context"
@@ -9,23 +9,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollbridge/cmd/tollbridge/internal/control"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
-// requeueCommand is what the control channel calls it: IDs in, new IDs out.
-const requeueCommand = "requeue"
-
-func (b *bridge) handleRequeue() {
-	control.Handle(&b.control, requeueCommand, func(ctx context.Context, ids []uint64) ([]uint64, error) {
-		again, err := b.spool.Outbox().Requeue(ctx, ids)
-		if err == nil {
-			b.log.Info("records are requeued by an operator", "records", len(again))
-		}
-		return again, err
-	})
-}
-
-func newSpoolRequeue(state *stateFlags) *cobra.Command {
+func newRequeue(where *state.Flags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "requeue ID...",
 		Short: "Put quarantined accounting records back to be delivered again",
@@ -42,12 +30,12 @@ the daemon for it, if one runs, and else does it itself.`,
 					return fmt.Errorf("%q is not an ID: take one from \"spool ls --state quarantined\"", a)
 				}
 			}
-			dir, err := state.existing()
+			dir, err := where.Existing()
 			if err != nil {
 				return err
 			}
 			var again []uint64
-			if err = control.Call(cmd.Context(), dir, requeueCommand, ids, &again); errors.Is(err, control.ErrNoDaemon) {
+			if err = control.Call(cmd.Context(), dir, control.Requeue, ids, &again); errors.Is(err, control.ErrNoDaemon) {
 				again, err = requeueAlone(cmd.Context(), dir, ids)
 			}
 			if err != nil {

@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"context"
@@ -7,16 +7,17 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
-func newSpoolStats(state *stateFlags) *cobra.Command {
+func newStats(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "stats",
 		Short:   "Say how full the spool is and how far the pipeline has come",
 		Example: "  tollbridge spool stats -o json",
 	}
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
+	return where.List(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		st, err := s.Stats(ctx)
 		if err != nil {
 			return listing.Table{}, err

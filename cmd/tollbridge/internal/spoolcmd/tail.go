@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"context"
@@ -9,13 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
 // tailEvery is how often tail looks for new records.
 const tailEvery = 500 * time.Millisecond
 
-func newSpoolTail(state *stateFlags) *cobra.Command {
+func newTail(where *state.Flags) *cobra.Command {
 	var lines uint64
 	cmd := &cobra.Command{
 		Use:   "tail",
@@ -28,7 +29,7 @@ each, beside a running daemon. What becomes of them later it does not show.`,
 	}
 	cmd.Flags().Uint64VarP(&lines, "lines", "n", 10, "how many of the latest to begin with")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := state.open()
+		s, err := where.Open()
 		if err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package main
+package auditcmd
 
 import (
 	"context"
@@ -7,12 +7,13 @@ import (
 
 	"tollbridge/asm"
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/entry"
 	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/spool"
 )
 
-// A duplicateView is a Data Record that counts no more, its twin, and why.
-type duplicateView struct {
+// A Duplicate is a Data Record that counts no more, its twin, and why.
+type Duplicate struct {
 	Position     uint64     `json:"journal_position"`
 	Record       int        `json:"record"` // in its Data Set, from 0
 	Exporter     string     `json:"exporter"`
@@ -29,7 +30,7 @@ type duplicateView struct {
 // A duplicateTracer collects the duplicates of the rows that are asked for.
 type duplicateTracer struct {
 	sel   spool.Selection
-	views []duplicateView
+	views []Duplicate
 }
 
 func (t *duplicateTracer) Flow(uint64, asm.TracedFlow) {}
@@ -40,7 +41,7 @@ func (t *duplicateTracer) Duplicate(d asm.TracedDuplicate) {
 	if !t.sel.Has(d.LedgerKey) {
 		return
 	}
-	t.views = append(t.views, duplicateView{
+	t.views = append(t.views, Duplicate{
 		d.Position, d.Ordinal, d.Exporter, d.Domain, listing.UnixTime(d.Interval), d.Endpoints, d.End, d.Count, d.Why, d.TwinPosition, d.TwinOrdinal,
 	})
 }
@@ -48,13 +49,13 @@ func (t *duplicateTracer) Duplicate(d asm.TracedDuplicate) {
 // duplicatesTable reads again what is kept of the journal and lists the
 // duplicates in it. One whose twin came before that is not known as such here.
 func duplicatesTable(ctx context.Context, s *spool.Spool, sel spool.Selection) (listing.Table, error) {
-	t := &duplicateTracer{sel: sel, views: []duplicateView{}}
+	t := &duplicateTracer{sel: sel, views: []Duplicate{}}
 	opening, err := s.OpeningAt(ctx, time.Unix(0, 0))
 	switch {
 	case err != nil && !errors.Is(err, spool.ErrNotFound):
 		return listing.Table{}, err
 	case err == nil || opening.State != nil:
-		if err := replayJournal(ctx, s, opening, t, func(uint64) bool { return false }); err != nil {
+		if err := entry.Replay(ctx, s, opening, t, func(uint64) bool { return false }); err != nil {
 			return listing.Table{}, err
 		}
 	}

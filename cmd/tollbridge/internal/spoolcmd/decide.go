@@ -1,4 +1,4 @@
-package main
+package spoolcmd
 
 import (
 	"context"
@@ -15,45 +15,9 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/control"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
-
-// decideCommand names the command of the control channel that carries an
-// asm.Command and answers with an acct.Decision.
-const decideCommand = "decide"
-
-// handleDecisions lets operators decide.
-func (b *bridge) handleDecisions() { control.Handle(&b.control, decideCommand, b.decide) }
-
-// decideTimeout bounds how long a command waits until the pipeline has carried
-// it out, which is in the journal by then.
-const decideTimeout = time.Minute
-
-// decide puts a command into the journal, waits until the pipeline has carried
-// it out, and returns what came of it.
-func (b *bridge) decide(ctx context.Context, c asm.Command) (acct.Decision, error) {
-	if err := c.Validate(); err != nil {
-		return acct.Decision{}, err
-	}
-	data, err := c.AppendBinary(nil)
-	if err != nil {
-		return acct.Decision{}, err
-	}
-	position, err := b.journal.Append(acct.EntryCommand, time.Now().UnixNano(), 0, data)
-	if err != nil {
-		return acct.Decision{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
-	defer cancel()
-	if err := errors.Join(b.spool.Journal().Wait(ctx, position), b.runner.Wait(ctx, position)); err != nil {
-		return acct.Decision{}, fmt.Errorf("the command is in the journal at %d and will be carried out, but not yet: %w: see \"tollbridge spool decisions\" later", position, err)
-	}
-	d, ok, err := b.spool.Decision(ctx, position)
-	if err == nil && !ok {
-		err = fmt.Errorf("the pipeline could not carry out the command at %d of the journal: see the daemon's log", position)
-	}
-	return d, err
-}
 
 // operator names who runs the command, for the books.
 func operator() string {
@@ -66,18 +30,18 @@ func operator() string {
 
 // order sends c to the daemon of the state directory and prints what came of
 // it.
-func (f *stateFlags) order(ctx context.Context, out io.Writer, c asm.Command) error {
+func order(ctx context.Context, where *state.Flags, out io.Writer, c asm.Command) error {
 	c.By = operator()
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	return f.decided(ctx, out, decideCommand, c)
+	return decided(ctx, where, out, control.Decide, c)
 }
 
 // decided sends a command that is answered by an acct.Decision, and prints
 // that.
-func (f *stateFlags) decided(ctx context.Context, out io.Writer, name string, in any) error {
-	dir, err := f.existing()
+func decided(ctx context.Context, where *state.Flags, out io.Writer, name string, in any) error {
+	dir, err := where.Existing()
 	if err != nil {
 		return err
 	}
@@ -91,8 +55,8 @@ func (f *stateFlags) decided(ctx context.Context, out io.Writer, name string, in
 	return nil
 }
 
-func newSpoolRelease(state *stateFlags) *cobra.Command {
-	return newDecide(state, asm.ReleaseFlows, "Account suspended flows as if they were new",
+func newRelease(where *state.Flags) *cobra.Command {
+	return newDecide(where, asm.ReleaseFlows, "Account suspended flows as if they were new",
 		`Release takes flows out of suspense that could not be proven to be new, since
 they were too old or ahead of the clock, and accounts them: each once, however
 often it waits there or came meanwhile. One that nobody held the address of then
@@ -102,14 +66,14 @@ waits for a user. Who decided, when and why is kept; see "spool decisions".`,
   tollbridge spool release 17 18 --because "checked by hand"`)
 }
 
-func newSpoolReject(state *stateFlags) *cobra.Command {
-	return newDecide(state, asm.RejectFlows, "Give up suspended flows: they are never accounted",
+func newReject(where *state.Flags) *cobra.Command {
+	return newDecide(where, asm.RejectFlows, "Give up suspended flows: they are never accounted",
 		`Reject takes flows out of suspense for good. The books show them as rejected.
 Who decided, when and why is kept; see "spool decisions".`,
 		`  tollbridge spool reject --for unmapped --exporter lab --because "the lab is not billed"`)
 }
 
-func newDecide(state *stateFlags, what, short, long, example string) *cobra.Command {
+func newDecide(where *state.Flags, what, short, long, example string) *cobra.Command {
 	c := asm.Command{What: what}
 	cmd := &cobra.Command{
 		Use: what + " [ID...]", Short: short,
@@ -123,7 +87,7 @@ func newDecide(state *stateFlags, what, short, long, example string) *cobra.Comm
 				}
 				c.Flows.IDs = append(c.Flows.IDs, id)
 			}
-			return state.order(cmd.Context(), cmd.OutOrStdout(), c)
+			return order(cmd.Context(), where, cmd.OutOrStdout(), c)
 		},
 	}
 	flags := cmd.Flags()
@@ -135,13 +99,13 @@ func newDecide(state *stateFlags, what, short, long, example string) *cobra.Comm
 	return cmd
 }
 
-func newSpoolDecisions(state *stateFlags) *cobra.Command {
+func newDecisions(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "decisions",
 		Short:   "List what operators ordered: who, when, why, and what it came to",
 		Example: "  tollbridge spool decisions -o csv",
 	}
-	return state.list(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
+	return where.List(cmd, func(ctx context.Context, s *spool.Spool) (listing.Table, error) {
 		list, err := s.Decisions(ctx)
 		if err != nil {
 			return listing.Table{}, err

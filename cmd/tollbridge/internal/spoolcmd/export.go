@@ -1,14 +1,15 @@
-package main
+package spoolcmd
 
 import (
 	"encoding/json"
 
 	"github.com/spf13/cobra"
 
+	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/spool"
 )
 
-func newSpoolExport(state *stateFlags) *cobra.Command {
+func newExport(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write all accounting records with all that is known of them, as lines of JSON",
@@ -17,7 +18,7 @@ func newSpoolExport(state *stateFlags) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := state.open()
+		s, err := where.Open()
 		if err != nil {
 			return err
 		}
