@@ -218,6 +218,10 @@ func (c *Conn) ReadMessage(b []byte) (n int, m Message, err error) {
 			into = discard
 		}
 		got, info, end, err := c.ReadPart(into)
+		if errors.Is(err, ErrAbandoned) {
+			n, tooLong = 0, false
+			continue
+		}
 		if err != nil {
 			return 0, Message{}, err
 		}
@@ -237,7 +241,8 @@ func (c *Conn) ReadMessage(b []byte) (n int, m Message, err error) {
 
 // ReadPart reads a message, or as much of it as b takes, which should hold 64
 // octets at least; end says that this was the last of it. Parts of different
-// messages do not mix. Errors are those of ReadMessage, but for ErrTooLong.
+// messages do not mix: ErrAbandoned comes instead of the rest of one that its
+// sender has given up. Other errors are those of ReadMessage, but for ErrTooLong.
 func (c *Conn) ReadPart(b []byte) (n int, m Message, end bool, err error) {
 	for {
 		got, info, flags, err := c.receive(b)
@@ -289,8 +294,8 @@ func parseInfo(oob []byte) (m Message) {
 	return m
 }
 
-// notified handles a notification: that the other end has everything, or that
-// the association has ended. A call to read knows of an end that we began by
+// notified handles a notification: that the other end has everything, that the
+// rest of a message will not come, or that the association has ended. A call to read knows of an end that we began by
 // the notification alone.
 func (c *Conn) notified(b []byte) error {
 	if len(b) < 2 {
@@ -302,6 +307,8 @@ func (c *Conn) notified(b []byte) error {
 		case c.dry <- struct{}{}:
 		default: // nobody has taken the one before
 		}
+	case sctp.SCTP_PARTIAL_DELIVERY_EVENT: // RFC 6458, Section 6.1.7
+		return fmt.Errorf("sctp: read: %w", ErrAbandoned)
 	case sctp.SCTP_ASSOC_CHANGE:
 		if len(b) < 10 {
 			return nil

@@ -18,6 +18,10 @@ import (
 // thrown away whole; the next can be read.
 var ErrTooLong = errors.New("message is too long")
 
+// ErrAbandoned says that the rest of a message, of which a part was read, will
+// not come: its sender has given it up (RFC 3758). The next can be read.
+var ErrAbandoned = errors.New("the rest of a message was given up")
+
 // A Config says how associations are made.
 type Config struct {
 	// Streams is the most streams in each direction. Each costs memory at both

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -218,6 +219,76 @@ func TestAbort(t *testing.T) {
 	theirs.Close() // what it has not read is lost: Linux aborts
 	if _, err := ours.Read(make([]byte, 100)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) || err == io.EOF {
 		t.Errorf("read: %v", err)
+	}
+}
+
+// Of a message that came in part, as the receiver had no more room, and whose
+// rest was then given up, nothing is read, or that it was; what is reliable comes
+// whole behind it.
+func TestPartOfAMessageGivenUp(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		read func(c *sctp.Conn, b []byte) (n int, err error)
+	}{
+		{"ReadMessage", func(c *sctp.Conn, b []byte) (n int, err error) {
+			n, _, err = c.ReadMessage(b)
+			return n, err
+		}},
+		{"ReadPart", func(c *sctp.Conn, b []byte) (n int, err error) {
+			for end := false; !end && err == nil; {
+				var part int
+				part, _, end, err = c.ReadPart(b[n:])
+				n += part
+			}
+			return n, err
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			ours, theirs := pair(t, "127.0.0.1", sctp.Config{Buffer: 1 << 16})
+			go io.Copy(io.Discard, ours)
+			const length = 50_000
+			deadline := time.Now().Add(20 * time.Second)
+			ours.SetDeadline(deadline)
+			theirs.SetDeadline(deadline)
+			for octet := byte('a'); octet < 'd'; octet++ {
+				if err := ours.WriteMessage(bytes.Repeat([]byte{octet}, length), sctp.Message{Stream: 1, Lifetime: 500 * time.Millisecond}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for pieces := 1; pieces > 0; { // those that nobody has or has given up
+				if time.Now().After(deadline) {
+					t.Fatalf("%d pieces are neither acknowledged nor given up", pieces)
+				}
+				var err error
+				if pieces, err = ours.Unacknowledged(); err != nil {
+					t.Fatal(err)
+				}
+				runtime.Gosched()
+			}
+			go ours.WriteMessage(bytes.Repeat([]byte{'z'}, 100), sctp.Message{})
+			abandoned := false
+			b := make([]byte, 1<<16)
+			for b[0] != 'z' {
+				n, err := row.read(theirs, b)
+				if errors.Is(err, sctp.ErrAbandoned) {
+					abandoned = true
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := length
+				if b[0] == 'z' {
+					want = 100
+				}
+				if n != want || bytes.Count(b[:n], b[:1]) != n {
+					t.Errorf("a message of %d octets from %c to %c was not sent", n, b[0], b[n-1])
+				}
+			}
+			if abandoned != (row.name == "ReadPart") {
+				t.Errorf("told of a message given up: %v", abandoned)
+			}
+		})
 	}
 }
 

@@ -49,9 +49,10 @@ func open(addr netip.Addr, cfg Config) (int, error) {
 }
 
 // prepare sets what an accepted socket might not inherit: no delay for small
-// messages, and to be told of streams, of the end, and of all being sent.
+// messages, and to be told of streams, of the end, of all being sent, and of a
+// message whose rest will not come.
 func prepare(fd int) error {
-	events := sctp.EventSubscribe{DataIO: 1, Association: 1, SenderDry: 1}
+	events := sctp.EventSubscribe{DataIO: 1, Association: 1, PartialDelivery: 1, SenderDry: 1}
 	return errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_SCTP, sctp.SCTP_NODELAY, 1),
 		set(fd, sctp.SCTP_EVENTS, unsafe.Pointer(&events), unsafe.Sizeof(events)),
