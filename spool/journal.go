@@ -21,19 +21,20 @@ var ErrTrimmed = journal.ErrTrimmed
 
 func (s *Spool) journalDir() string { return filepath.Join(s.dir, "journal") }
 
-// openJournal takes the journal's lease and opens it. The lease is taken within a
-// transaction of state.db, so only while that has our epoch: it can't be taken back
-// from who replaced us.
+// openJournal takes the journal's lease and opens it, within a transaction of
+// state.db, so only while that has our epoch: nobody can replace us meanwhile, and
+// nothing is taken back from who did.
 func (s *Spool) openJournal(cfg Config) error {
-	err := s.takeOver(cfg.Lease)
-	if err == nil {
-		err = s.asHolder(func() error { return journal.Take(s.journalDir(), s.Epoch()) })
-	}
-	if err != nil {
+	if err := s.takeOver(cfg.Lease); err != nil {
 		return err
 	}
-	s.journal, err = journal.Open(s.journalDir(), cfg.journal(s.Epoch(), s.fence.fall, s.checkpoint.position))
-	return err
+	return s.asHolder(func() error {
+		err := journal.Take(s.journalDir(), s.Epoch())
+		if err == nil {
+			s.journal, err = journal.Open(s.journalDir(), cfg.journal(s.Epoch(), s.fence.fall, s.checkpoint.position))
+		}
+		return err
+	})
 }
 
 func (c Config) journal(epoch uint64, fenced func(), after uint64) journal.Config {

@@ -176,18 +176,22 @@ func TestTakeOverCutOff(t *testing.T) {
 	}
 }
 
-// A stop is a log whose writer waits, once, at the line of a copy's damaged group.
+// A stop is a log whose writer waits, once, at a line.
 type stop struct {
 	slog.Handler
+	line    string
 	once    sync.Once
 	at      chan struct{} // closed when it waits
 	release func()        // lets it go on
 	waits   chan struct{}
 }
 
-// stopInCopy returns a stop, which lets go at the test's end at the latest.
-func stopInCopy(t *testing.T) *stop {
-	s := &stop{Handler: slog.DiscardHandler, at: make(chan struct{}), waits: make(chan struct{})}
+// stopInCopy returns a stop at the line of a copy's damaged group.
+func stopInCopy(t *testing.T) *stop { return stopAt(t, "journal group is damaged and set aside") }
+
+// stopAt returns a stop, which lets go at the test's end at the latest.
+func stopAt(t *testing.T, line string) *stop {
+	s := &stop{Handler: slog.DiscardHandler, line: line, at: make(chan struct{}), waits: make(chan struct{})}
 	s.release = sync.OnceFunc(func() { close(s.waits) })
 	t.Cleanup(s.release)
 	return s
@@ -196,7 +200,7 @@ func stopInCopy(t *testing.T) *stop {
 func (s *stop) Enabled(context.Context, slog.Level) bool { return true }
 
 func (s *stop) Handle(_ context.Context, r slog.Record) error {
-	if r.Message == "journal group is damaged and set aside" {
+	if r.Message == s.line {
 		s.once.Do(func() {
 			close(s.at)
 			<-s.waits
@@ -205,8 +209,7 @@ func (s *stop) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// opening opens a spool with a lease, in the background, and waits until it stops
-// in the copying of the old journal.
+// opening opens a spool with a lease, in the background, and waits until it stops.
 func (s *stop) opening(t *testing.T, dir string, term time.Duration) (ended <-chan error) {
 	t.Helper()
 	result := make(chan error, 1)
@@ -220,9 +223,9 @@ func (s *stop) opening(t *testing.T, dir string, term time.Duration) (ended <-ch
 	select {
 	case <-s.at:
 	case err := <-result:
-		t.Fatalf("it does not copy: %v", err)
+		t.Fatalf("it does not come to %q: %v", s.line, err)
 	case <-time.After(time.Minute):
-		t.Fatal("it does not come to copy")
+		t.Fatalf("it takes too long to come to %q", s.line)
 	}
 	return result
 }

@@ -68,10 +68,12 @@ import (
 // who replaces it finds the group. If not, the old holder calls nothing durable
 // any more, whatever it still writes: frames behind the end that was found, and
 // segments of its epoch with positions behind it, are bounded by the first segment
-// of the new epoch, for whoever reads. Files of another epoch are never written to,
-// nor cut; only such are deleted of which, by that bound, nothing counts, and who
-// finds a segment of a later epoch than its own deletes none. An old holder that
-// deletes what it may trim deletes only what is below a checkpoint.
+// of the new epoch, for whoever reads. A segment that it begins before that one is
+// empty, or repeats what the one before has, and goes again. Files of another epoch
+// are never written to, nor cut; only such are deleted of which, by that bound,
+// nothing counts, and only while the journal is opened, when nobody can take the
+// lease. An old holder that deletes what it may trim deletes only what is below a
+// checkpoint.
 //
 // The disk may give out something else than was written. So each frame and each
 // group ends in a checksum; what fails it is set aside, with the positions that it
@@ -480,12 +482,18 @@ func (j *Journal) roll(octets int64) error {
 }
 
 // begin makes a segment in which positions from first on count, and that begins
-// with groups. It is the latest from then on.
+// with groups. It is the latest from then on. Where the lease is another's it is
+// taken back: who has that may have trimmed these positions, and to who opens the
+// journal next they would be there again.
 func (j *Journal) begin(first uint64, groups []*group) error {
 	j.latest = j.latest.next(j.cfg.Epoch, first)
 	out, err := j.disk.begin(j.latest, groups)
 	if err != nil {
 		return err
+	}
+	if err := j.lease.check(); err != nil {
+		j.disk.abandon(out)
+		return errors.Join(err, os.Remove(out.path))
 	}
 	j.mu.Lock()
 	out.grow(groups)

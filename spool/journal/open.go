@@ -39,7 +39,8 @@ func OpenReadOnly(dir string, cfg Config) (*Journal, error) {
 }
 
 // Open opens the journal in dir for writing, under an epoch that was taken, and
-// begins a segment. The error matches ErrFenced where it was taken from us since.
+// begins a segment. The error matches ErrFenced where it was taken from us since;
+// the caller sees to it that it is not while Open runs.
 func Open(dir string, cfg Config) (_ *Journal, err error) {
 	j := newJournal(dir, cfg)
 	if j.lease, err = openLease(dir, cfg.Epoch, cfg.Fenced); err != nil {

@@ -52,6 +52,126 @@ func TestJournalLateOpen(t *testing.T) {
 	}
 }
 
+// A holder that was stopped between its look for the end and its first segment, and
+// goes on after it was replaced, leaves to who replaced it what was acknowledged.
+func TestJournalLateBegin(t *testing.T) {
+	dir := t.TempDir()
+	first, err := take(dir, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, first)
+	one := appendAll(t, first, "acknowledged")
+	stop()
+	late, goOn := looked(t, dir)
+
+	// The first was under way still.
+	g := newGroup(one+1, 2, nil)
+	g.append(acct.EntryMessage, 2, 0, []byte("told to nobody"))
+	g.seal()
+	if err := errors.Join(first.disk.write(first.out, g), first.out.sync()); err != nil {
+		t.Fatal(err)
+	}
+
+	j := open(t, dir, Config{})
+	if err := goOn(); !errors.Is(err, ErrFenced) {
+		t.Errorf("the late holder begins: %v", err)
+	}
+	if es, err := j.Reader(0).Next(t.Context()); err != nil || string(es[0].Data) != "acknowledged" {
+		t.Errorf("who replaced it reads %v, %v", es, err)
+	}
+	if _, err := os.Stat(newSegment(dir, late.latest).path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its segment is still there: %v", err)
+	}
+}
+
+// looked is a journal in the middle of Open, under a new epoch: goOn is the rest
+// of it, from its first segment on.
+func looked(t *testing.T, dir string) (j *Journal, goOn func() error) {
+	t.Helper()
+	epoch, err := Epoch(dir)
+	if err == nil {
+		err = Take(dir, epoch+1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	j = newJournal(dir, Config{Epoch: epoch + 1}.withDefaults())
+	if j.lease, err = openLease(dir, epoch+1, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() })
+	void, err := j.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.next = j.durable + 1
+	rest, err := j.uncertain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j, func() error {
+		if err := j.begin(j.certain.first, rest); err != nil {
+			return err
+		}
+		return j.clear(void)
+	}
+}
+
+// A segment that a holder begins after it was replaced, before what that one has
+// trimmed, does not bring those positions back, nor is what it lacks of them taken
+// for damage.
+func TestJournalLateSegment(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		late func(t *testing.T, dir string) (goOn func() error)
+	}{
+		{"the first of one that opens", func(t *testing.T, dir string) func() error {
+			_, goOn := looked(t, dir)
+			return goOn
+		}},
+		{"the next of one that runs", func(t *testing.T, dir string) func() error {
+			j := open(t, dir, Config{Segment: 512})
+			stop := run(t, j)
+			appendAll(t, j, "fills its segment")
+			stop()
+			return func() error {
+				resume(t, j)
+				if _, err := j.Append(acct.EntryMessage, 1, 0, []byte("late")); err != nil {
+					return err
+				}
+				return j.flush(t.Context())
+			}
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			goOn := row.late(t, dir)
+			j := open(t, dir, Config{Segment: 1024})
+			stop := run(t, j)
+			last := appendAll(t, j, "2", "3", "4", "5", "6", "7", "8", "9")
+			if err := j.Trim(t.Context(), last); err != nil {
+				t.Fatal(err)
+			}
+			stop()
+			first := j.segments[0].first // positions come back with their segment at most
+			if err := goOn(); !errors.Is(err, ErrFenced) {
+				t.Errorf("the late holder goes on: %v", err)
+			}
+			k, err := OpenReadOnly(dir, Config{}.withDefaults())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if now := k.Stats().First; now != first || first < last-1 {
+				t.Errorf("positions from %d on are there, they were trimmed below %d", now, last)
+			}
+			if err := k.Verify(t.Context(), func(err error) { t.Error(err) }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A segment that is gone already, by a holder that was replaced or before its
 // directory could be synced, is trimmed.
 func TestJournalTrimsWhatIsGone(t *testing.T) {
