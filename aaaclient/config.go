@@ -26,6 +26,7 @@ type Peer struct {
 	Weight   int               // share of the load among peers of one Priority; 0: it stands by for those listed before it
 	SCTP     bool              // in place of TCP
 	TLS      *peer.Credentials // nil is no TLS (RFC 6733, Section 13.1: from the start)
+	Realtime bool              // its latest answer, to an earlier Client, demanded DELIVER_AND_GRANT (RFC 6733, Section 9.8.7)
 	Optional []uint32          // codes of standard AVPs that it gets with the M bit clear, since it does not know them
 }
 

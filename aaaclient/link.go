@@ -67,6 +67,9 @@ func newLink(c *Client, index int, p Peer) (*link, error) {
 		},
 		log: c.cfg.Log.With("peer", p.Address), salt: hash(p.Host + " " + p.Address), pace: newPace(c.cfg.Window),
 	}
+	if p.Realtime {
+		l.count.realtime.Store(deliverAndGrant)
+	}
 	l.keeper = l.newKeeper()
 	return l, nil
 }

@@ -255,6 +255,19 @@ func TestAccountingRealtimeRequired(t *testing.T) {
 	}
 }
 
+// What a peer has demanded of an earlier client it demands until it answers.
+func TestAccountingRealtimeRequiredBefore(t *testing.T) {
+	d := newDesk(t, records(1, 1), func(c *Config) { c.Peers[0].Realtime = true })
+	m := d.conns[0].request(t)
+	if s := d.client.Stats(); !s.Peers[0].Realtime || !s.Routes[0].Realtime {
+		t.Errorf("it is reported as %+v", s)
+	}
+	d.answer(0, m, avp.ResultSuccess, "", nil)
+	if s := d.client.Stats(); s.Peers[0].Realtime || s.Routes[0].Realtime {
+		t.Errorf("an answer that demands nothing is reported as %+v", s)
+	}
+}
+
 // A record keeps the profile that it came under, whatever is configured
 // meanwhile: what is sent again is the same.
 func TestProfilesOfGenerations(t *testing.T) {

@@ -38,6 +38,7 @@ type bridge struct {
 	collector *collect.Process
 	runner    *asm.Runner
 	client    *aaaclient.Client
+	demands   *demands     // of its peers
 	quotas    []*quota     // of partners that have a bound
 	files     []users.File // of bindings, as they were at the start
 

@@ -33,10 +33,12 @@ func (b *bridge) openFiles() error {
 func (b *bridge) deliver(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.client.Run(ctx) })
+	g.Go(func() error { b.demands.run(ctx, b.client); return nil })
 	for _, e := range b.cdrFiles {
 		g.Go(func() error { return e.Run(ctx) })
 	}
 	err := g.Wait()
+	b.demands.keep(b.client.Stats().Peers)
 	if n := b.spool.Outbox().Stats().Pending; n > 0 {
 		b.log.Info("accounting records wait for the next start", "pending", n)
 	}

@@ -27,6 +27,12 @@ func (b *bridge) openDelivery() error {
 	if b.cfg.Embedded() {
 		peers = []aaaclient.Peer{{Host: b.cfg.Server.OriginHost, Address: b.diameter[0].Addr().String()}}
 	}
+	if b.demands, err = openDemands(context.Background(), b.spool, b.log); err != nil {
+		return fmt.Errorf("delivery: %w", err)
+	}
+	for i := range peers {
+		peers[i].Realtime = b.demands.of(peers[i].Address)
+	}
 	profiles, err := profiles(context.Background(), b.cfg.Delivery, b.spool.Outbox())
 	if err != nil {
 		return fmt.Errorf("delivery: %w", err)

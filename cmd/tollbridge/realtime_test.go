@@ -23,7 +23,7 @@ import (
 // TestRealtimeRequired: an accounting server demands DELIVER_AND_GRANT in its
 // answers (RFC 6733, Section 9.8.7), and goes away. Its NAS, whose sessions then
 // have records that can't be delivered, is asked to end them; the records stay
-// pending.
+// pending. A restart while the server is away changes none of that.
 func TestRealtimeRequired(t *testing.T) {
 	t.Parallel()
 	server := startDemanding(t)
@@ -43,21 +43,26 @@ func TestRealtimeRequired(t *testing.T) {
 	server.stop()
 	stream.send(t, d.tcp(), len(stream.messages))
 
-	select {
-	case p := <-asked:
-		if p.Code != radius.CodeDisconnectRequest || rfc2865.UserName_GetString(p) != "carol@roam.example" {
-			t.Errorf("the NAS was asked %v: %+v", p.Code, p.Attributes)
+	for _, life := range []string{"one that heard of it", "the next"} {
+		select {
+		case p := <-asked:
+			if p.Code != radius.CodeDisconnectRequest || rfc2865.UserName_GetString(p) != "carol@roam.example" {
+				t.Errorf("the NAS was asked %v: %+v", p.Code, p.Attributes)
+			}
+		case <-time.After(patience):
+			t.Fatalf("the NAS is asked nothing by %s:\n%s", life, d.lines.tail(20))
 		}
-	case <-time.After(patience):
-		t.Fatalf("the NAS is asked nothing:\n%s", d.lines.tail(20))
+		d.waitLog(`the NAS has ended a session" .*demands DELIVER_AND_GRANT.*nas=` + nas)
+		d.waitMetric("delivery_sessions_withdrawn_total", func(v float64) bool { return v == 1 })
+		if b := audit(t, s.data); b.Pending.IsZero() {
+			t.Errorf("the books are %+v", b)
+		}
+		d.stop()
+		audit(t, s.data)
+		if life != "the next" {
+			d = start(t, s)
+		}
 	}
-	d.waitLog(`the NAS has ended a session" .*demands DELIVER_AND_GRANT.*nas=` + nas)
-	d.waitMetric("delivery_sessions_withdrawn_total", func(v float64) bool { return v == 1 })
-	if b := audit(t, s.data); b.Pending.IsZero() {
-		t.Errorf("the books are %+v", b)
-	}
-	d.stop()
-	audit(t, s.data)
 }
 
 // startNAS takes Disconnect- and CoA-Requests of the tests' secret.
