@@ -29,7 +29,7 @@ type Config struct {
 	TLS *TLS
 
 	// Streams is how many SCTP streams carry Data Records, in turn; Templates
-	// have another. 0 means 1.
+	// have another. They are fewer where the other end takes fewer. 0 means 1.
 	Streams int
 
 	// Lifetime lets SCTP give up a Message of Data Records after so long

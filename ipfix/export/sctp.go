@@ -39,10 +39,12 @@ func (p *Process) dialSCTP(ctx context.Context, address string) (net.Conn, error
 // sctpCarrier carries Messages over an SCTP association. Templates go over
 // stream 0, reliably and once (RFC 7011, Sections 8.1 and 10.2). Data Records
 // go over the streams after it in turn, and only when the Collecting Process
-// has all Templates: streams may overtake each other.
+// has all Templates: streams may overtake each other. Where the other end takes
+// a single stream, that carries both.
 type sctpCarrier struct {
 	sender
 	assoc     *sctp.Conn
+	first     int      // stream with data
 	sequences []uint32 // of the streams with data: each counts its own
 	turn      int
 	abandoned uint64     // Messages, of those that were counted
@@ -52,12 +54,14 @@ type sctpCarrier struct {
 
 func newSCTP(s sender) *sctpCarrier {
 	c := &sctpCarrier{
-		sender:    s,
-		assoc:     s.conn.(*sctp.Conn),
-		sequences: make([]uint32, s.cfg.Streams),
-		ended:     make(chan error, 1),
-		over:      make(chan struct{}),
+		sender: s,
+		assoc:  s.conn.(*sctp.Conn),
+		ended:  make(chan error, 1),
+		over:   make(chan struct{}),
 	}
+	streams := int(c.assoc.Streams()) // no more than the other end takes (RFC 9260, Section 5.1.1)
+	c.first = min(1, streams-1)
+	c.sequences = make([]uint32, min(s.cfg.Streams, streams-c.first))
 	go c.watch()
 	return c
 }
@@ -89,7 +93,7 @@ func (c *sctpCarrier) send(batch []message, templates []*ipfix.Template) (int, e
 		}
 		c.sequence = c.sequences[c.turn] + uint32(m.skipped)
 		c.stamp(m.octets, now)
-		if err := c.assoc.WriteMessage(m.octets, sctp.Message{Stream: uint16(1 + c.turn), Lifetime: c.cfg.Lifetime}); err != nil {
+		if err := c.assoc.WriteMessage(m.octets, sctp.Message{Stream: uint16(c.first + c.turn), Lifetime: c.cfg.Lifetime}); err != nil {
 			return i, err
 		}
 		c.sequences[c.turn] = c.sequence + uint32(m.records)
@@ -103,7 +107,10 @@ func (c *sctpCarrier) send(batch []message, templates []*ipfix.Template) (int, e
 
 // announce sends Templates and waits until they have arrived.
 func (c *sctpCarrier) announce(templates []*ipfix.Template, now time.Time) error {
-	c.sequence = 0 // stream 0 carries no Data Records
+	c.sequence = 0
+	if c.first == 0 {
+		c.sequence = c.sequences[0]
+	}
 	for _, msg := range c.templateMessages(templates, now) {
 		if err := c.assoc.WriteMessage(msg, sctp.Message{}); err != nil {
 			return err

@@ -3,6 +3,7 @@ package export_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"sync"
@@ -35,7 +36,12 @@ func collectSCTP(t *testing.T, d *decoder, address string) (at string, p *collec
 
 func serveSCTP(t *testing.T, cfg collect.Config, address string) (at string, p *collect.Process, stop func()) {
 	t.Helper()
-	ln, err := sctp.Listen(netip.MustParseAddrPort(address), sctp.Config{})
+	return listenSCTP(t, cfg, address, sctp.Config{})
+}
+
+func listenSCTP(t *testing.T, cfg collect.Config, address string, association sctp.Config) (at string, p *collect.Process, stop func()) {
+	t.Helper()
+	ln, err := sctp.Listen(netip.MustParseAddrPort(address), association)
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("this kernel has no SCTP: run make test-sctp")
 	}
@@ -52,10 +58,11 @@ func TestSCTP(t *testing.T) {
 	for _, tt := range []struct {
 		host    string
 		streams int
-	}{{"127.0.0.1:0", 1}, {"127.0.0.1:0", 8}, {"[::1]:0", 3}} {
-		t.Run(tt.host, func(t *testing.T) {
+		taken   uint16 // by the collector; 0 is 16
+	}{{"127.0.0.1:0", 1, 0}, {"127.0.0.1:0", 8, 0}, {"[::1]:0", 3, 0}, {"127.0.0.1:0", 32, 0}, {"[::1]:0", 8, 2}, {"127.0.0.1:0", 8, 1}} {
+		t.Run(fmt.Sprintf("%s,%d,%d", tt.host, tt.streams, tt.taken), func(t *testing.T) {
 			d := newDecoder()
-			address, collector, stop := collectSCTP(t, d, tt.host)
+			address, collector, stop := listenSCTP(t, collect.Config{Journal: streamDecoder{d}}, tt.host, sctp.Config{Streams: tt.taken})
 			p := start(t, export.Config{Transport: ipfix.SCTP, Address: address, Streams: tt.streams})
 			const n = 20000
 			exportNumbers(t, p, 0, n)
