@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"tollbridge/internal/certtest"
 	"tollbridge/ipfix"
 )
 
@@ -209,6 +210,68 @@ func TestLimitsOfAnExporter(t *testing.T) {
 	}
 	d.stop()
 	checkBill(t, bill(charges(t, d.data)))
+}
+
+// Each of these limits is the one of the configuration, and none that it has by
+// default.
+func TestLimitsAsConfigured(t *testing.T) {
+	t.Parallel()
+	mine := certtest.NewAuthority(t)
+	collector := mine.Write(mine.Issue("collector.isp.example"))
+	d := start(t, setup{
+		data: filepath.Join(t.TempDir(), "state"), udp: "127.0.0.1:0", tcp: "127.0.0.1:0", server: "127.0.0.1:0",
+		collect: fmt.Sprintf(`, tlsCollectors: ['127.0.0.1:0'], tls: {certificate: %q, key: %q, ca: %q},
+  idleTimeout: 1s, maxSessions: 3, maxConnections: 2, maxHandshakes: 1`, collector.Certificate, collector.Key, collector.CA),
+	})
+	a := attacker{d}
+	of := func(metric string) string {
+		return fmt.Sprintf("collector_%s_total{exporter=%q}", metric, attackerName)
+	}
+	template := rawMessage(1, []byte{0, 2, 0, 12, 1, 0, 0, 1, 0, 8, 0, 4})
+
+	// Nothing is refused but the third.
+	var connections []net.Conn
+	for range 3 {
+		nc := a.dial("tcp", d.tcp())
+		connections = append(connections, nc)
+		if _, err := nc.Write(template); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.waitMetric(of("exporter_refused"), atLeast(1))
+	d.waitMetric(of("messages"), atLeast(2))
+	if n := d.metric(of("exporter_refused")); n != 1 {
+		t.Errorf("%v connections are refused, want 1 of 3", n)
+	}
+
+	for _, nc := range connections {
+		nc.Close()
+	}
+
+	// The fourth session in a second, at the latest, makes the first give way.
+	for n := 0; d.metric(of("sessions_evicted")) == 0; n++ {
+		if n == 200 {
+			t.Fatal("no UDP session of 200 has given way")
+		}
+		for range 4 {
+			nc := a.dial("udp", d.udp())
+			defer nc.Close()
+			if _, err := nc.Write(template); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// The others end without a word.
+	if !until(t, func() bool { return d.metric(of("sessions_opened")) == d.metric(of("sessions_closed")) }) {
+		t.Errorf("%v sessions are opened, %v closed", d.metric(of("sessions_opened")), d.metric(of("sessions_closed")))
+	}
+
+	// A second handshake ends the first.
+	for range 2 {
+		defer a.dial("tcp", d.address("collectingProcess.tlsCollectors")).Close()
+	}
+	d.waitLog(`handshake failed.*error="given up: too many handshakes at once"`)
+	d.stop()
 }
 
 // wideTemplate is a Template Set of one Template of so many fields.
