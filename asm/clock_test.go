@@ -12,18 +12,20 @@ import (
 )
 
 // The offset of an exporter's clock is the least of a minute, and a large one
-// is logged.
+// is logged, whether it is behind or ahead.
 func TestExporterClock(t *testing.T) {
 	var log bytes.Buffer
 	b := mapped(t, testSettings)
 	b.m.log = slog.New(slog.NewTextHandler(&log, nil))
 	right := b.open(ipfix.TCP, "right", "198.51.100.1:999")
 	wrong := b.open(ipfix.TCP, "wrong", "198.51.100.2:999")
+	ahead := b.open(ipfix.TCP, "ahead", "198.51.100.3:999")
 	for i := range 130 {
 		for _, x := range []struct {
 			session uint64
 			behind  time.Duration
-		}{{right, time.Duration(200+i%7*100) * time.Millisecond}, {wrong, 90*time.Second + time.Duration(i%5)*time.Second}} {
+		}{{right, time.Duration(200+i%7*100) * time.Millisecond}, {wrong, 90*time.Second + time.Duration(i%5)*time.Second},
+			{ahead, -20*time.Second + time.Duration(i%3)*time.Second}} {
 			e := ipfix.NewEncoder(1, 0)
 			if err := e.AddTemplate(plainTemplate); err != nil {
 				t.Fatal(err)
@@ -37,11 +39,12 @@ func TestExporterClock(t *testing.T) {
 		b.clock = b.clock.Add(time.Second)
 	}
 	clocks := b.m.Stats().Clocks
-	if len(clocks) != 2 || clocks[0].Exporter != "right" || clocks[0].Offset != 200*time.Millisecond ||
-		clocks[1].Exporter != "wrong" || clocks[1].Offset != 90*time.Second {
+	if len(clocks) != 3 || clocks[0].Exporter != "ahead" || clocks[0].Offset != -20*time.Second ||
+		clocks[1].Exporter != "right" || clocks[1].Offset != 200*time.Millisecond ||
+		clocks[2].Exporter != "wrong" || clocks[2].Offset != 90*time.Second {
 		t.Errorf("%+v", clocks)
 	}
-	if text := log.String(); !strings.Contains(text, "exporter=wrong behind=1m30s") || strings.Contains(text, "exporter=right behind") {
+	if text := log.String(); !strings.Contains(text, "exporter=wrong behind=1m30s") || !strings.Contains(text, "exporter=ahead behind=-20s") || strings.Contains(text, "exporter=right behind") {
 		t.Errorf("log:\n%s", text)
 	}
 }

@@ -3,6 +3,7 @@ package ipfix
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
 	"time"
 )
@@ -18,6 +19,7 @@ func FuzzValidate(f *testing.F) {
 	}
 	f.Add(wireNetFlow9(0, wireSet(1, wire(256, 0, 8, 34, 1, 35, 1)), wireSet(256, []byte{1, 2})))
 	f.Add(wireNetFlow5(0, 1, netFlow5Record(1, 2)))
+	f.Add(wireNetFlow5(0, 1, netFlow5Record(1, 2), netFlow5Record(3, 4))[:netFlow5HeaderLength+netFlow5RecordLength+1])
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		invalid := Validate(msg)
 		_, err := NewSession(UDP).Decode(msg, func(s DataSet) {
@@ -26,6 +28,15 @@ func FuzzValidate(f *testing.F) {
 		})
 		if invalid != nil && err == nil {
 			t.Errorf("Decode takes what Validate refuses: %v", invalid)
+		}
+		salvage := NewSession(UDP)
+		salvage.Salvage = true
+		r, fault := salvage.Decode(msg, func(s DataSet) {
+			for _, ok := s.Next(); ok; _, ok = s.Next() {
+			}
+		})
+		if (fault == nil) != (err == nil) || fault != nil && r.Records > 0 && !errors.Is(fault, ErrCount) {
+			t.Errorf("%d records are salvaged, with %v for %v", r.Records, fault, err)
 		}
 	})
 }

@@ -229,29 +229,63 @@ func TestNetFlow9UpTime(t *testing.T) {
 	}
 }
 
-// A Template of NetFlow 9 may change at any time, over whatever transport.
+// A Template of NetFlow 9 may change at any time, over whatever transport, and
+// its records are then read by the new one.
 func TestNetFlow9Redefinition(t *testing.T) {
-	s := NewSession(SCTP)
-	for i, fields := range [][]byte{wire(256, 1, 1, 4), wire(256, 1, 2, 4)} {
-		r, err := s.Decode(wireNetFlow9(uint32(i), wireSet(0, fields)), nil)
-		if err != nil || len(r.New) != 1 {
-			t.Errorf("%+v, %v", r, err)
+	for transport := UDP; transport <= DTLS; transport++ {
+		s := NewSession(transport)
+		for i, element := range []uint16{OctetDeltaCount, PacketDeltaCount} {
+			var got uint64
+			msg := wireNetFlow9(uint32(i), wireSet(0, wire(256, 1, int(element), 4)), wireSet(256, []byte{0, 0, 0, 42}))
+			r, err := s.Decode(msg, func(set DataSet) {
+				r, _ := set.Next()
+				a, ok := set.Template.Accessor(0, element)
+				if !ok || len(set.Template.Fields) != 1 {
+					t.Errorf("%v: the records are of %v", transport, set.Template.Fields)
+				}
+				got = a.Uint64(r)
+			})
+			if err != nil || len(r.New) != 1 || got != 42 {
+				t.Errorf("%v: %+v, %v, the record says %d", transport, r, err, got)
+			}
 		}
 	}
 }
 
-// IPFIX and NetFlow 9 of one port and number keep their Templates apart.
+// Messages of all versions with one domain and number keep Templates and
+// sequence numbers apart.
 func TestVersionsApart(t *testing.T) {
+	const domain = 0x102 // as wireNetFlow5 has it
+	in := func(msg []byte, at int) []byte {
+		binary.BigEndian.PutUint32(msg[at:], domain)
+		return msg
+	}
 	s := NewSession(UDP)
-	if _, err := s.Decode(wireMessage(0, wireSet(2, wire(256, 1, 1, 4))), nil); err != nil {
-		t.Fatal(err)
+	decode := func(msg []byte) Result {
+		r, err := s.Decode(msg, nil)
+		if err != nil || r.Restarted || r.Header.Domain != domain {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		return r
 	}
-	r, err := s.Decode(wireNetFlow9(0, wireSet(256, make([]byte, 8))), nil)
-	if err != nil || r.Unknown != 1 || r.Restarted {
-		t.Errorf("%+v, %v", r, err)
+	decode(in(wireMessage(0, wireSet(2, wire(256, 1, 1, 4))), 12))
+	if r := decode(in(wireNetFlow9(50, wireSet(256, make([]byte, 8))), 16)); r.Unknown != 1 {
+		t.Errorf("NetFlow 9 has the Template of IPFIX: %+v", r)
 	}
-	if len(s.Templates()) != 1 {
-		t.Errorf("%v", s.Templates())
+	if n := len(s.Templates()); n != 1 {
+		t.Errorf("%d templates", n)
+	}
+	decode(in(wireNetFlow9(51, wireSet(0, wire(256, 1, 1, 8))), 16))
+	for i := range uint32(3) {
+		five := decode(wireNetFlow5(7000+2*i, 0, netFlow5Record(1, 2)))
+		nine := decode(in(wireNetFlow9(52+i, wireSet(256, make([]byte, 8))), 16))
+		ten := decode(in(wireMessage(2*i, wireSet(256, make([]byte, 8))), 12))
+		if five.Records != 1 || nine.Records != 1 || ten.Records != 2 {
+			t.Errorf("records %d, %d, %d", five.Records, nine.Records, ten.Records)
+		}
+		if lost := uint64(min(i, 1)); five.Lost != lost || nine.Lost != 0 || ten.Lost != 0 {
+			t.Errorf("lost %d, %d, %d", five.Lost, nine.Lost, ten.Lost)
+		}
 	}
 }
 

@@ -92,6 +92,9 @@ func TestCaptureUDP(t *testing.T) {
 	netflow5 := append([]byte{0, 5, 0, 1}, make([]byte, 20+48)...)
 	netflow9 := append([]byte{0, 9, 0, 1}, make([]byte, 16)...)
 	netflow9 = append(netflow9, 1, 0, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8)
+	counting := func(count byte, records int) []byte {
+		return append([]byte{0, 5, 0, count}, make([]byte, 20+48*records)...)
+	}
 	dns := []byte("\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01")
 	damaged := append(bytes.Clone(msgs[0]), 1, 2, 3)
 	options := ip(exporter6, collector6, 60, append([]byte{17, 0, 1, 4, 0, 0, 0, 0}, udp(exporter6, collector6, msgs[0])[40:]...))
@@ -108,6 +111,14 @@ func TestCaptureUDP(t *testing.T) {
 		{"behind an extension header", nil, [][]byte{options}, msgs[:1], nil},
 		{"several Messages in a datagram", nil, [][]byte{udp(exporter4, collector4, slices.Concat(msgs...))}, msgs, nil},
 		{"NetFlow 5", nil, [][]byte{udp(exporter4, collector4, netflow5)}, [][]byte{netflow5}, nil},
+		{"NetFlow 5, end to end", nil, [][]byte{udp(exporter4, collector4, netflow5), udp(exporter4, collector4, slices.Concat(counting(2, 2), netflow5))},
+			[][]byte{netflow5, counting(2, 2), netflow5}, nil},
+		{"NetFlow 5 that counts more than it has", nil, [][]byte{udp(exporter4, collector4, netflow5), udp(exporter4, collector4, counting(3, 2))},
+			[][]byte{netflow5, counting(3, 2)}, nil},
+		{"NetFlow 5 that counts none", nil, [][]byte{udp(exporter4, collector4, netflow5), udp(exporter4, collector4, counting(0, 2))},
+			[][]byte{netflow5, counting(0, 2)}, nil},
+		{"NetFlow 5 that ends within a record", nil, [][]byte{udp(exporter4, collector4, netflow5), udp(exporter4, collector4, counting(3, 2)[:100])},
+			[][]byte{netflow5}, io.ErrUnexpectedEOF},
 		{"NetFlow 9", nil, [][]byte{udp(exporter4, collector4, netflow9)}, [][]byte{netflow9}, nil},
 		{"what does not look like a message", nil, [][]byte{udp(exporter4, collector4, dns)}, nil, nil},
 		{"but goes to a port that was named", []uint16{4739}, [][]byte{udp(exporter4, collector4, dns)}, nil, ipfix.ErrVersion},

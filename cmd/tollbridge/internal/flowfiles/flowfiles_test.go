@@ -270,7 +270,21 @@ func TestIPFIXDumpStatsNames(t *testing.T) {
 	messages := flowMessages(t, 7, 2)
 	broken := bytes.Clone(messages[1])
 	broken[ipfix.HeaderLength+3]++
-	name := save(t, "flows.ipfix", messages[0], broken, messages[1])
+	sampling, err := ipfix.NewOptionsTemplate(300, 1, ipfix.FieldSpecifier{ID: ipfix.ObservationDomainId, Length: 4},
+		ipfix.FieldSpecifier{ID: ipfix.SamplingPacketInterval, Length: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := ipfix.NewEncoder(7, 0)
+	err = errors.Join(e.AddTemplate(sampling), e.AddRecord(sampling, 7, 1), e.AddRecord(sampling, 7, 2), e.AddRecord(sampling, 7, 3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := bytes.Clone(e.Flush(1_700_000_000))
+	if err := errors.Join(e.WithdrawAll(false), e.WithdrawAll(true)); err != nil {
+		t.Fatal(err)
+	}
+	name := save(t, "flows.ipfix", messages[0], broken, messages[1], options, e.Flush(1_700_000_000))
 	stdout, stderr, err := runIPFIX(t, "dump", "--stats", "-o", "json", name)
 	if err != nil {
 		t.Fatal(err, stderr)
@@ -280,7 +294,7 @@ func TestIPFIXDumpStatsNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"messages": 3.0, "templates": 1.0, "options_templates": 0.0, "data_records": 4.0, "options_records": 0.0, "withdrawals": 0.0,
+		"messages": 5.0, "templates": 1.0, "options_templates": 1.0, "data_records": 4.0, "options_records": 3.0, "withdrawals": 2.0,
 		"errors": map[string]any{"length": 1.0},
 	}
 	if !reflect.DeepEqual(got, want) {
