@@ -94,7 +94,7 @@ func (b *bridge) openDisconnect() (err error) {
 		return fmt.Errorf("users.radius: %w", err)
 	}
 	if b.server != nil {
-		b.disconnect.servers, b.disconnect.access = b.server, b.cfg.Server.AccessServers
+		b.disconnect.addAccessServers(b.server, b.cfg.Server.AccessServers)
 	}
 	b.realtime = &realtime{client: b.client, outbox: b.spool.Outbox(), withdraw: b.disconnect.withdraw, log: b.log, patience: b.cfg.Delivery.Timeout}
 	return nil

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"tollbridge/aaaclient/credit"
 	"tollbridge/asm/acct"
@@ -23,14 +23,16 @@ import (
 // end it, or change what it may do: a NAS by RADIUS (RFC 5176), an access server
 // by Diameter (RFC 6733, Sections 8.5 and 8.3). No other source of bindings can
 // be asked.
+//
+//	credit ───► exhausted ──┐     ┌─► queue ──► ask a NAS
+//	realtime ──► withdraw ──┴─────┼─► queue ──► ask another
+//	                              └─► queue ──► ask an access server
 type disconnector struct {
-	nas     []controlledNAS
-	servers accessControl // nil for none
-	access  []string      // DiameterIdentities of the access servers that there are
-	change  bool          // a session goes on, with less
-	filter  string        // with change: Filter-Id that a NAS is to give it
-	want    chan withdrawal
-	log     *slog.Logger
+	nas    []*controlledNAS
+	access []*controlled // by DiameterIdentity
+	change bool          // a session goes on, with less
+	filter string        // with change: Filter-Id that a NAS is to give it
+	log    *slog.Logger
 }
 
 // A withdrawal is a session that must not go on as it does, as its accounting
@@ -48,20 +50,32 @@ type accessControl interface {
 	Reauthorize(ctx context.Context, host, sessionID string) error
 }
 
-// A controlledNAS is one that takes Disconnect- and CoA-Requests.
-type controlledNAS struct {
-	name     string // of the client
-	prefixes []netip.Prefix
-	radius.Controller
+// A controlled is who is asked about its sessions, one after the other: where it
+// does not answer, nobody else's wait for that.
+type controlled struct {
+	name  string           // for people
+	queue chan *withdrawal // sessions that wait
+	ask   func(ctx context.Context, w *withdrawal) error
 }
 
-// maxDisconnects is how many sessions may wait to be ended.
+// maxDisconnects is how many sessions of one NAS may wait to be ended.
 const maxDisconnects = 1024
+
+func newControlled(name string, ask func(context.Context, *withdrawal) error) *controlled {
+	return &controlled{name, make(chan *withdrawal, maxDisconnects), ask}
+}
+
+// A controlledNAS is one that takes Disconnect- and CoA-Requests.
+type controlledNAS struct {
+	*controlled
+	client   string
+	prefixes []netip.Prefix
+}
 
 // newDisconnector returns the one of clients that say where they take
 // Disconnect-Requests.
 func newDisconnector(clients []config.RADIUSClient, action config.AtZero, filter string, log *slog.Logger) (*disconnector, error) {
-	d := &disconnector{change: action == "change", filter: filter, want: make(chan withdrawal, maxDisconnects), log: log}
+	d := &disconnector{change: action == "change", filter: filter, log: log}
 	for _, c := range clients {
 		if !c.Disconnect.IsValid() {
 			continue
@@ -70,133 +84,177 @@ func newDisconnector(clients []config.RADIUSClient, action config.AtZero, filter
 		if err != nil {
 			return nil, err
 		}
-		d.nas = append(d.nas, controlledNAS{c.Name, prefixes(c.Prefixes), radius.Controller{Address: c.Disconnect.String(), Secret: secret}})
+		by := &radius.Controller{Address: c.Disconnect.String(), Secret: secret}
+		ask := func(ctx context.Context, w *withdrawal) error { return d.askNAS(ctx, by, w) }
+		d.nas = append(d.nas, &controlledNAS{newControlled(by.Address, ask), c.Name, prefixes(c.Prefixes)})
 	}
 	return d, nil
 }
 
-// exhausted withdraws the session of a user whose credit is.
-func (d *disconnector) exhausted(e credit.Exhausted) {
-	select {
-	case d.want <- withdrawal{e.SessionID, e.User, e.Attributes, e.Source, e.NAS, "credit is exhausted: " + e.Why}:
-	default:
-		d.log.Error("session is not ended at its NAS: too many wait for it", "session_id", e.SessionID)
+// addAccessServers has these access servers asked too, by their DiameterIdentities.
+func (d *disconnector) addAccessServers(by accessControl, names []string) {
+	for _, name := range names {
+		d.access = append(d.access, newControlled(name, func(ctx context.Context, w *withdrawal) error {
+			return d.askAccessServer(ctx, by, name, w)
+		}))
 	}
 }
 
-// withdraw has a session ended, or changed, soon, and reports whether there is
+// exhausted withdraws the session of a user whose credit is.
+func (d *disconnector) exhausted(e credit.Exhausted) {
+	w := &withdrawal{e.SessionID, e.User, e.Attributes, e.Source, e.NAS, "credit is exhausted: " + e.Why}
+	who := d.whose(w)
+	if who == nil {
+		return
+	}
+	select {
+	case who.queue <- w:
+	default:
+		d.log.Error("session is not ended at its NAS: too many wait for it", "session_id", w.sessionID, "nas", who.name)
+	}
+}
+
+// withdraw has a session ended, or changed, soon, and reports whether its NAS has
 // room for it beside those whose credit will be exhausted meanwhile. It does not
 // block.
 func (d *disconnector) withdraw(w withdrawal) bool {
-	if len(d.want) >= maxDisconnects/2 {
+	who := d.whose(&w)
+	if who == nil {
+		return true
+	}
+	if len(who.queue) >= maxDisconnects/2 {
 		return false
 	}
 	select {
-	case d.want <- w:
+	case who.queue <- &w:
 		return true
 	default:
 		return false
 	}
 }
 
-// run asks the NASes, one session after the other, until ctx ends.
+// run asks everyone about the sessions that wait for it, until ctx ends.
 func (d *disconnector) run(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case w := <-d.want:
-			d.disconnect(ctx, w)
-		}
+	g, ctx := errgroup.WithContext(ctx)
+	serve := func(c *controlled) {
+		g.Go(func() error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case w := <-c.queue:
+					d.disconnect(ctx, c, w)
+				}
+			}
+		})
+	}
+	for _, n := range d.nas {
+		serve(n.controlled)
+	}
+	for _, a := range d.access {
+		serve(a)
+	}
+	return g.Wait()
+}
+
+func (d *disconnector) disconnect(ctx context.Context, who *controlled, w *withdrawal) {
+	err := who.ask(ctx, w)
+	log := d.log.With("session_id", w.sessionID, "why", w.why, "nas", who.name)
+	switch {
+	case err != nil:
+		log.Error("the NAS has not ended a session, nor changed it", "error", err)
+	case d.change:
+		log.Info("the NAS changes what a session may do", "filter_id", d.filter)
+	default:
+		log.Info("the NAS has ended a session")
 	}
 }
 
-func (d *disconnector) disconnect(ctx context.Context, w withdrawal) {
-	name, err := "", error(nil)
+// whose returns who is to be asked about a session; nil, with a word in the log,
+// where nobody can be.
+func (d *disconnector) whose(w *withdrawal) *controlled {
+	why := "its source takes no requests"
 	switch w.source {
 	case radius.Source:
-		name, err = d.askNAS(ctx, w)
+		if n := d.find(nasAddress(w.attributes), w.nas); n != nil {
+			return n.controlled
+		}
+		why = "none of users.radius.clients with the key disconnect is the NAS, or told of it"
 	case nasreq.Source:
-		name, err = d.askAccessServer(ctx, w)
-	default:
-		err = fmt.Errorf("%w: source %q", errNobodyToAsk, w.source)
+		i := slices.IndexFunc(d.access, func(a *controlled) bool { return avp.EqualIdentity(a.name, w.nas) })
+		if _, known := w.accessSessionID(); known && i >= 0 {
+			return d.access[i]
+		}
+		why = "it is none of server.accessServers any more"
 	}
-	log := d.log.With("session_id", w.sessionID, "why", w.why)
-	switch {
-	case errors.Is(err, errNobodyToAsk):
-		log.Warn("session is not ended: nobody can be asked to", "source", w.source, "nas", w.nas, "error", err)
-	case err != nil:
-		log.Error("the NAS has not ended a session, nor changed it", "nas", name, "error", err)
-	case d.change:
-		log.Info("the NAS changes what a session may do", "nas", name, "filter_id", d.filter)
-	default:
-		log.Info("the NAS has ended a session", "nas", name)
-	}
+	d.log.Warn("session is not ended: nobody can be asked to", "session_id", w.sessionID, "why", w.why, "source", w.source, "nas", w.nas, "error", why)
+	return nil
 }
 
-// errNobodyToAsk is matched by the error of a session whose source takes no
-// requests.
-var errNobodyToAsk = errors.New("its source takes no requests")
+// nasAddress returns the address by which accounting records name a NAS; the zero
+// Addr for none.
+func nasAddress(attributes []acct.Attribute) (address netip.Addr) {
+	for _, a := range attributes {
+		if a.Vendor == 0 && (a.Code == avp.NASIPAddress || a.Code == avp.NASIPv6Address) {
+			if n, ok := netip.AddrFromSlice(a.Data); ok {
+				address = n
+			}
+		}
+	}
+	return address
+}
 
-// askNAS asks the NAS of a session that RADIUS told of, and returns its address.
-func (d *disconnector) askNAS(ctx context.Context, w withdrawal) (string, error) {
+// askNAS asks the NAS of a session that RADIUS told of.
+func (d *disconnector) askNAS(ctx context.Context, by *radius.Controller, w *withdrawal) error {
 	session := []users.Attribute{{Code: avp.UserName, Data: w.user}}
-	var address netip.Addr
 	for _, a := range w.attributes {
 		if a.Vendor != 0 {
 			continue
 		}
 		switch a.Code {
-		case avp.NASIPAddress, avp.NASIPv6Address:
-			if n, ok := netip.AddrFromSlice(a.Data); ok {
-				address = n
-			}
-		case avp.AcctSessionID, avp.NASPort, avp.FramedIPAddress, avp.CallingStationID, avp.NASIdentifier:
-		default:
-			continue
+		case avp.NASIPAddress, avp.NASIPv6Address, avp.AcctSessionID, avp.NASPort, avp.FramedIPAddress, avp.CallingStationID, avp.NASIdentifier:
+			session = append(session, users.Attribute{Code: a.Code, Data: string(a.Data)})
 		}
-		session = append(session, users.Attribute{Code: a.Code, Data: string(a.Data)})
 	}
-	nas := d.find(address, w.nas)
-	switch {
-	case nas == nil:
-		return "", fmt.Errorf("%w: none of users.radius.clients with the key disconnect is the NAS, or told of it", errNobodyToAsk)
-	case d.change:
-		return nas.Address, nas.Change(ctx, append(session, users.Attribute{Code: avp.FilterID, Data: d.filter})...)
+	if d.change {
+		return by.Change(ctx, append(session, users.Attribute{Code: avp.FilterID, Data: d.filter})...)
 	}
-	return nas.Address, nas.Disconnect(ctx, session...)
+	return by.Disconnect(ctx, session...)
 }
 
 // accessTimeout bounds the wait for an access server's answer.
 const accessTimeout = 10 * time.Second
 
-// askAccessServer asks the access server that told of a session, and returns
-// its name.
-func (d *disconnector) askAccessServer(ctx context.Context, w withdrawal) (string, error) {
-	known := slices.ContainsFunc(d.access, func(name string) bool { return avp.EqualIdentity(name, w.nas) })
-	at := slices.IndexFunc(w.attributes, func(a acct.Attribute) bool { return a.Vendor == 0 && a.Code == avp.AcctSessionID })
-	if d.servers == nil || !known || at < 0 {
-		return "", fmt.Errorf("%w: it is none of server.accessServers any more", errNobodyToAsk)
+// accessSessionID returns what the access server that told of a session calls it.
+func (w *withdrawal) accessSessionID() (id string, ok bool) {
+	i := slices.IndexFunc(w.attributes, func(a acct.Attribute) bool { return a.Vendor == 0 && a.Code == avp.AcctSessionID })
+	if i < 0 {
+		return "", false
 	}
+	return string(w.attributes[i].Data), true
+}
+
+// askAccessServer asks the access server that told of a session.
+func (d *disconnector) askAccessServer(ctx context.Context, by accessControl, host string, w *withdrawal) error {
 	ctx, cancel := context.WithTimeout(ctx, accessTimeout)
 	defer cancel()
-	ask := d.servers.Abort
+	ask := by.Abort
 	if d.change {
-		ask = d.servers.Reauthorize
+		ask = by.Reauthorize
 	}
-	return w.nas, ask(ctx, w.nas, string(w.attributes[at].Data))
+	id, _ := w.accessSessionID()
+	return ask(ctx, host, id)
 }
 
 // find returns the NAS of an address, else the client that told of it, which is
 // the name of a session's NAS up to a slash; nil if there is neither.
 func (d *disconnector) find(a netip.Addr, told string) *controlledNAS {
 	var client *controlledNAS
-	for i := range d.nas {
-		n := &d.nas[i]
+	for _, n := range d.nas {
 		if slices.ContainsFunc(n.prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return n
 		}
-		if (told == n.name || strings.HasPrefix(told, n.name+"/")) && (client == nil || len(n.name) > len(client.name)) {
+		if (told == n.client || strings.HasPrefix(told, n.client+"/")) && (client == nil || len(n.client) > len(client.client)) {
 			client = n
 		}
 	}

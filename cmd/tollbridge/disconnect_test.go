@@ -98,7 +98,7 @@ func TestAccessServersAtZero(t *testing.T) {
 		change      bool
 		want        string // what is asked; "" for nothing
 	}{
-		{"its end", "diameter", "BNG.isp.example", []acct.Attribute{session}, false, "abort BNG.isp.example bng.isp.example;1;7"},
+		{"its end", "diameter", "BNG.isp.example", []acct.Attribute{session}, false, "abort bng.isp.example bng.isp.example;1;7"},
 		{"less than before", "diameter", "bng.isp.example", []acct.Attribute{session}, true, "reauthorize bng.isp.example bng.isp.example;1;7"},
 		{"with the address of a NAS", "diameter", "bng.isp.example", []acct.Attribute{address, session}, false, "abort bng.isp.example bng.isp.example;1;7"},
 		{"of one that is configured no more", "diameter", "old.isp.example", []acct.Attribute{session}, false, ""},
@@ -109,8 +109,12 @@ func TestAccessServersAtZero(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			asked := new(askedAccess)
-			d := &disconnector{log: slog.New(slog.DiscardHandler), servers: asked, access: []string{"bng.isp.example"}, change: tt.change}
-			d.disconnect(t.Context(), withdrawal{user: "alice", source: tt.source, nas: tt.nas, attributes: tt.attributes})
+			d := &disconnector{log: slog.New(slog.DiscardHandler), change: tt.change}
+			d.addAccessServers(asked, []string{"bng.isp.example"})
+			w := &withdrawal{user: "alice", source: tt.source, nas: tt.nas, attributes: tt.attributes}
+			if who := d.whose(w); who != nil {
+				d.disconnect(t.Context(), who, w)
+			}
 			if asked.what != tt.want {
 				t.Errorf("asked %q, want %q", asked.what, tt.want)
 			}
@@ -131,13 +135,66 @@ func (a *askedAccess) Reauthorize(_ context.Context, host, id string) error {
 	return nil
 }
 
+// Sessions of a NAS or access server that does not answer hold up no others',
+// neither the end of these nor the room to wait for it.
+func TestSilentNASHoldsUpItsOwn(t *testing.T) {
+	for _, source := range []string{"radius", "diameter"} {
+		t.Run(source, func(t *testing.T) {
+			begun, answered := make(chan bool), make(chan string, 1)
+			silent := func(ctx context.Context, _ *withdrawal) error {
+				select {
+				case begun <- true:
+				case <-ctx.Done():
+				}
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			well := func(_ context.Context, w *withdrawal) error { answered <- w.sessionID; return nil }
+			d := &disconnector{log: slog.New(slog.DiscardHandler)}
+			if source == "radius" {
+				d.nas = []*controlledNAS{{newControlled("silent", silent), "silent", nil}, {newControlled("well", well), "well", nil}}
+			} else {
+				d.access = []*controlled{newControlled("silent", silent), newControlled("well", well)}
+			}
+			session := func(nas, id string) credit.Exhausted {
+				return credit.Exhausted{SessionID: id, Source: source, NAS: nas, Attributes: []acct.Attribute{{Code: avp.AcctSessionID, Data: []byte(id)}}}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			stopped := make(chan error)
+			go func() { stopped <- d.run(ctx) }()
+			d.exhausted(session("silent", "asked about"))
+			<-begun
+			for range maxDisconnects + 1 {
+				d.exhausted(session("silent", "waits"))
+			}
+			if d.withdraw(withdrawal{source: source, nas: "silent", attributes: session("", "too many").Attributes}) {
+				t.Error("there is room among the sessions of one that is silent")
+			}
+			d.exhausted(session("well", "1"))
+			if id := <-answered; id != "1" {
+				t.Errorf("the other is asked about session %q", id)
+			}
+			if !d.withdraw(withdrawal{sessionID: "2", source: source, nas: "well", attributes: session("", "2").Attributes}) {
+				t.Error("there is no room among the sessions of the other")
+			}
+			if id := <-answered; id != "2" {
+				t.Errorf("the other is asked about session %q", id)
+			}
+			cancel()
+			if err := <-stopped; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A RADIUS session is ended by the NAS that has it, if that takes requests, else
 // by the client that told of it.
 func TestFindNAS(t *testing.T) {
-	of := func(name, prefix string) controlledNAS {
-		return controlledNAS{name: name, prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
+	of := func(client, prefix string) *controlledNAS {
+		return &controlledNAS{client: client, prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}
 	}
-	d := &disconnector{nas: []controlledNAS{of("proxy", "192.0.2.1/32"), of("proxy/b", "192.0.2.2/32"), of("bng-1", "192.0.2.16/28")}}
+	d := &disconnector{nas: []*controlledNAS{of("proxy", "192.0.2.1/32"), of("proxy/b", "192.0.2.2/32"), of("bng-1", "192.0.2.16/28")}}
 	for _, tt := range []struct{ address, told, want string }{
 		{"192.0.2.17", "bng-1/192.0.2.17", "bng-1"},
 		{"192.0.2.17", "proxy/192.0.2.17", "bng-1"},
@@ -151,7 +208,7 @@ func TestFindNAS(t *testing.T) {
 		address, _ := netip.ParseAddr(tt.address) // "" is none
 		got := ""
 		if n := d.find(address, tt.told); n != nil {
-			got = n.name
+			got = n.client
 		}
 		if got != tt.want {
 			t.Errorf("NAS %s, told by %s: %q is asked, want %q", tt.address, tt.told, got, tt.want)

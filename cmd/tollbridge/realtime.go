@@ -22,7 +22,7 @@ type realtime struct {
 	outbox interface {
 		PendingOf(ctx context.Context, after uint64, max int, of func(realm []byte) bool) ([]acct.Delivery, uint64, bool, error)
 	}
-	withdraw func(withdrawal) bool // does not block; false where there is no room for now
+	withdraw func(withdrawal) bool // does not block; false where its NAS has no room for now
 	log      *slog.Logger
 	patience time.Duration // how long a peer may be away
 
@@ -30,7 +30,8 @@ type realtime struct {
 	denied []int             // routes of which sessions are ended
 	after  uint64            // records up to this ID are looked at
 	ended  map[string]bool   // Session-Ids of these
-	count  atomic.Uint64
+	waits  []withdrawal      // of these, for which there was no room
+	count  atomic.Uint64     // that were withdrawn
 }
 
 // run looks once a second until ctx ends.
@@ -55,6 +56,10 @@ func (r *realtime) look(ctx context.Context, now time.Time) error {
 	denied := r.routes(now)
 	if !slices.Equal(denied, r.denied) {
 		r.denied, r.after = denied, 0
+		for _, w := range r.waits { // they may go on now, or are found again
+			delete(r.ended, w.sessionID)
+		}
+		r.waits = nil
 	}
 	if len(denied) == 0 {
 		r.ended = nil
@@ -71,14 +76,18 @@ func (r *realtime) look(ctx context.Context, now time.Time) error {
 			return err
 		}
 		for i := range list {
-			if !r.deny(&list[i].Record) {
-				r.after = list[i].ID - 1
-				return nil // this one and the rest in the next second
-			}
+			r.deny(&list[i].Record)
 			r.after = list[i].ID
 		}
 		r.after = max(r.after, through)
 	}
+	r.waits = slices.DeleteFunc(r.waits, func(w withdrawal) bool {
+		done := r.withdraw(w)
+		if done {
+			r.count.Add(1)
+		}
+		return done
+	})
 	return nil
 }
 
@@ -107,19 +116,15 @@ func (r *realtime) routes(now time.Time) []int {
 	return denied
 }
 
-// deny has the session of a record ended, if it goes on and is ours. It reports
-// whether the record is done with.
-func (r *realtime) deny(rec *acct.Record) bool {
+// deny notes that the session of a record is to be ended, if it goes on and is
+// ours, and has not been noted.
+func (r *realtime) deny(rec *acct.Record) {
 	if rec.Type != acct.Start && rec.Type != acct.Interim || rec.Received != nil || r.ended[rec.SessionID] {
-		return true
-	}
-	if !r.withdraw(withdrawal{rec.SessionID, rec.User, rec.Attributes, rec.Source, rec.NAS, "its records can't be delivered, and the server demands DELIVER_AND_GRANT"}) {
-		return false
+		return
 	}
 	if r.ended == nil {
 		r.ended = make(map[string]bool)
 	}
 	r.ended[rec.SessionID] = true
-	r.count.Add(1)
-	return true
+	r.waits = append(r.waits, withdrawal{rec.SessionID, rec.User, rec.Attributes, rec.Source, rec.NAS, "its records can't be delivered, and the server demands DELIVER_AND_GRANT"})
 }

@@ -160,14 +160,14 @@ func (demandingConn) Changed() {}
 
 // A session is withdrawn once while no peer of its realm is there, if one
 // demanded that and was given time to come back; when all have come back, what
-// is withdrawn is forgotten.
+// is withdrawn is forgotten. Where there is no room for one it waits, alone.
 func TestRealtimeEnds(t *testing.T) {
 	routes := fakeRoutes{{Ready: true, Realtime: true}, {Ready: true}}
 	outbox := &fakePending{}
 	var got []string
-	room := 10
+	room, full := 10, ""
 	r := &realtime{client: &routes, outbox: outbox, patience: 2 * time.Second, withdraw: func(w withdrawal) bool {
-		if len(got) == room {
+		if len(got) == room || w.nas == full {
 			return false
 		}
 		got = append(got, w.sessionID+" "+w.source)
@@ -186,7 +186,7 @@ func TestRealtimeEnds(t *testing.T) {
 	}
 	put := func(realm, session string, kind acct.RecordType) {
 		id := uint64(len(*outbox) + 1)
-		*outbox = append(*outbox, acct.Delivery{ID: id, Record: acct.Record{SessionID: session, Realm: realm, Type: kind, Source: "radius"}})
+		*outbox = append(*outbox, acct.Delivery{ID: id, Record: acct.Record{SessionID: session, Realm: realm, Type: kind, Source: "radius", NAS: "bng-" + session}})
 	}
 	put("a.example", "1", acct.Start)
 	expect("a peer takes them", 0)
@@ -213,7 +213,20 @@ func TestRealtimeEnds(t *testing.T) {
 	room = 2
 	expect("for long, and few can be asked to end at once", 2*time.Second, "1 radius", "3 radius")
 	expect("the rest is next", time.Second, "6 radius")
-	if n := r.count.Load(); n != 7 {
+	full = "bng-7"
+	put("a.example", "7", acct.Start)
+	put("a.example", "8", acct.Start)
+	expect("there is no room for those of one NAS", time.Second, "8 radius")
+	put("a.example", "7", acct.Interim)
+	expect("nor later", time.Second)
+	full = ""
+	expect("there is again", time.Second, "7 radius")
+	full = "bng-9"
+	put("a.example", "9", acct.Start)
+	expect("nor for another's", time.Second)
+	routes[0].Ready, full = true, ""
+	expect("which may go on", time.Second)
+	if n := r.count.Load(); n != 9 {
 		t.Errorf("%d are counted", n)
 	}
 }
