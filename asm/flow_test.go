@@ -140,9 +140,10 @@ func TestPlan(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var r row
+			var r rows
+			r.by(p)
 			var got flow
-			why := p.flow(must(tmpl.Record(octets)), &r, exported, &got)
+			why := p.flow(r.of(must(tmpl.Record(octets)), 0), exported, &got)
 			c.want.layer = got.layer // TestLayer's
 			if why != c.why || got != c.want {
 				t.Errorf("flow %+v, %q; want %+v, %q", got, why, c.want, c.why)

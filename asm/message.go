@@ -17,7 +17,7 @@ import (
 
 // A decoder is the scratch of decoding, reused for every Message.
 type decoder struct {
-	row      row
+	rows     rows
 	flows    [chunk]flow
 	octets   [chunk][]byte // of the records, in the Message
 	ids      [chunk]dedup.Identity

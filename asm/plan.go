@@ -42,9 +42,6 @@ const (
 	slots           // how many there are
 )
 
-// A row is a record as numbers.
-type row [slots]uint64
-
 // A reason says why the records of a Template, or one record, are no usage.
 // The empty reason says that they are.
 type reason string
@@ -129,10 +126,8 @@ func (p *plan) counts() bool {
 // identity returns the identity of a record of a timed plan.
 func (p *plan) identity(r ipfix.Record) dedup.Identity { return p.prefix.Sum(r.Bytes()) }
 
-// flow reads r into f and says if it can't be used. The row must be clear of
-// other plans' records.
-func (p *plan) flow(r ipfix.Record, row *row, exported uint32, f *flow) reason {
-	p.read.Read(r, row[:])
+// flow makes f of row, as read by p, and says if it can't be used.
+func (p *plan) flow(row *row, exported uint32, f *flow) reason {
 	f.source = p.address(row, slotSource4, slotSource6)
 	f.destination = p.address(row, slotDestination4, slotDestination6)
 	f.sourcePort, f.destinationPort = uint16(row[slotSourcePort]), uint16(row[slotDestinationPort])

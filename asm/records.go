@@ -41,13 +41,12 @@ func (m *Module) dataRecords(set *ipfix.DataSet, d *domain, row *acct.LedgerRow,
 		m.resolve(p, key, set.ID)
 	}
 	m.stats.Records += uint64(set.Records)
-	m.decoder.row, m.decoder.ordinal = slotsClear, 0
+	m.decoder.rows.by(p)
+	m.decoder.ordinal = 0
 	m.windowOf(key.Exporter).From(m.origin(set))
 	for m.chunk(set, p, row, key) {
 	}
 }
-
-var slotsClear row
 
 // origin returns where the records of set are to be found again, none if they
 // need not be, or can't: where what another collector passed on lies in two
@@ -66,7 +65,8 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 	n, received := 0, acct.Count{}
 	stated := c.request != nil && c.request.stated
 	window := m.windowOf(key.Exporter)
-	for n < chunk {
+	c.rows.read(set, int(c.ordinal))
+	for i := 0; n < chunk; i++ {
 		r, ok := set.Next()
 		if !ok {
 			break
@@ -74,7 +74,7 @@ func (m *Module) chunk(set *ipfix.DataSet, p *plan, row *acct.LedgerRow, key acc
 		c.ordinals[n] = c.ordinal
 		c.ordinal++
 		f := &c.flows[n]
-		why := p.flow(r, &c.row, set.Header.ExportTime, f)
+		why := p.flow(c.rows.of(r, i), set.Header.ExportTime, f)
 		switch {
 		case why != "":
 		case stated:

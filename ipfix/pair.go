@@ -7,7 +7,9 @@ import (
 
 // A pair is two loads of a Plan without a shift. Where there is an odd one out,
 // it is both.
-type pair [2]struct {
+type pair [2]pairLoad
+
+type pairLoad struct {
 	mask, or uint64
 	offset   uint32 // of the word, in the record
 	slot     uint32 // in octets, in the row
@@ -40,6 +42,23 @@ func readPairs(pairs []pair, record *byte, row *uint64) {
 		v, w := word(record, a.offset), word(record, b.offset)
 		*(*uint64)(unsafe.Add(unsafe.Pointer(row), a.slot)) = v&a.mask | a.or
 		*(*uint64)(unsafe.Add(unsafe.Pointer(row), b.slot)) = w&b.mask | b.or
+	}
+}
+
+// column does one load for n records of size octets each, one after another,
+// into as many rows of stride slots. These must have the word and the slot, as
+// ReadRows makes sure. It is not inlined for the same reason.
+//
+//go:noinline
+func (l *pairLoad) column(records *byte, size int, rows *uint64, stride, n int) {
+	mask, or := l.mask, l.or
+	record, slot := unsafe.Pointer(records), unsafe.Pointer(rows)
+	at, to := uintptr(l.offset), uintptr(l.slot)
+	for range n {
+		v := binary.BigEndian.Uint64((*[8]byte)(unsafe.Add(record, at))[:])
+		*(*uint64)(unsafe.Add(slot, to)) = v&mask | or
+		at += uintptr(size)
+		to += uintptr(stride) * 8
 	}
 }
 

@@ -59,6 +59,8 @@ type Plan struct {
 	shifts []planLoad // those that need a shift
 	rest   bool       // there are any of the following
 
+	together bool // ReadRows reads all columns
+
 	groups   []planGroup
 	scans    []planScan
 	converts []convert
@@ -112,6 +114,7 @@ func (t *Template) Plan(columns ...Column) *Plan {
 		}
 	}
 	p.rest = len(p.groups)+len(p.scans)+len(p.converts) > 0
+	p.together = t.Fixed() && len(p.scans) == 0
 	return p
 }
 
@@ -210,6 +213,42 @@ func (p *Plan) Read(r Record, row []uint64) {
 	}
 }
 
+// ReadRows reads the columns from records of s, a Data Set of the Plan's
+// Template, as Read does from one: into rows, of stride slots each, from record
+// number from on, as many as there are and rows has room for. It returns how
+// many that were. They are read column by column, which takes half the time.
+//
+// It returns 0 where the Template has fields of variable length, or records of
+// less than eight octets: these are for Read.
+func (p *Plan) ReadRows(s *DataSet, from int, rows []uint64, stride int) int {
+	if !p.together {
+		return 0
+	}
+	size := s.Template.minLength
+	n := min(len(s.octets)/size-from, len(rows)/stride)
+	if n <= 0 {
+		return 0
+	}
+	records, rows := s.octets[from*size:(from+n)*size], rows[:n*stride]
+	if p.loads > 0 {
+		_, _ = records[:size][p.reach-1], rows[:stride][p.width-1] // or it panics
+		for i := range p.loads {
+			p.pairs[i/2][i%2].column(&records[0], size, &rows[0], stride, n)
+		}
+	}
+	for i := range p.shifts {
+		for record, row := records, rows; len(row) > 0; record, row = record[size:], row[stride:] {
+			row[p.shifts[i].slot] = p.shifts[i].read(record, 0)
+		}
+	}
+	for _, c := range p.converts {
+		for row := rows; len(row) > 0; row = row[stride:] {
+			c.convert(row)
+		}
+	}
+	return n
+}
+
 func (l *planLoad) read(b []byte, base int) uint64 {
 	return binary.BigEndian.Uint64(b[base+int(l.offset):])>>(l.shift&63)&l.mask | l.or
 }
@@ -226,11 +265,15 @@ func (p *Plan) readRest(r Record, row []uint64) {
 		p.scans[i].read(r, row)
 	}
 	for _, c := range p.converts {
-		if c.typ == TypeDateTimeSeconds {
-			row[c.slot] *= 1000
-		} else {
-			row[c.slot] = ntpMilli(c.typ, row[c.slot])
-		}
+		c.convert(row)
+	}
+}
+
+func (c convert) convert(row []uint64) {
+	if c.typ == TypeDateTimeSeconds {
+		row[c.slot] *= 1000
+	} else {
+		row[c.slot] = ntpMilli(c.typ, row[c.slot])
 	}
 }
 

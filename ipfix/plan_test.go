@@ -131,6 +131,67 @@ func TestPlanModel(t *testing.T) {
 	})
 }
 
+// Records read together are as each is by itself, however many rows there is
+// room for, and nothing beyond the rows of their columns is written.
+func TestReadRowsModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		template := drawTemplate(t)
+		var octets []byte
+		var sizes []int
+		for range rapid.IntRange(0, 10).Draw(t, "records") {
+			r, _ := drawRecord(t, template)
+			octets, sizes = append(octets, r...), append(sizes, len(r))
+		}
+		var columns []Column
+		for i, f := range template.Fields {
+			form := rapid.SampledFrom([]Form{Number, UnixMilli, Address}).Draw(t, "form")
+			columns = append(columns, Column{2 * i, form, []Element{{f.Enterprise, f.ID}}})
+		}
+		plan := template.Plan(columns...)
+		set, err := NewDataSet(Header{}, template, octets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stride := 2*len(columns) + rapid.IntRange(0, 2).Draw(t, "beside")
+		rows := make([]uint64, rapid.IntRange(0, 4).Draw(t, "rows")*stride+rapid.IntRange(0, stride-1).Draw(t, "part of one"))
+		together := template.Fixed() && len(plan.scans) == 0
+		for from := 0; ; {
+			for i := range rows {
+				rows[i] = 0xabcdef
+			}
+			n := plan.ReadRows(&set, from, rows, stride)
+			want := 0
+			if together {
+				want = min(len(sizes)-from, len(rows)/stride)
+			}
+			if n != want {
+				t.Fatalf("%d records read from %d on, want %d", n, from, want)
+			}
+			for i := range len(rows) / stride {
+				each := make([]uint64, stride)
+				for j := range each {
+					each[j] = 0xabcdef
+				}
+				if i < n {
+					size := template.MinLength()
+					r, err := template.Record(octets[(from+i)*size:][:size])
+					if err != nil {
+						t.Fatal(err)
+					}
+					plan.Read(r, each)
+				}
+				if got := rows[i*stride:][:stride]; !slices.Equal(got, each) {
+					t.Fatalf("record %d: %x, want %x", from+i, got, each)
+				}
+			}
+			if n == 0 {
+				break
+			}
+			from += n
+		}
+	})
+}
+
 func TestPlanTakesTheFirstElementThatSuits(t *testing.T) {
 	template, err := NewTemplate(256,
 		FieldSpecifier{ID: FlowStartSeconds, Length: 4},
