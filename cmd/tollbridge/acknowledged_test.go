@@ -20,6 +20,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/demodata"
+	"tollbridge/cmd/tollbridge/internal/userscmd"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/export"
 	"tollbridge/ipfix/export/backlog"
@@ -276,7 +277,7 @@ func TestUsersUsageNow(t *testing.T) {
 	}
 	d.waitLog("exporter asks for acknowledgements")
 
-	var usage []userUsage
+	var usage []userscmd.Usage
 	show(t, &usage, "users", "usage", "--now", "--of", "192.0.2.250", "--data", s.data)
 	if len(usage) != 0 {
 		t.Errorf("flows of others were exported: %+v", usage)

@@ -8,6 +8,7 @@ import (
 
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/profile"
 )
 
 func newCheck() *cobra.Command {
@@ -31,7 +32,7 @@ contradict or repeat others are warned of, and are no error.`,
 		if err != nil {
 			return err
 		}
-		_, err = profilesOf(c.Delivery)
+		_, err = profile.Of(c.Delivery)
 		problems := []error{settings(c).Validate(), checkSources(c), err}
 		for _, f := range c.Users.Files {
 			u, err := users.ParseFile(f)

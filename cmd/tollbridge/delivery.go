@@ -13,6 +13,7 @@ import (
 	"tollbridge/aaaclient/peer"
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/config"
+	"tollbridge/cmd/tollbridge/internal/profile"
 	"tollbridge/dict"
 )
 
@@ -33,7 +34,7 @@ func (b *bridge) openDelivery() error {
 	for i := range peers {
 		peers[i].Realtime = b.demands.of(peers[i].Address)
 	}
-	profiles, err := profiles(context.Background(), b.cfg.Delivery, b.spool.Outbox())
+	profiles, err := profile.Store(context.Background(), b.cfg.Delivery, b.spool.Outbox())
 	if err != nil {
 		return fmt.Errorf("delivery: %w", err)
 	}

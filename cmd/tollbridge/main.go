@@ -15,8 +15,10 @@ import (
 
 	"tollbridge/cmd/tollbridge/internal/auditcmd"
 	"tollbridge/cmd/tollbridge/internal/flowfiles"
+	"tollbridge/cmd/tollbridge/internal/reconcile"
 	"tollbridge/cmd/tollbridge/internal/spoolcmd"
 	"tollbridge/cmd/tollbridge/internal/terminal"
+	"tollbridge/cmd/tollbridge/internal/userscmd"
 )
 
 func main() { os.Exit(run()) }
@@ -66,7 +68,7 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 	})
 	root.AddCommand(
 		newServe(), newMeter(), newDemo(), newCheck(),
-		spoolcmd.New(), auditcmd.New(), newReplay(), newReconcile(), newUsers(), newCredit(), newDict(), flowfiles.New(), newVersion(),
+		spoolcmd.New(), auditcmd.New(), newReplay(), reconcile.New(), userscmd.New(), newCredit(), newDict(), flowfiles.New(), newVersion(),
 	)
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() && group.RunE == nil {

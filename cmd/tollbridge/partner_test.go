@@ -22,6 +22,7 @@ import (
 	"layeh.com/radius/rfc4372"
 
 	"tollbridge/asm/acct"
+	"tollbridge/cmd/tollbridge/internal/userscmd"
 	"tollbridge/dict/avp"
 	"tollbridge/internal/certtest"
 	"tollbridge/internal/peertest"
@@ -178,7 +179,7 @@ func checkPartnersRecords(t *testing.T, data string) []string {
 	pseudonyms := map[string]bool{}
 	for _, c := range list {
 		want, other := uint32(avp.UserName), uint32(avp.ChargeableUserIdentity)
-		if destinationRealm(&c.CDR) == "roam.example" {
+		if realm, _ := avp.Find(c.AVPs, avp.DestinationRealm, 0); string(realm.Data) == "roam.example" {
 			want, other = other, want
 		}
 		for a, err := range avp.Scan(c.AVPs) {
@@ -230,7 +231,7 @@ func checkNoName(t *testing.T, data string, names ...string) {
 // whose goes back from pseudonyms to users, and to the pseudonyms again.
 func whose(t *testing.T, data string, pseudonyms []string) map[string]string {
 	t.Helper()
-	var views, again []pseudonymView
+	var views, again []userscmd.Pseudonym
 	show(t, &views, append([]string{"users", "pseudonym", "--data", data}, pseudonyms...)...)
 	users := map[string]string{}
 	var names []string

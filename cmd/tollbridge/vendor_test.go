@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"tollbridge/cmd/tollbridge/internal/userscmd"
 	"tollbridge/internal/certtest"
 	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
@@ -291,7 +292,7 @@ func TestAnotherVendorsExporter(t *testing.T) {
 		v := vendorExporter(t, dir, d.address("collectingProcess.tlsCollectors"), "--cert", files.Certificate, "--key", files.Key, "--ca", files.CA,
 			"--records", "40", "--linger", "--active", "192.0.2.7=600", "--active", "192.0.2.8=700")
 		v.saw(1, `"acknowledged", "position": 2, "kept": 0`)
-		var usage []userUsage
+		var usage []userscmd.Usage
 		show(t, &usage, "users", "usage", "--now", "--of", "192.0.2.7", "--data", s.data)
 		if len(usage) != 1 || usage[0].User != "alice" || usage[0].InputOctets != vendorSum(40)+600 || usage[0].Exact.IsZero() {
 			t.Errorf("with alice's flow the usage is %+v", usage)

@@ -1,4 +1,4 @@
-package main
+package userscmd
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"tollbridge/asm/users"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/cmd/tollbridge/internal/listing"
+	"tollbridge/cmd/tollbridge/internal/profile"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
 	"tollbridge/cmd/tollbridge/internal/state"
 	"tollbridge/cmd/tollbridge/internal/terminal"
@@ -21,14 +22,14 @@ import (
 	"tollbridge/spool"
 )
 
-// A pseudonymView is by what name a partner knows a user.
-type pseudonymView struct {
+// A Pseudonym is by what name a partner knows a user.
+type Pseudonym struct {
 	Pseudonym string   `json:"pseudonym"`
 	User      string   `json:"user"`
 	Realms    []string `json:"realms"` // of those whose profile has the key; "*" is all that have none of their own
 }
 
-func newUsersPseudonym(where *state.Flags) *cobra.Command {
+func newPseudonym(where *state.Flags) *cobra.Command {
 	var of, among, keys []string
 	cmd := &cobra.Command{
 		Use:   "pseudonym PSEUDONYM... | --of USER",
@@ -63,7 +64,7 @@ With --of it says as whom partners know a user.`,
 		if err != nil {
 			return fmt.Errorf("users pseudonym: %w", err)
 		}
-		var views []pseudonymView
+		var views []Pseudonym
 		if len(of) > 0 {
 			for _, user := range of {
 				views = append(views, p.views(user)...)
@@ -79,7 +80,7 @@ With --of it says as whom partners know a user.`,
 			return err
 		}
 		for _, a := range args {
-			if !slices.ContainsFunc(views, func(v pseudonymView) bool { return v.Pseudonym == strings.ToLower(a) }) {
+			if !slices.ContainsFunc(views, func(v Pseudonym) bool { return v.Pseudonym == strings.ToLower(a) }) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "tollbridge: nobody of %d users is %s: name an archive with --among, or the key of that time with --key\n", p.tried, a)
 				err = terminal.ErrTold
 			}
@@ -98,7 +99,7 @@ type pseudonyms struct {
 // pseudonymsOf returns the keys of the profiles by which the records of a spool
 // are written, and of files.
 func pseudonymsOf(ctx context.Context, s *spool.Spool, files []string) (*pseudonyms, error) {
-	written, err := writings(ctx, s)
+	written, err := profile.All(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -134,19 +135,19 @@ func (p *pseudonyms) add(key, realm string) {
 }
 
 // views says as whom partners know a user.
-func (p *pseudonyms) views(user string) []pseudonymView {
+func (p *pseudonyms) views(user string) []Pseudonym {
 	p.tried++
-	var all []pseudonymView
+	var all []Pseudonym
 	for _, key := range slices.Sorted(maps.Keys(p.realms)) {
 		profile := dict.Profile{Identity: dict.PseudonymIdentity, Key: []byte(key)}
-		all = append(all, pseudonymView{profile.UserName(user), user, p.realms[key]})
+		all = append(all, Pseudonym{profile.UserName(user), user, p.realms[key]})
 	}
 	return all
 }
 
 // find returns whose the pseudonyms are.
-func (p *pseudonyms) find(ctx context.Context, s *spool.Spool, among, wanted []string) ([]pseudonymView, error) {
-	views := []pseudonymView{}
+func (p *pseudonyms) find(ctx context.Context, s *spool.Spool, among, wanted []string) ([]Pseudonym, error) {
+	views := []Pseudonym{}
 	tried := make(map[string]bool)
 	try := func(user string) {
 		if user == "" || tried[user] {
@@ -167,7 +168,7 @@ func (p *pseudonyms) find(ctx context.Context, s *spool.Spool, among, wanted []s
 		return nil, err
 	}
 	for _, name := range append([]string{s.Dir()}, among...) {
-		if err := readSide(ctx, name, recordFilter{}, func(r reconcile.Record) error {
+		if err := reconcile.ReadSide(ctx, name, reconcile.Filter{}, func(r reconcile.Record) error {
 			try(r.User)
 			return nil
 		}); err != nil {

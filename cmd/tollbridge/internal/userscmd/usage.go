@@ -1,4 +1,4 @@
-package main
+package userscmd
 
 import (
 	"cmp"
@@ -19,7 +19,7 @@ import (
 	"tollbridge/spool"
 )
 
-func newUsersUsage(where *state.Flags) *cobra.Command {
+func newUsage(where *state.Flags) *cobra.Command {
 	var now bool
 	var of []string
 	cmd := &cobra.Command{
@@ -96,8 +96,8 @@ func prefixOrAddress(s string) (netip.Prefix, error) {
 	return netip.ParsePrefix(s)
 }
 
-// A userUsage is a line of the listing.
-type userUsage struct {
+// A Usage is a line of the listing.
+type Usage struct {
 	User     string    `json:"user"`
 	Sessions int       `json:"sessions"`
 	Since    time.Time `json:"since"`
@@ -107,7 +107,7 @@ type userUsage struct {
 
 // usageTable sums the sessions of one user, or of all where user is "".
 func usageTable(ctx context.Context, s *spool.Spool, user string, exact time.Time) (*listing.Table, error) {
-	sums := make(map[string]*userUsage)
+	sums := make(map[string]*Usage)
 	const page = 4096
 	for after := uint64(0); ; {
 		sessions, err := s.Sessions(ctx, after, page)
@@ -121,7 +121,7 @@ func usageTable(ctx context.Context, s *spool.Spool, user string, exact time.Tim
 			}
 			u := sums[x.User]
 			if u == nil {
-				u = &userUsage{User: x.User, Since: time.Unix(x.Started, 0).UTC(), Exact: exact}
+				u = &Usage{User: x.User, Since: time.Unix(x.Started, 0).UTC(), Exact: exact}
 				sums[x.User] = u
 			}
 			u.Sessions++
@@ -134,11 +134,11 @@ func usageTable(ctx context.Context, s *spool.Spool, user string, exact time.Tim
 			break
 		}
 	}
-	all := make([]userUsage, 0, len(sums))
+	all := make([]Usage, 0, len(sums))
 	for _, u := range sums {
 		all = append(all, *u)
 	}
-	slices.SortFunc(all, func(a, b userUsage) int { return cmp.Compare(a.User, b.User) })
+	slices.SortFunc(all, func(a, b Usage) int { return cmp.Compare(a.User, b.User) })
 	t := &listing.Table{Columns: []string{"user", "input_octets", "output_octets", "input_packets", "output_packets", "sessions", "since", "exact_for"}, Value: all}
 	for _, u := range all {
 		until := "-"

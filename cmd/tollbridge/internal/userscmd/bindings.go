@@ -1,4 +1,4 @@
-package main
+package userscmd
 
 import (
 	"bytes"
@@ -76,7 +76,7 @@ func utcMoment(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-func newUsersLs(where *state.Flags) *cobra.Command {
+func newLs(where *state.Flags) *cobra.Command {
 	var all bool
 	var source, vrf, within string
 	var limit int
@@ -123,7 +123,7 @@ million bindings need no more memory than the longest list among them.`,
 	return cmd
 }
 
-func newUsersShow(where *state.Flags) *cobra.Command {
+func newShow(where *state.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show USER",
 		Short: "Show what a user holds and held",
@@ -175,7 +175,7 @@ func listHoldings(cmd *cobra.Command, where *state.Flags, f listing.Format, user
 	return l.End()
 }
 
-func newUsersAt(where *state.Flags) *cobra.Command {
+func newAt(where *state.Flags) *cobra.Command {
 	var port uint16
 	var protocol uint8
 	var vrf, remote string
@@ -244,7 +244,7 @@ held the address, or a prefix of it, at some time are not.`,
 	return cmd
 }
 
-func newUsersImport(where *state.Flags) *cobra.Command {
+func newImport(where *state.Flags) *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use:   "import FILE",

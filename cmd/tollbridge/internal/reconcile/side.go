@@ -1,4 +1,4 @@
-package main
+package reconcile
 
 import (
 	"bufio"
@@ -16,15 +16,50 @@ import (
 	"strings"
 
 	"tollbridge/asm/acct"
-	"tollbridge/cmd/tollbridge/internal/reconcile"
 	"tollbridge/dict/avp"
 	"tollbridge/spool"
 	"tollbridge/spool/archive"
 )
 
+// A Filter leaves out what is not to be compared.
+type Filter struct {
+	Host     string        // the DiameterIdentity that begins Session-Ids; "" for any
+	Realm    string        // the Destination-Realm; "" for any
+	archived []spool.Range // IDs of the outbox that were read elsewhere
+}
+
+// has reports whether a record of a session and realm is wanted.
+func (f Filter) has(sessionID, realm string) bool {
+	if f.Realm != "" && !strings.EqualFold(f.Realm, realm) {
+		return false
+	}
+	if f.Host == "" {
+		return true
+	}
+	rest, ok := strings.CutPrefix(sessionID, f.Host)
+	return ok && strings.HasPrefix(rest, ";")
+}
+
+// ReadSide hands all records of a side to add. The records of an archive are
+// left out of the state directories behind it.
+func ReadSide(ctx context.Context, names string, only Filter, add func(Record) error) error {
+	for name := range strings.SplitSeq(names, ",") {
+		read, err := sideOf(name)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		archived, err := read(ctx, only, add)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		only.archived = append(only.archived, archived...)
+	}
+	return nil
+}
+
 // A sideReader hands the records of a side to add, in any order. It returns
 // which of an outbox they are if it was an archive.
-type sideReader func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error)
+type sideReader func(ctx context.Context, only Filter, add func(Record) error) ([]spool.Range, error)
 
 // sideOf returns how a side is read, by what its name says.
 func sideOf(name string) (sideReader, error) {
@@ -34,15 +69,15 @@ func sideOf(name string) (sideReader, error) {
 	case err != nil:
 		return nil, err
 	case info.IsDir() && archived(name):
-		return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+		return func(ctx context.Context, only Filter, add func(Record) error) ([]spool.Range, error) {
 			return readArchive(ctx, name, only, add)
 		}, nil
 	case info.IsDir():
-		return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+		return func(ctx context.Context, only Filter, add func(Record) error) ([]spool.Range, error) {
 			return nil, readOutbox(ctx, name, only, add)
 		}, nil
 	case filepath.Base(name) == "cdr.db":
-		return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+		return func(ctx context.Context, only Filter, add func(Record) error) ([]spool.Range, error) {
 			return nil, readCDRs(ctx, filepath.Dir(name), only, add)
 		}, nil
 	case strings.HasSuffix(plain, ".csv"):
@@ -60,7 +95,7 @@ func archived(dir string) bool {
 }
 
 // readArchive hands over an archive's records, and returns which they are.
-func readArchive(ctx context.Context, dir string, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+func readArchive(ctx context.Context, dir string, only Filter, add func(Record) error) ([]spool.Range, error) {
 	return archive.ReadRecords(dir, func(r archive.Record) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -77,8 +112,8 @@ func readArchive(ctx context.Context, dir string, only recordFilter, add func(re
 }
 
 // compared returns r as far as two sides must agree on it.
-func compared(r *acct.Record, state string) reconcile.Record {
-	return reconcile.Record{
+func compared(r *acct.Record, state string) Record {
+	return Record{
 		SessionID: r.SessionID, Number: r.Number, Type: r.Type, User: r.User, Usage: r.Usage,
 		Credit: isCredit(r.Corrects), State: state,
 	}
@@ -91,7 +126,7 @@ func isCredit(c *acct.Correction) bool { return c != nil && c.Credit }
 // readAtOnce is how many rows of a database are read with one query.
 const readAtOnce = 10_000
 
-func readOutbox(ctx context.Context, dir string, only recordFilter, add func(reconcile.Record) error) error {
+func readOutbox(ctx context.Context, dir string, only Filter, add func(Record) error) error {
 	s, err := spool.OpenReadOnly(dir)
 	if err != nil {
 		return err
@@ -121,7 +156,7 @@ func readOutbox(ctx context.Context, dir string, only recordFilter, add func(rec
 
 // readCDRs hands over CDRs, and those that contradict one: they are records
 // that came twice.
-func readCDRs(ctx context.Context, dir string, only recordFilter, add func(reconcile.Record) error) error {
+func readCDRs(ctx context.Context, dir string, only Filter, add func(Record) error) error {
 	c, err := spool.OpenCDRsReadOnly(dir)
 	if err != nil {
 		return err
@@ -131,7 +166,7 @@ func readCDRs(ctx context.Context, dir string, only recordFilter, add func(recon
 		if !only.has(cdr.SessionID, destinationRealm(cdr)) {
 			return nil
 		}
-		return add(reconcile.Record{
+		return add(Record{
 			SessionID: cdr.SessionID, Number: cdr.Number, Type: cdr.Type, User: cdr.User, Usage: cdr.Usage,
 			Credit: isCredit(cdr.Corrects), State: state,
 		})
@@ -169,14 +204,14 @@ func destinationRealm(c *acct.CDR) string {
 	return string(a.Data)
 }
 
-func fileReader(name string, read func(io.Reader, recordFilter, func(reconcile.Record) error) error) sideReader {
-	return func(ctx context.Context, only recordFilter, add func(reconcile.Record) error) ([]spool.Range, error) {
+func fileReader(name string, read func(io.Reader, Filter, func(Record) error) error) sideReader {
+	return func(ctx context.Context, only Filter, add func(Record) error) ([]spool.Range, error) {
 		f, err := openPlain(name)
 		if err != nil {
 			return nil, err
 		}
 		defer f.Close()
-		return nil, read(f, only, func(r reconcile.Record) error {
+		return nil, read(f, only, func(r Record) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -206,7 +241,7 @@ func recordType(s string) (t acct.RecordType, credit bool, err error) {
 }
 
 // readCSV reads a table with a header. Its errors name the line.
-func readCSV(in io.Reader, only recordFilter, add func(reconcile.Record) error) error {
+func readCSV(in io.Reader, only Filter, add func(Record) error) error {
 	r := csv.NewReader(bufio.NewReaderSize(in, 1<<20))
 	r.ReuseRecord = true
 	header, err := r.Read()
@@ -218,7 +253,7 @@ func readCSV(in io.Reader, only recordFilter, add func(reconcile.Record) error) 
 		columns[strings.Clone(name)] = i
 	}
 	required := []string{"session_id", "number", "type", "user", "input_octets", "output_octets"}
-	if only.realm != "" {
+	if only.Realm != "" {
 		required = append(required, "realm")
 	}
 	for _, name := range required {
@@ -240,7 +275,7 @@ func readCSV(in io.Reader, only recordFilter, add func(reconcile.Record) error) 
 			return fmt.Errorf("line %d: %w", line, err)
 		}
 		realm := ""
-		if only.realm != "" {
+		if only.Realm != "" {
 			realm = row[columns["realm"]]
 		}
 		if !only.has(record.SessionID, realm) {
@@ -252,7 +287,7 @@ func readCSV(in io.Reader, only recordFilter, add func(reconcile.Record) error) 
 	}
 }
 
-func csvRecord(row []string, columns map[string]int) (r reconcile.Record, err error) {
+func csvRecord(row []string, columns map[string]int) (r Record, err error) {
 	cell := func(name string) string {
 		if i, ok := columns[name]; ok {
 			return row[i]
@@ -270,7 +305,7 @@ func csvRecord(row []string, columns map[string]int) (r reconcile.Record, err er
 		}
 		return n
 	}
-	r = reconcile.Record{SessionID: strings.Clone(cell("session_id")), User: strings.Clone(cell("user")), State: strings.Clone(cell("state"))}
+	r = Record{SessionID: strings.Clone(cell("session_id")), User: strings.Clone(cell("user")), State: strings.Clone(cell("state"))}
 	if r.SessionID == "" {
 		return r, errors.New("session_id is empty")
 	}
@@ -287,7 +322,7 @@ func csvRecord(row []string, columns map[string]int) (r reconcile.Record, err er
 
 // readJSON reads objects: those of one array, or one after the other. Its
 // errors count them.
-func readJSON(in io.Reader, only recordFilter, add func(reconcile.Record) error) error {
+func readJSON(in io.Reader, only Filter, add func(Record) error) error {
 	b := bufio.NewReaderSize(in, 1<<20)
 	for {
 		first, err := b.Peek(1)
@@ -314,7 +349,7 @@ func readJSON(in io.Reader, only recordFilter, add func(reconcile.Record) error)
 			return nil
 		}
 		var v struct {
-			reconcile.Record
+			Record
 			Type     string           `json:"type"`
 			Realm    *string          `json:"realm"`
 			Corrects *acct.Correction `json:"corrects"`
@@ -336,7 +371,7 @@ func readJSON(in io.Reader, only recordFilter, add func(reconcile.Record) error)
 			err = frozen.UnmarshalBinary(v.Content)
 			v.Record, v.Realm = compared(&frozen, v.State), &frozen.Realm
 		}
-		if err == nil && only.realm != "" && v.Realm == nil {
+		if err == nil && only.Realm != "" && v.Realm == nil {
 			err = errors.New("realm is missing, by which --realm chooses")
 		}
 		if err != nil {

@@ -1,4 +1,4 @@
-package main
+package reconcile
 
 import (
 	"context"
@@ -12,14 +12,15 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/listing"
-	"tollbridge/cmd/tollbridge/internal/reconcile"
+	"tollbridge/cmd/tollbridge/internal/profile"
 	"tollbridge/dict"
 	"tollbridge/spool"
 )
 
-func newReconcile() *cobra.Command {
+// New is the command "tollbridge reconcile".
+func New() *cobra.Command {
 	var limit int
-	var only recordFilter
+	var only Filter
 	cmd := &cobra.Command{
 		Use:   "reconcile OURS THEIRS",
 		Short: "Compare the accounting records of two sides",
@@ -54,14 +55,14 @@ The status is 1 if the sides differ.`,
 	}
 	out := listing.FormatFlag(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&only.host, "host", "", "only sessions of this node: its DiameterIdentity begins their Session-Ids")
-	flags.StringVar(&only.realm, "realm", "", "only records for this Destination-Realm; a file must have a column realm")
+	flags.StringVar(&only.Host, "host", "", "only sessions of this node: its DiameterIdentity begins their Session-Ids")
+	flags.StringVar(&only.Realm, "realm", "", "only records for this Destination-Realm; a file must have a column realm")
 	listing.AddLimit(cmd, &limit)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		var sides [2]reconcile.Sorter
+		var sides [2]Sorter
 		for i, name := range args {
 			defer sides[i].Close()
-			if err := readSide(cmd.Context(), name, only, sides[i].Add); err != nil {
+			if err := ReadSide(cmd.Context(), name, only, sides[i].Add); err != nil {
 				return fmt.Errorf("reconcile: %w", err)
 			}
 		}
@@ -69,8 +70,8 @@ The status is 1 if the sides differ.`,
 		if err != nil {
 			return fmt.Errorf("reconcile: %w", err)
 		}
-		report := reconciliation{Sessions: []reconcile.Session{}}
-		report.Summary, err = reconcile.Compare(sides[0].Sorted(), sides[1].Sorted(), names.known, func(s reconcile.Session) error {
+		report := reconciliation{Sessions: []Session{}}
+		report.Summary, err = Compare(sides[0].Sorted(), sides[1].Sorted(), names.known, func(s Session) error {
 			if limit == 0 || len(report.Sessions) < limit {
 				report.Sessions = append(report.Sessions, s)
 			}
@@ -99,13 +100,13 @@ type nameChanges []dict.Profile
 func partnerNames(ctx context.Context, side string) (all nameChanges, err error) {
 	for name := range strings.SplitSeq(side, ",") {
 		if info, err := os.Stat(name); err != nil || !info.IsDir() || archived(name) {
-			continue // readSide has read it
+			continue // ReadSide has read it
 		}
 		s, err := spool.OpenReadOnly(name)
 		if err != nil {
 			return nil, err
 		}
-		written, err := writings(ctx, s)
+		written, err := profile.All(ctx, s)
 		s.Close()
 		if err != nil {
 			return nil, err
@@ -128,8 +129,8 @@ func (n nameChanges) known(ours, theirs string) bool {
 
 // A reconciliation is what a comparison found.
 type reconciliation struct {
-	reconcile.Summary
-	Sessions []reconcile.Session `json:"sessions"` // that differ
+	Summary
+	Sessions []Session `json:"sessions"` // that differ
 }
 
 // print prints the sessions that differ; as a table with the sums below, since
@@ -144,7 +145,7 @@ func (r *reconciliation) print(w io.Writer, f listing.Format) error {
 		for j := range s.Findings {
 			f := &s.Findings[j]
 			kind := string(f.Kind)
-			if f.Kind == reconcile.Double {
+			if f.Kind == Double {
 				kind = fmt.Sprintf("%s (%s, %d times)", f.Kind, f.Side, f.Times)
 			}
 			t.Add(kind, s.SessionID, f.Record().Number, s.User, f.Record().State, octetsOf(f.Ours), octetsOf(f.Theirs), octets(s.Ours), octets(s.Theirs))
@@ -160,7 +161,7 @@ func (r *reconciliation) print(w io.Writer, f listing.Format) error {
 	sums := listing.Table{Columns: []string{"", "sessions", "records", "input_octets", "output_octets", "input_packets", "output_packets"}}
 	for _, side := range []struct {
 		name string
-		reconcile.Side
+		Side
 	}{{"ours", r.Ours}, {"theirs", r.Theirs}} {
 		u := side.Usage
 		sums.Add(side.name, side.Sessions, side.Records, u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets)
@@ -179,44 +180,9 @@ func (r *reconciliation) print(w io.Writer, f listing.Format) error {
 // octets is a volume in both directions, as tables show it.
 func octets(u acct.Usage) string { return fmt.Sprintf("%d/%d", u.InputOctets, u.OutputOctets) }
 
-func octetsOf(r *reconcile.Record) string {
+func octetsOf(r *Record) string {
 	if r == nil {
 		return ""
 	}
 	return octets(r.Usage)
-}
-
-// A recordFilter leaves out what is not to be compared.
-type recordFilter struct {
-	host, realm string
-	archived    []spool.Range // IDs of the outbox that were read elsewhere
-}
-
-// has reports whether a record of a session and realm is wanted.
-func (f recordFilter) has(sessionID, realm string) bool {
-	if f.realm != "" && !strings.EqualFold(f.realm, realm) {
-		return false
-	}
-	if f.host == "" {
-		return true
-	}
-	rest, ok := strings.CutPrefix(sessionID, f.host)
-	return ok && strings.HasPrefix(rest, ";")
-}
-
-// readSide hands all records of a side to add. The records of an archive are
-// left out of the state directories behind it.
-func readSide(ctx context.Context, names string, only recordFilter, add func(reconcile.Record) error) error {
-	for name := range strings.SplitSeq(names, ",") {
-		read, err := sideOf(name)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		archived, err := read(ctx, only, add)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		only.archived = append(only.archived, archived...)
-	}
-	return nil
 }

@@ -1,4 +1,6 @@
-package main
+// Package profile says how accounting records are written for whom: by what the
+// configuration says now, and by what it said when older ones were cut.
+package profile
 
 import (
 	"context"
@@ -13,18 +15,18 @@ import (
 	"tollbridge/spool"
 )
 
-// A writing is how records are written, by their realm in lower case; "" is
+// A Writing is how records are written, by their realm in lower case; "" is
 // for all others. Its JSON is stored.
-type writing map[string]dict.Profile
+type Writing map[string]dict.Profile
 
-// profilesOf returns what the configuration says, keys included.
-func profilesOf(d config.Delivery) (writing, error) {
+// Of returns what the configuration says, keys included.
+func Of(d config.Delivery) (Writing, error) {
 	dictionary := dict.For(uint32(d.VendorID))
 	optional := codes(d.OptionalAVPs)
 	all := map[string]dict.Profile{"": {Optional: optional}}
 	var errs []error
 	for i, p := range d.Profiles {
-		out, err := profile(dictionary, p)
+		out, err := parseProfile(dictionary, p)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("delivery.profiles[%d]: %w", i, err))
 			continue
@@ -35,7 +37,7 @@ func profilesOf(d config.Delivery) (writing, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	w := writing{"": all[d.DefaultProfile()]}
+	w := Writing{"": all[d.DefaultProfile()]}
 	for _, r := range d.Realms {
 		p := all[d.ProfileOf(r)]
 		for _, realm := range r.Realms {
@@ -54,7 +56,7 @@ func codes(list []int) []uint32 {
 }
 
 // profile turns names into AVPs and values into their data.
-func profile(d *dict.Dictionary, p config.Profile) (dict.Profile, error) {
+func parseProfile(d *dict.Dictionary, p config.Profile) (dict.Profile, error) {
 	out := dict.Profile{
 		Name: p.Name, Kind: dict.Kind(p.Kind), Application: uint32(p.Application),
 		Events: p.Records == "event", Interval: p.Volumes == "interval",
@@ -120,10 +122,10 @@ func edit(d *dict.Dictionary, e config.Edit) (dict.Edit, error) {
 	return out, nil
 }
 
-// profiles stores what the configuration says for the records that come from
+// Store stores what the configuration says for the records that come from
 // now on, and returns it with what older records of the outbox are written by.
-func profiles(ctx context.Context, d config.Delivery, o *spool.Outbox) ([]aaaclient.Profiles, error) {
-	now, err := profilesOf(d)
+func Store(ctx context.Context, d config.Delivery, o *spool.Outbox) ([]aaaclient.Profiles, error) {
+	now, err := Of(d)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +143,7 @@ func profiles(ctx context.Context, d config.Delivery, o *spool.Outbox) ([]aaacli
 	dictionary := dict.For(uint32(d.VendorID))
 	var all []aaaclient.Profiles
 	for _, s := range stored {
-		w, err := parseWriting(s)
+		w, err := parse(s)
 		if err != nil {
 			return nil, err
 		}
@@ -156,23 +158,23 @@ func profiles(ctx context.Context, d config.Delivery, o *spool.Outbox) ([]aaacli
 	return all, nil
 }
 
-func parseWriting(s spool.Profiles) (w writing, err error) {
+func parse(s spool.Profiles) (w Writing, err error) {
 	if err := json.Unmarshal(s.Definition, &w); err != nil {
 		return nil, fmt.Errorf("the profiles of records from %d on: %w", s.First, err)
 	}
 	return w, nil
 }
 
-// writings returns how the records of a spool are written: by the profiles that
+// All returns how the records of a spool are written: by the profiles that
 // are in force, and by those before that some of them may need yet.
-func writings(ctx context.Context, s *spool.Spool) ([]writing, error) {
+func All(ctx context.Context, s *spool.Spool) ([]Writing, error) {
 	stored, err := s.Profiles(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all := make([]writing, len(stored))
+	all := make([]Writing, len(stored))
 	for i := range stored {
-		if all[i], err = parseWriting(stored[i]); err != nil {
+		if all[i], err = parse(stored[i]); err != nil {
 			return nil, err
 		}
 	}

@@ -1,4 +1,5 @@
-package main
+// Package userscmd is "tollbridge users": who held what, and what users have used.
+package userscmd
 
 import (
 	"github.com/spf13/cobra"
@@ -6,7 +7,8 @@ import (
 	"tollbridge/cmd/tollbridge/internal/state"
 )
 
-func newUsers() *cobra.Command {
+// New is the command.
+func New() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "users",
 		Short: "Look at users, what they hold and what they have used",
@@ -18,6 +20,6 @@ other's, and what users have used in their present sessions.`,
   tollbridge users usage --now alice`,
 	}
 	where := state.AddFlags(cmd)
-	cmd.AddCommand(newUsersLs(where), newUsersShow(where), newUsersAt(where), newUsersImport(where), newUsersUsage(where), newUsersPseudonym(where))
+	cmd.AddCommand(newLs(where), newShow(where), newAt(where), newImport(where), newUsage(where), newPseudonym(where))
 	return cmd
 }
