@@ -27,6 +27,9 @@ func TestADaemonFindsAPlantedImbalance(t *testing.T) {
 	octets, _ := captureOctets(t)
 	waitBooks(t, d.data, func(b sums) bool { return b.Received.Octets == octets })
 	d.waitMetric("books_balanced", atLeast(1))
+	if index := d.get("/"); !strings.Contains(index, "/livez") || !strings.Contains(index, "/readyz") || !strings.Contains(index, "/metrics") {
+		t.Errorf("/ says %q", index)
+	}
 	if why := d.unready(); why != "" {
 		t.Errorf("not ready: %s", why)
 	}

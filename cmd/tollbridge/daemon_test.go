@@ -171,20 +171,26 @@ func (d *daemon) refuses(pattern string) {
 	d.waitLog(pattern)
 }
 
-// metric returns a value of /metrics, 0 where it has none; name holds the
-// labels.
-func (d *daemon) metric(name string) float64 {
+// get returns what is at a path of the status address.
+func (d *daemon) get(path string) string {
 	d.t.Helper()
-	r, err := http.Get("http://" + d.address("status.listen") + "/metrics")
+	r, err := http.Get("http://" + d.address("status.listen") + path)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	defer r.Body.Close()
 	body, err := io.ReadAll(r.Body)
 	if err != nil || r.StatusCode != http.StatusOK {
-		d.t.Fatalf("metrics: %s, %v", r.Status, err)
+		d.t.Fatalf("%s: %s, %v", path, r.Status, err)
 	}
-	for line := range strings.Lines(string(body)) {
+	return string(body)
+}
+
+// metric returns a value of /metrics, 0 where it has none; name holds the
+// labels.
+func (d *daemon) metric(name string) float64 {
+	d.t.Helper()
+	for line := range strings.Lines(d.get("/metrics")) {
 		if value, ok := strings.CutPrefix(line, "tollbridge_"+name+" "); ok {
 			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			if err != nil {

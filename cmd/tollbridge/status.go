@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -12,7 +13,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// serveStatus answers /livez, /readyz and /metrics until ctx ends. unready
+// statusIndex is what there is at the status address.
+const statusIndex = `tollbridge
+
+/livez    200: the process lives
+/readyz   200: it does its whole work; 503 says why not
+/metrics  for Prometheus
+`
+
+// serveStatus answers /, /livez, /readyz and /metrics until ctx ends. unready
 // returns why the daemon does not do its whole work now: none is ready.
 func (b *bridge) serveStatus(ctx context.Context, m metrics, unready func() []string) error {
 	if b.status == nil {
@@ -22,6 +31,9 @@ func (b *bridge) serveStatus(ctx context.Context, m metrics, unready func() []st
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m)
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, statusIndex) //nolint:errcheck // whoever asked has gone
+	})
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { writeHealth(w, unready()) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))

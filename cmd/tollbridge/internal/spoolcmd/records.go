@@ -13,6 +13,7 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/listing"
 	"tollbridge/cmd/tollbridge/internal/state"
+	"tollbridge/dict/avp"
 	"tollbridge/spool"
 )
 
@@ -222,9 +223,17 @@ func addRecord(t *listing.Table, l spool.Listed) {
 	t.Add("may_have_been_sent", l.MaySent)
 	t.Add("error_answers", l.Attempts)
 	if l.Result != 0 || l.Peer != "" {
-		t.Add("answer", fmt.Sprintf("%d by %s at %s", l.Result, l.Peer, listing.Time(l.At)))
+		t.Add("answer", fmt.Sprintf("%s by %s at %s", resultText(l.Result), l.Peer, listing.Time(l.At)))
 	}
 	if l.Reason != "" {
 		t.Add("reason", l.Reason)
 	}
+}
+
+// resultText is a Result-Code with its name, where it has one.
+func resultText(code uint32) string {
+	if name := avp.ResultName(code); name != "" {
+		return fmt.Sprintf("%d %s", code, name)
+	}
+	return strconv.FormatUint(uint64(code), 10)
 }
