@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -146,6 +147,11 @@ func (b *bridge) collectInto(c collect.Config) (err error) {
 	p := &b.cfg.CollectingProcess
 	c.IdleTimeout, c.MaxHandshakes = p.IdleTimeout, p.MaxHandshakes
 	c.MaxExporterSessions, c.MaxExporterConnections = p.MaxSessions, p.MaxConnections
+	if p.LookUpNames {
+		c.LookUp = func(ctx context.Context, name string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+		}
+	}
 	b.collector, err = collect.New(c)
 	return err
 }

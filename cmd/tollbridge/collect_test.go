@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -265,5 +266,36 @@ func TestNewCertificates(t *testing.T) {
 	if n := d.metric(`collector_handshakes_failed_total`) + d.metric(`collector_exporter_refused_total{exporter="edge"}`) + d.metric(`collector_sessions_evicted_total{exporter="edge"}`); n != 0 {
 		t.Errorf("%v handshakes failed, connections were refused or sessions evicted", n)
 	}
+	d.stop()
+}
+
+// Where names are looked up, an exporter is taken from an address of its name
+// alone.
+func TestLookUpNames(t *testing.T) {
+	t.Parallel()
+	ca := certtest.NewAuthority(t)
+	mine := ca.Write(ca.Issue("collector.isp.example"))
+	d := start(t, setup{
+		data: filepath.Join(t.TempDir(), "bridge"), server: "127.0.0.1:0",
+		collect: fmt.Sprintf(`, lookUpNames: true, tlsCollectors: ['127.0.0.1:0'], tls: {certificate: %q, key: %q, ca: %q},
+  exporters: [{name: edge, certificateNames: [localhost]}]`, mine.Certificate, mine.Key, mine.CA),
+	})
+	export := func(from string) {
+		dialer := tls.Dialer{
+			NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}},
+			Config: &tls.Config{RootCAs: ca.Pool(), ServerName: "collector.isp.example",
+				Certificates: []tls.Certificate{ca.Issue("localhost")}},
+		}
+		conn, err := dialer.DialContext(t.Context(), "tcp", d.address("collectingProcess.tlsCollectors"))
+		if err != nil {
+			return // it was told within the handshake
+		}
+		defer conn.Close()
+		conn.Write(rawMessage(1)) //nolint:errcheck // is seen below
+	}
+	export("127.0.0.2")
+	d.waitLog(`exporter refused.*does not have this address: localhost`)
+	export("127.0.0.1")
+	d.waitMetric(`collector_messages_total{exporter="edge"}`, atLeast(1))
 	d.stop()
 }

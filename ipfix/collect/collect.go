@@ -69,6 +69,12 @@ type Config struct {
 	// TLS is required to serve TLS or DTLS; see SetTLS too.
 	TLS *TLS
 
+	// LookUp returns the addresses of a name in the DNS, such as those of
+	// net.Resolver.LookupNetIP. Where it is given, an exporter over TLS or DTLS has to
+	// come from an address of its name (RFC 7011, Section 11.3). It is part of
+	// the handshake, and bounded with it.
+	LookUp func(ctx context.Context, name string) ([]netip.Addr, error)
+
 	// MaxHandshakes bounds the handshakes of TLS and DTLS under way, and
 	// HandshakeTimeout each. The oldest gives way to a new one. 0 means 64,
 	// and 10 seconds.

@@ -180,7 +180,7 @@ func (s *dtlsServer) handshake(ctx context.Context, a *association) (*dtls.Conn,
 				return err
 			}
 			names = certificateNames(c)
-			return s.verify(c)
+			return s.verify(ctx, a.peer.Addr(), c)
 		}),
 	)
 	if err != nil {

@@ -178,6 +178,15 @@ func (x *exporters) known(names []string) bool {
 	return x.ofNamesLocked(names) != nil
 }
 
+// identifying returns those of a certificate's names by which an exporter is
+// known: where everyone may export, the first.
+func (x *exporters) identifying(names []string) []string {
+	if len(x.named) == 0 {
+		return names[:min(1, len(names))]
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return x.certified[n] == nil })
+}
+
 // forgetLocked makes room by forgetting an exporter without a session, any
 // one: who floods the table with false addresses fills it with such.
 func (x *exporters) forgetLocked() bool {

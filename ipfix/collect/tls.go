@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"tollbridge/ipfix"
@@ -48,8 +49,9 @@ func (t *TLS) check() error {
 
 // Why a certificate that ClientCAs vouch for is turned away all the same.
 var (
-	errNameless = errors.New("the certificate has no DNS name and no common name")
-	errStranger = errors.New("the certificate is of no exporter")
+	errNameless  = errors.New("the certificate has no DNS name and no common name")
+	errStranger  = errors.New("the certificate is of no exporter")
+	errElsewhere = errors.New("the certificate's name does not have this address")
 )
 
 // ServeTLS is ServeTCP for TLS over TCP, version 1.2 or later. The exporter is
@@ -62,12 +64,14 @@ func (p *Process) ServeTLS(ctx context.Context, ln net.Listener) error {
 		ln.Close()
 		return errors.New("collect: ServeTLS: Config.TLS is required")
 	}
-	cfg := &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return p.tlsConfig(), nil }}
+	cfg := &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		return p.tlsConfig(hello.Context(), unmap(hello.Conn.RemoteAddr()).Addr()), nil
+	}}
 	return p.serveListener(ctx, tls.NewListener(ln, cfg), p.serveTLS)
 }
 
-// tlsConfig is that of one handshake.
-func (p *Process) tlsConfig() *tls.Config {
+// tlsConfig is that of one handshake, with a peer at remote.
+func (p *Process) tlsConfig(ctx context.Context, remote netip.Addr) *tls.Config {
 	t := p.tls.Load()
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
@@ -76,21 +80,41 @@ func (p *Process) tlsConfig() *tls.Config {
 		ClientCAs:              t.ClientCAs,
 		SessionTicketsDisabled: true, // every connection shows its certificate
 		VerifyConnection: func(s tls.ConnectionState) error {
-			return p.verify(s.PeerCertificates[0])
+			return p.verify(ctx, remote, s.PeerCertificates[0])
 		},
 	}
 }
 
 // verify turns a stranger away within the handshake, so that it is told.
-func (p *Process) verify(c *x509.Certificate) error {
+func (p *Process) verify(ctx context.Context, remote netip.Addr, c *x509.Certificate) error {
 	names := certificateNames(c)
 	switch {
 	case len(names) == 0:
 		return errNameless
 	case !p.exporters.known(names):
 		return fmt.Errorf("%w: %s", errStranger, strings.Join(names, ", "))
+	case p.cfg.LookUp == nil:
+		return nil
 	}
-	return nil
+	return p.lookUp(ctx, remote, names)
+}
+
+// lookUp reports an error unless one of the names by which an exporter is known
+// has the address.
+func (p *Process) lookUp(ctx context.Context, remote netip.Addr, names []string) (err error) {
+	for _, n := range p.exporters.identifying(names) {
+		var addrs []netip.Addr
+		if addrs, err = p.cfg.LookUp(ctx, n); err != nil {
+			continue
+		}
+		if slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == remote.WithZone("") }) {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errElsewhere, err)
+	}
+	return fmt.Errorf("%w: %s", errElsewhere, strings.Join(names, ", "))
 }
 
 func (p *Process) serveTLS(conn net.Conn) error {
@@ -150,7 +174,7 @@ func (p *Process) handshakeFailed(remote netip.AddrPort, err error) {
 	switch {
 	case errors.Is(err, net.ErrClosed), errors.Is(err, context.Canceled):
 		return // it was us: the Process stops
-	case errors.Is(err, errStranger), errors.Is(err, errNameless):
+	case errors.Is(err, errStranger), errors.Is(err, errNameless), errors.Is(err, errElsewhere):
 		p.exporters.others.refused.Add(1)
 		if times, due := logDue(p.refusals.Add(1)); due {
 			p.cfg.Log.Warn("exporter refused", "remote", remote, "error", err, "times", times)

@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -191,6 +193,85 @@ func TestTLSRefuses(t *testing.T) {
 			}
 			log.want(t, append(tt.log, "remote="+logged(ln.Addr()), "times=1")...)
 		})
+	}
+}
+
+// Where names are looked up, an exporter is believed at an address of its name
+// alone (RFC 7011, Section 11.3).
+func TestLookUp(t *testing.T) {
+	ca := certtest.NewAuthority(t)
+	errNoAnswer := errors.New("no answer")
+	for _, tt := range []struct {
+		name    string
+		host    string
+		cert    []string
+		addrs   map[string]string
+		refused string // "" for accepted
+	}{
+		{"its address", "127.0.0.1", []string{"edge.isp.example"}, map[string]string{"edge.isp.example": "192.0.2.1 127.0.0.1"}, ""},
+		{"over IPv6", "::1", []string{"edge.isp.example"}, map[string]string{"edge.isp.example": "192.0.2.1 ::1"}, ""},
+		{"mapped", "127.0.0.1", []string{"edge.isp.example"}, map[string]string{"edge.isp.example": "::ffff:127.0.0.1"}, ""},
+		{"another of its names", "127.0.0.1", []string{"edge.isp.example", "edge-2.isp.example"}, map[string]string{"edge-2.isp.example": "127.0.0.1"}, ""},
+		{"another's address", "127.0.0.1", []string{"edge.isp.example"}, map[string]string{"edge.isp.example": "192.0.2.1 ::1"},
+			"does not have this address: edge.isp.example"},
+		{"a name that is no exporter's", "127.0.0.1", []string{"edge.isp.example", "other.isp.example"},
+			map[string]string{"edge.isp.example": "192.0.2.1", "other.isp.example": "127.0.0.1"}, "does not have this address: edge.isp.example, other.isp.example"},
+		{"no answer", "127.0.0.1", []string{"edge.isp.example"}, nil, "does not have this address: no answer"},
+	} {
+		for _, transport := range []ipfix.Transport{ipfix.TLS, ipfix.DTLS} {
+			t.Run(fmt.Sprintf("%s over %v", tt.name, transport), func(t *testing.T) {
+				journal, log := newMemory(), new(logBuffer)
+				cfg := secure(journal, ca, log)
+				cfg.LookUp = func(_ context.Context, name string) (addrs []netip.Addr, err error) {
+					if tt.addrs[name] == "" {
+						return nil, errNoAnswer
+					}
+					for _, a := range strings.Fields(tt.addrs[name]) {
+						addrs = append(addrs, netip.MustParseAddr(a))
+					}
+					return addrs, nil
+				}
+				cert := ca.Issue(tt.cert...)
+				var p *Process
+				var conn net.Conn
+				var stop func() error
+				var err error
+				if transport == ipfix.TLS {
+					p = newProcess(t, cfg)
+					ln := listenTCP(t, tt.host)
+					stop = serve(t, func(ctx context.Context) error { return p.ServeTLS(ctx, ln) })
+					var c *tls.Conn
+					c, err = tls.Dial("tcp", ln.Addr().String(), client(ca, cert))
+					if err == nil && tt.refused != "" {
+						_, err = c.Read(make([]byte, 1)) // with TLS 1.3 it learns of it now
+					}
+					conn = c
+				} else {
+					var at net.Addr
+					p, at, stop = serveDTLS(t, cfg, tt.host)
+					conn, _, err = associate(t, at, ca, cert)
+				}
+				if (err == nil) != (tt.refused == "") {
+					t.Errorf("it is told %v", err)
+				}
+				refused := uint64(1)
+				if tt.refused == "" {
+					refused = 0
+					write(t, conn, message(1))
+					journal.await(t, "message", 1)
+				}
+				if err == nil {
+					conn.Close()
+				}
+				stop()
+				if s := p.Stats(); s.Refused != refused || s.Messages != 1-refused || s.Handshakes != 0 {
+					t.Errorf("stats %+v", s)
+				}
+				if tt.refused != "" {
+					log.want(t, "exporter refused", tt.refused)
+				}
+			})
+		}
 	}
 }
 

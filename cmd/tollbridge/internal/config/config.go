@@ -43,6 +43,7 @@ type CollectingProcess struct {
 	DTLSCollectors []netip.AddrPort `yaml:"dtlsCollectors"`
 	SCTPCollectors []netip.AddrPort `yaml:"sctpCollectors"`
 	TLS            TLS              `yaml:"tls"`
+	LookUpNames    bool             `yaml:"lookUpNames"` // of exporters' certificates, which must have their address
 	Exporters      []Exporter       `yaml:"exporters"`
 	Acknowledge    bool             `yaml:"acknowledge"`
 
