@@ -41,7 +41,7 @@ func (c *CollectingProcess) check(report func(key, format string, args ...any)) 
 		}
 	}
 	if secure || c.TLS != (TLS{}) {
-		c.TLS.check(report, "collectingProcess.tls", secure, "tlsCollectors and dtlsCollectors", "exporters")
+		c.TLS.check(report, "collectingProcess.tls", secure, "tlsCollectors and dtlsCollectors need it", "exporters")
 	}
 }
 
@@ -97,9 +97,9 @@ func (c *CollectingProcess) checkExporters(report func(key, format string, args 
 }
 
 // check reports what of the files at key is missing or can't be used. Where
-// they are needed, it is for the sake of those keys; others are whom we are to
-// know, and who are to know us.
-func (t *TLS) check(report func(key, format string, args ...any), key string, needed bool, keys, others string) {
+// they are needed, reason says why; others are whom we are to know, and who are
+// to know us.
+func (t *TLS) check(report func(key, format string, args ...any), key string, needed bool, reason, others string) {
 	complete := true
 	for _, f := range []struct{ key, file, what string }{
 		{"certificate", t.Certificate, "what " + others + " know us by"},
@@ -110,7 +110,7 @@ func (t *TLS) check(report func(key, format string, args ...any), key string, ne
 		case f.file == "":
 			why := "the other keys of tls are given"
 			if needed {
-				why = keys + " need it"
+				why = reason
 			}
 			report(key+"."+f.key, "is missing: name the PEM file of %s, as %s", f.what, why)
 			complete = false

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -239,37 +238,7 @@ func (d *Delivery) checkRealms(report func(key, format string, args ...any), ide
 	}
 }
 
+// checkTLS checks the files by which peers and we know each other.
 func (d *Delivery) checkTLS(report func(key, format string, args ...any), needed bool) {
-	const key = "delivery.tls"
-	complete := true
-	for _, f := range []struct{ key, file, what string }{
-		{"certificate", d.TLS.Certificate, "what peers know us by"},
-		{"key", d.TLS.Key, "the certificate's private key"},
-		{"ca", d.TLS.CA, "who may vouch for peers"},
-	} {
-		switch file, err := os.Open(f.file); {
-		case f.file == "":
-			why := "the other keys of tls are given"
-			if needed {
-				why = "a peer has tls: true"
-			}
-			report(key+"."+f.key, "is missing: name the PEM file of %s, as %s", f.what, why)
-			complete = false
-		case err != nil:
-			report(key+"."+f.key, "can't be read: %v", err)
-			complete = false
-		default:
-			file.Close()
-		}
-	}
-	if !complete {
-		return
-	}
-	if _, _, err := d.TLS.Load(); err != nil {
-		blame := "certificate"
-		if strings.Contains(err.Error(), d.TLS.CA) {
-			blame = "ca"
-		}
-		report(key+"."+blame, "can't be used: %v", err)
-	}
+	d.TLS.check(report, "delivery.tls", needed, "a peer has tls: true", "peers")
 }

@@ -61,7 +61,7 @@ func (c *Config) checkServer(report func(key, format string, args ...any)) {
 		c.checkReach(report, fmt.Sprintf("server.tlsListen[%d]", i), a, nobody)
 	}
 	if len(s.TLSListen) > 0 || s.TLS != (TLS{}) {
-		s.TLS.check(report, "server.tls", len(s.TLSListen) > 0, "the addresses of tlsListen", "clients and relays")
+		s.TLS.check(report, "server.tls", len(s.TLSListen) > 0, "the addresses of tlsListen need it", "clients and relays")
 	}
 	for i, host := range s.Clients {
 		checkIdentity(report, fmt.Sprintf("server.clients[%d]", i), host)
