@@ -66,9 +66,12 @@ type Config struct {
 
 	Feed  Feed  // required
 	Store Store // required
-	// Exhausted is told once of each quota that is used up or refused. It
-	// must not block.
-	Exhausted func(Exhausted)
+	// Exhausted is told once of each quota that is used up or refused, and
+	// of each session of which that is so when Run begins, since whoever was
+	// told may have been killed before acting on it. False says that there is
+	// no room: it is told again, while it is still so. It must not block. Nil
+	// is for nobody.
+	Exhausted func(Exhausted) bool
 	Log       *slog.Logger // nil discards
 }
 
@@ -86,6 +89,7 @@ type Process struct {
 	byID     map[string]*running // by Session-Id of credit control
 	ready    []*running          // with a Pending that is to be sent
 	changed  map[*running]bool   // since the last Save
+	untold   map[string]bool     // SessionIDs that Exhausted is to be told of (again)
 	after    uint64
 	endToEnd uint32
 }
@@ -137,14 +141,14 @@ func New(cfg Config) (*Process, error) {
 	def(&cfg.Poll, time.Second)
 	def(&cfg.Window, 256)
 	if cfg.Exhausted == nil {
-		cfg.Exhausted = func(Exhausted) {}
+		cfg.Exhausted = func(Exhausted) bool { return true }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	p := &Process{
 		cfg: cfg, events: make(chan linkEvent, 64),
-		sessions: make(map[string]*running), byID: make(map[string]*running), changed: make(map[*running]bool),
+		sessions: make(map[string]*running), byID: make(map[string]*running), changed: make(map[*running]bool), untold: make(map[string]bool),
 	}
 	for i, to := range cfg.Peers {
 		if err := to.Check(); err != nil {
@@ -197,6 +201,7 @@ func (p *Process) Run(ctx context.Context) error {
 	for i := range stored {
 		r := &running{Session: stored[i]}
 		p.sessions[r.SessionID], p.byID[r.id()] = r, r
+		p.untold[r.SessionID] = true
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range p.links {
@@ -231,6 +236,7 @@ func (p *Process) Run(ctx context.Context) error {
 func (p *Process) round(ctx context.Context, now time.Time) {
 	p.expire(now)
 	p.read(ctx)
+	p.tell()
 	for _, r := range p.sessions {
 		if r.request(now, p.cfg.Threshold, p.nextEndToEnd) {
 			p.changed[r] = true
@@ -339,7 +345,22 @@ func classesOf(r *acct.Record) (names []string) {
 func (p *Process) exhausted(e Exhausted) {
 	p.count(func(s *Stats) { s.Exhausted++ })
 	p.cfg.Log.Warn("credit is exhausted", "session_id", e.SessionID, "rating_group", e.RatingGroup, "used", e.Used, "limit", e.Limit, "why", e.Why)
-	p.cfg.Exhausted(e)
+	if !p.cfg.Exhausted(e) {
+		p.untold[e.SessionID] = true
+	}
+}
+
+// tell tells Exhausted of sessions that it was not told of, as far as they still are.
+func (p *Process) tell() {
+	for id := range p.untold {
+		r := p.sessions[id]
+		if r != nil {
+			if e, is := r.standing(); is && !p.cfg.Exhausted(e) {
+				continue
+			}
+		}
+		delete(p.untold, id)
+	}
 }
 
 // save stores what has changed, with the requests of sending marked as sent,

@@ -440,7 +440,7 @@ func TestExhausted(t *testing.T) {
 	var mu sync.Mutex
 	var got []Exhausted
 	cfg := testConfig(m, Peer{Address: s.address, Host: "ocs.home.example"})
-	cfg.Exhausted = func(e Exhausted) { mu.Lock(); got = append(got, e); mu.Unlock() }
+	cfg.Exhausted = func(e Exhausted) bool { mu.Lock(); got = append(got, e); mu.Unlock(); return true }
 	p, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -483,6 +483,104 @@ func TestExhausted(t *testing.T) {
 	}
 }
 
+// Whoever is told that credit is exhausted may be killed before it acts on that, or
+// have no room: it is told again, while the session goes on.
+func TestExhaustedIsToldAgain(t *testing.T) {
+	l := newLedger(1000)
+	l.balance["alice"] = 1500
+	server := startServer(t, l, nil)
+	m := &memory{sessions: map[string]Session{}}
+	life := func(full int) (told func(n int) func() bool, kill func()) {
+		var mu sync.Mutex
+		calls := 0
+		cfg := testConfig(m, Peer{Address: server.address, Host: "ocs.home.example"})
+		cfg.Exhausted = func(e Exhausted) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			calls++
+			if e.SessionID != "s;1" || e.RatingGroup != 1 || e.Limit != 1500 || e.Used < 1500 {
+				t.Errorf("told of %+v", e)
+			}
+			return calls > full
+		}
+		p, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stopped := make(chan error)
+		go func() { stopped <- p.Run(ctx) }()
+		return func(n int) func() bool {
+				return func() bool { mu.Lock(); defer mu.Unlock(); return calls == n }
+			}, func() {
+				cancel()
+				if err := <-stopped; err != nil {
+					t.Error(err)
+				}
+			}
+	}
+	cut := func(n uint32, typ acct.RecordType, octets uint64) {
+		m.cut(acct.Record{SessionID: "s;1", Number: n, Type: typ, User: "alice", Usage: usage(octets, 0)})
+	}
+	cut(0, acct.Start, 0)
+	cut(1, acct.Interim, 900)
+	told, kill := life(2)
+	await(t, "asked", m.quiet)
+	cut(2, acct.Interim, 1400)
+	cut(3, acct.Interim, 1600)
+	await(t, "there is room at the third time", told(3))
+	await(t, "stored", m.quiet)
+	kill()
+
+	told, kill = life(0)
+	await(t, "told after a restart", told(1))
+	cut(4, acct.Interim, 4000)
+	await(t, "read", m.quiet)
+	kill()
+	if !told(1)() {
+		t.Error("told again without need")
+	}
+
+	cut(5, acct.Stop, 4100)
+	told, kill = life(0)
+	await(t, "all is over", m.done)
+	kill()
+	if !told(0)() {
+		t.Error("told of a session that is over")
+	}
+}
+
+// What was told to be exhausted is told again after a restart only where it still
+// holds.
+func TestStanding(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		session Session
+		all, is bool
+	}{
+		{"something is granted", Session{Services: []Service{{Granted: true, Limit: 5}}}, false, false},
+		{"a quota is used up", Session{Services: []Service{{RatingGroup: 1}, {RatingGroup: 2, Exhausted: true}}}, false, true},
+		{"it is free since", Session{Services: []Service{{Exhausted: true, Free: true}}}, false, false},
+		{"the server refused all of it", answered(creditLimitReached), true, true},
+		{"the server controls no credit of the user", answered(creditNotApplicable), false, false},
+		{"the server wants it ended", Session{Aborted: true, Closed: true}, true, true},
+		{"it has ended", Session{Ended: true, Services: []Service{{Exhausted: true}}}, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if e, is := tt.session.standing(); is != tt.is || e.All != tt.all || is && e.Why == "" {
+				t.Errorf("%+v, %v", e, is)
+			}
+		})
+	}
+}
+
+// answered is a session with an exhausted quota after an answer to an update.
+func answered(result uint32) Session {
+	s := Session{Services: []Service{{Exhausted: true}}, Pending: &Request{Type: update, Used: make([]acct.Usage, 1)}}
+	s.answer(answer{result: result}, time.Time{})
+	return s
+}
+
 // TestServerAsks has the server ask for news of a session, lose another, and
 // abort a third.
 func TestServerAsks(t *testing.T) {
@@ -492,7 +590,7 @@ func TestServerAsks(t *testing.T) {
 	var mu sync.Mutex
 	var got []Exhausted
 	cfg := testConfig(m, Peer{Address: s.address})
-	cfg.Exhausted = func(e Exhausted) { mu.Lock(); got = append(got, e); mu.Unlock() }
+	cfg.Exhausted = func(e Exhausted) bool { mu.Lock(); got = append(got, e); mu.Unlock(); return true }
 	p, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

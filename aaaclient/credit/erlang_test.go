@@ -44,7 +44,7 @@ func TestErlang(t *testing.T) {
 	exhausted := make(chan Exhausted, 10)
 	cfg := testConfig(m, Peer{Address: fmt.Sprintf("127.0.0.1:%d", port), Host: "ocs.home.example"})
 	cfg.Timeout = 0
-	cfg.Exhausted = func(e Exhausted) { exhausted <- e }
+	cfg.Exhausted = func(e Exhausted) bool { exhausted <- e; return true }
 	p, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

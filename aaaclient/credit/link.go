@@ -203,9 +203,7 @@ func (p *Process) asked(l *link, m peer.Message) {
 		r.Asked, result = true, limitedSuccess
 	default:
 		r.Aborted, result = true, success
-		e := r.exhausted("the server wants the session ended (Abort-Session-Request)")
-		e.All = true
-		p.exhausted(e)
+		p.exhausted(r.allExhausted(abortedWhy))
 	}
 	if r != nil {
 		p.changed[r] = true

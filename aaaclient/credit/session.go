@@ -226,6 +226,36 @@ func (s *Session) exhausted(why string) Exhausted {
 	return Exhausted{SessionID: s.SessionID, User: s.User, Why: why, Attributes: s.Attributes, Source: s.Source, NAS: s.NAS}
 }
 
+// allExhausted is exhausted for all of s.
+func (s *Session) allExhausted(why string) Exhausted {
+	e := s.exhausted(why)
+	e.All = true
+	for _, v := range s.Services {
+		e.Used = acct.Count{Octets: e.Used}.Plus(acct.Count{Octets: octets(v.Used)}).Octets
+		e.Limit = acct.Count{Octets: e.Limit}.Plus(acct.Count{Octets: v.Limit}).Octets
+	}
+	return e
+}
+
+const abortedWhy = "the server wants the session ended (Abort-Session-Request)"
+
+// standing returns what was told of s to be exhausted and still is, if it goes on.
+func (s *Session) standing() (e Exhausted, is bool) {
+	switch {
+	case s.Ended:
+	case s.Aborted, s.Closed && slices.ContainsFunc(s.Services, func(v Service) bool { return v.Exhausted }):
+		return s.allExhausted(cmp.Or(s.Why, abortedWhy)), true
+	case s.Closed:
+	default:
+		for i := range s.Services {
+			if v := &s.Services[i]; v.Exhausted && !v.Free {
+				return v.exhausted(s, "its last units were used up, or more was refused, before"), true
+			}
+		}
+	}
+	return e, false
+}
+
 // exhausted is that of s for a quota.
 func (v *Service) exhausted(s *Session, why string) Exhausted {
 	v.Exhausted = true
@@ -266,15 +296,15 @@ func (s *Session) answer(a answer, now time.Time) (fate, []Exhausted) {
 		s.Closed = p.Type == termination || p.Type == event
 	case a.result == creditNotApplicable:
 		s.Closed, s.Why = true, "the server controls no credit of this user (4011)"
+		for i := range s.Services {
+			s.Services[i].Exhausted = false
+		}
 	case a.result == creditLimitReached || a.result == endUserServiceDenied || a.result == userUnknown:
 		s.Closed, s.Why = true, a.String()
-		e := s.exhausted(s.Why)
-		e.All = true
-		for _, v := range s.Services {
-			e.Used += octets(v.Used)
-			e.Limit += v.Limit
+		for i := range s.Services {
+			s.Services[i].Exhausted = true
 		}
-		out = append(out, e)
+		out = append(out, s.allExhausted(s.Why))
 	default:
 		s.Closed, s.Why = true, a.String()
 		return refused, nil

@@ -45,7 +45,7 @@ func (b *bridge) openCredit() error {
 		}
 		peers = append(peers, out)
 	}
-	exhausted := func(credit.Exhausted) {}
+	var exhausted func(credit.Exhausted) bool
 	if b.disconnect != nil {
 		exhausted = b.disconnect.exhausted
 	}

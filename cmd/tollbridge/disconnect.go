@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tollbridge/aaaclient/credit"
+	"tollbridge/asm/aaaserver"
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
 	"tollbridge/asm/users/nasreq"
@@ -100,33 +102,27 @@ func (d *disconnector) addAccessServers(by accessControl, names []string) {
 	}
 }
 
-// exhausted withdraws the session of a user whose credit is.
-func (d *disconnector) exhausted(e credit.Exhausted) {
-	w := &withdrawal{e.SessionID, e.User, e.Attributes, e.Source, e.NAS, "credit is exhausted: " + e.Why}
-	who := d.whose(w)
-	if who == nil {
-		return
-	}
-	select {
-	case who.queue <- w:
-	default:
-		d.log.Error("session is not ended at its NAS: too many wait for it", "session_id", w.sessionID, "nas", who.name)
-	}
+// exhausted withdraws the session of a user whose credit is, as withdraw.
+func (d *disconnector) exhausted(e credit.Exhausted) bool {
+	return d.offer(&withdrawal{e.SessionID, e.User, e.Attributes, e.Source, e.NAS, "credit is exhausted: " + e.Why}, maxDisconnects)
 }
 
 // withdraw has a session ended, or changed, soon, and reports whether its NAS has
 // room for it beside those whose credit will be exhausted meanwhile. It does not
 // block.
-func (d *disconnector) withdraw(w withdrawal) bool {
-	who := d.whose(&w)
+func (d *disconnector) withdraw(w withdrawal) bool { return d.offer(&w, maxDisconnects/2) }
+
+// offer puts a session into the queue of its NAS, unless so many wait there.
+func (d *disconnector) offer(w *withdrawal, most int) bool {
+	who := d.whose(w)
 	if who == nil {
 		return true
 	}
-	if len(who.queue) >= maxDisconnects/2 {
+	if len(who.queue) >= most {
 		return false
 	}
 	select {
-	case who.queue <- &w:
+	case who.queue <- w:
 		return true
 	default:
 		return false
@@ -136,18 +132,7 @@ func (d *disconnector) withdraw(w withdrawal) bool {
 // run asks everyone about the sessions that wait for it, until ctx ends.
 func (d *disconnector) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	serve := func(c *controlled) {
-		g.Go(func() error {
-			for {
-				select {
-				case <-ctx.Done():
-					return nil
-				case w := <-c.queue:
-					d.disconnect(ctx, c, w)
-				}
-			}
-		})
-	}
+	serve := func(c *controlled) { g.Go(func() error { return d.serve(ctx, c) }) }
 	for _, n := range d.nas {
 		serve(n.controlled)
 	}
@@ -157,10 +142,57 @@ func (d *disconnector) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (d *disconnector) disconnect(ctx context.Context, who *controlled, w *withdrawal) {
+// Of whoever gives no answer at all it is assumed that it will: it is asked again
+// after a while, for so long that what is known of the session still holds.
+const (
+	askAgain = 30 * time.Second
+	askFor   = 15 * time.Minute
+)
+
+// serve asks one NAS about the sessions that wait for it, until ctx ends.
+func (d *disconnector) serve(ctx context.Context, c *controlled) error {
+	type asked struct {
+		*withdrawal
+		until time.Time
+	}
+	var silent []asked // the longest ago first
+	again := time.NewTimer(0)
+	again.Stop()
+	for {
+		var w asked
+		select {
+		case <-ctx.Done():
+			return nil
+		case next := <-c.queue:
+			w = asked{next, time.Now().Add(askFor)}
+		case <-again.C:
+			w, silent = silent[0], silent[1:]
+		}
+		final := len(silent) >= maxDisconnects || !time.Now().Before(w.until)
+		answered := d.disconnect(ctx, c, w.withdrawal, final)
+		if !answered && !final {
+			silent = append(silent, w)
+		}
+		switch {
+		case len(silent) == 0:
+			again.Stop()
+		case answered:
+			again.Reset(0) // it is back
+		default:
+			again.Reset(askAgain)
+		}
+	}
+}
+
+// disconnect asks about a session, and reports whether there was an answer. Is this
+// not final, and there is none, it will be asked again.
+func (d *disconnector) disconnect(ctx context.Context, who *controlled, w *withdrawal, final bool) (answered bool) {
 	err := who.ask(ctx, w)
 	log := d.log.With("session_id", w.sessionID, "why", w.why, "nas", who.name)
+	answered = !errors.Is(err, radius.ErrUnanswered) && !errors.Is(err, aaaserver.ErrNotConnected) && !errors.Is(err, context.DeadlineExceeded)
 	switch {
+	case !answered && !final:
+		log.Warn("the NAS does not answer: it is asked about the session again", "error", err)
 	case err != nil:
 		log.Error("the NAS has not ended a session, nor changed it", "error", err)
 	case d.change:
@@ -168,6 +200,7 @@ func (d *disconnector) disconnect(ctx context.Context, who *controlled, w *withd
 	default:
 		log.Info("the NAS has ended a session")
 	}
+	return answered
 }
 
 // whose returns who is to be asked about a session; nil, with a word in the log,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,15 +11,20 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
-	"layeh.com/radius"
+	layeh "layeh.com/radius"
 	"layeh.com/radius/rfc2865"
 	"layeh.com/radius/rfc2866"
 
 	"tollbridge/aaaclient/credit"
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
+	"tollbridge/asm/users/radius"
 	"tollbridge/cmd/tollbridge/internal/config"
 	"tollbridge/dict/avp"
 	"tollbridge/internal/peertest"
@@ -27,24 +33,24 @@ import (
 // TestDisconnect exhausts credit of a session that a NAS told of: that NAS is
 // asked to end it, by its own words for it, and no other.
 func TestDisconnect(t *testing.T) {
-	atZero(t, "disconnect", "", radius.CodeDisconnectRequest, radius.CodeDisconnectACK)
+	atZero(t, "disconnect", "", layeh.CodeDisconnectRequest, layeh.CodeDisconnectACK)
 }
 
 // TestChangeAtZero has the NAS give the session another filter instead (RFC
 // 5176, Section 3.2: CoA).
 func TestChangeAtZero(t *testing.T) {
-	atZero(t, "change", "portal", radius.CodeCoARequest, radius.CodeCoAACK)
+	atZero(t, "change", "portal", layeh.CodeCoARequest, layeh.CodeCoAACK)
 }
 
-func atZero(t *testing.T, action config.AtZero, filter string, asked, answer radius.Code) {
+func atZero(t *testing.T, action config.AtZero, filter string, asked, answer layeh.Code) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := make(chan *radius.Packet, 1)
-	server := radius.PacketServer{
-		SecretSource: radius.StaticSecretSource([]byte("secret of bng-1")),
-		Handler: radius.HandlerFunc(func(w radius.ResponseWriter, r *radius.Request) {
+	got := make(chan *layeh.Packet, 1)
+	server := layeh.PacketServer{
+		SecretSource: layeh.StaticSecretSource([]byte("secret of bng-1")),
+		Handler: layeh.HandlerFunc(func(w layeh.ResponseWriter, r *layeh.Request) {
 			got <- r.Packet
 			_ = w.Write(r.Response(answer))
 		}),
@@ -113,7 +119,7 @@ func TestAccessServersAtZero(t *testing.T) {
 			d.addAccessServers(asked, []string{"bng.isp.example"})
 			w := &withdrawal{user: "alice", source: tt.source, nas: tt.nas, attributes: tt.attributes}
 			if who := d.whose(w); who != nil {
-				d.disconnect(t.Context(), who, w)
+				d.disconnect(t.Context(), who, w, true)
 			}
 			if asked.what != tt.want {
 				t.Errorf("asked %q, want %q", asked.what, tt.want)
@@ -186,6 +192,40 @@ func TestSilentNASHoldsUpItsOwn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who does not answer is asked about the same sessions again, behind others, for a
+// while, and at once when it answers another time.
+func TestSilentNASIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		var asked []string
+		bng := newControlled("bng", func(ctx context.Context, w *withdrawal) error {
+			asked = append(asked, fmt.Sprint(w.sessionID, " ", time.Since(begun)))
+			if w.sessionID == "poison" || time.Since(begun) < 70*time.Second {
+				return fmt.Errorf("%w: for the test", radius.ErrUnanswered)
+			}
+			return nil
+		})
+		var log bytes.Buffer
+		d := &disconnector{nas: []*controlledNAS{{bng, "bng", nil}}, log: slog.New(slog.NewTextHandler(&log, nil))}
+		for _, id := range []string{"1", "2"} {
+			d.exhausted(credit.Exhausted{SessionID: id, Source: "radius", NAS: "bng"})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		time.AfterFunc(45*time.Second, func() { d.exhausted(credit.Exhausted{SessionID: "3", Source: "radius", NAS: "bng"}) })
+		time.AfterFunc(10*time.Minute, func() { d.exhausted(credit.Exhausted{SessionID: "poison", Source: "radius", NAS: "bng"}) })
+		if err := d.run(ctx); err != nil {
+			t.Error(err)
+		}
+		if want := []string{"1 0s", "2 0s", "1 30s", "3 45s", "2 1m15s", "1 1m15s", "3 1m15s"}; len(asked) < 7 || !slices.Equal(asked[:7], want) {
+			t.Errorf("asked about %q, want %q", asked, want)
+		}
+		if last := asked[len(asked)-1]; last != "poison 25m0s" || strings.Count(log.String(), "level=ERROR") != 1 {
+			t.Errorf("asked last about %s", last)
+		}
+	})
 }
 
 // A RADIUS session is ended by the NAS that has it, if that takes requests, else
