@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -134,6 +135,40 @@ func TestArrowsPointDown(t *testing.T) {
 	for pkg := range mayImport {
 		if !seen[pkg] {
 			t.Errorf("mayImport names %s, which does not exist", pkg)
+		}
+	}
+}
+
+// docs/architecture.md names each package, but for those that only tests and
+// generators use.
+func TestArchitectureNamesPackages(t *testing.T) {
+	text, err := os.ReadFile("../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), "## Packages")
+	list, _, _ = strings.Cut(list, "\n##")
+	var names []string
+	for line := range strings.Lines(list) {
+		if words := strings.Fields(line); strings.HasPrefix(line, "    ") && len(words) > 1 {
+			names = append(names, words[0])
+		}
+	}
+	for pkg := range mayImport {
+		if strings.HasSuffix(pkg, "test") || pkg == "internal/iegen" {
+			continue
+		}
+		if !slices.ContainsFunc(names, func(n string) bool { return n == pkg || strings.HasSuffix(pkg, "/"+n) }) {
+			t.Errorf("docs/architecture.md does not name %s", pkg)
+		}
+	}
+	for _, n := range names {
+		named := n == "cmd/tollbridge"
+		for pkg := range mayImport {
+			named = named || pkg == n || strings.HasSuffix(pkg, "/"+n)
+		}
+		if !named {
+			t.Errorf("docs/architecture.md names %s, which does not exist", n)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package auditcmd
 
 import (
 	"encoding/csv"
@@ -11,6 +11,18 @@ import (
 	"tollbridge/asm/acct"
 	"tollbridge/spool"
 )
+
+// run runs the command and returns what it prints.
+func run(t *testing.T, args ...string) (string, error) {
+	var out strings.Builder
+	cmd := New()
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	cmd.SetOut(&out)
+	cmd.SetErr(t.Output())
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
 
 // Audit shows the rows that it is asked for, in each format, of all or of one
 // user's records.
@@ -53,16 +65,16 @@ func TestAuditSelects(t *testing.T) {
 		{"--user carol", ""},
 	} {
 		t.Run(row.args, func(t *testing.T) {
-			args := append([]string{"audit", "--data", dir}, strings.Fields(row.args)...)
+			args := append([]string{"--data", dir}, strings.Fields(row.args)...)
 			var want [][2]string
 			for _, f := range strings.Fields(row.want) {
 				exporter, minute, _ := strings.Cut(f, "/")
 				want = append(want, [2]string{exporter, fmt.Sprintf("2026-11-22T12:%02s:00Z", minute)})
 			}
-			out, stderr, status := cli(t, append(args, "-o", "csv")...)
+			out, failed := run(t, append(args, "-o", "csv")...)
 			lines, err := csv.NewReader(strings.NewReader(out)).ReadAll()
-			if status != 0 || err != nil || len(lines) != len(want)+2 { // a head, and the total
-				t.Fatalf("status %d, %v: %s%s", status, err, out, stderr)
+			if failed != nil || err != nil || len(lines) != len(want)+2 { // a head, and the total
+				t.Fatalf("%v, %v: %s", failed, err, out)
 			}
 			for i, w := range want {
 				if got := lines[i+1]; got[0] != w[0] || got[2] != w[1] {
@@ -77,11 +89,11 @@ func TestAuditSelects(t *testing.T) {
 			if total[0] != "total" || total[octets] != fmt.Sprint(100*len(want)) {
 				t.Errorf("the total is %v", total)
 			}
-			if table, _, status := cli(t, args...); status != 0 || strings.Count(table, "2026-11-22T12:") != len(want) {
-				t.Errorf("as a table, status %d:\n%s", status, table)
+			if table, err := run(t, args...); err != nil || strings.Count(table, "2026-11-22T12:") != len(want) {
+				t.Errorf("as a table, %v:\n%s", err, table)
 			}
-			if text, _, status := cli(t, append(args, "-o", "json")...); status != 0 || strings.Count(text, `"interval": "2026-11-22T12:`) != len(want) {
-				t.Errorf("as JSON, status %d:\n%s", status, text)
+			if text, err := run(t, append(args, "-o", "json")...); err != nil || strings.Count(text, `"interval": "2026-11-22T12:`) != len(want) {
+				t.Errorf("as JSON, %v:\n%s", err, text)
 			}
 		})
 	}
@@ -90,8 +102,8 @@ func TestAuditSelects(t *testing.T) {
 		"--duplicates --user alice": "none of the others can be",
 		"-o xml":                    "xml",
 	} {
-		if _, stderr, status := cli(t, append([]string{"audit", "--data", dir}, strings.Fields(args)...)...); status != 1 || !strings.Contains(stderr, says) {
-			t.Errorf("%s: status %d, %q, want it to say %q", args, status, stderr, says)
+		if _, err := run(t, append([]string{"--data", dir}, strings.Fields(args)...)...); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want it to say %q", args, err, says)
 		}
 	}
 }
