@@ -73,6 +73,7 @@ var mayImport = map[string][]string{
 	"cmd/tollbridge/internal/userscmd":  {"asm", "asm/acct", "asm/users", "cmd/tollbridge/internal/config", "cmd/tollbridge/internal/control", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/profile", "cmd/tollbridge/internal/reconcile", "cmd/tollbridge/internal/state", "cmd/tollbridge/internal/terminal", "dict", "spool"},
 	"cmd/tollbridge/internal/profile":   {"aaaclient", "cmd/tollbridge/internal/config", "dict", "spool"},
 	"cmd/tollbridge/internal/reconcile": {"asm/acct", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/profile", "dict", "dict/avp", "spool", "spool/archive"},
+	"cmd/tollbridge/internal/replay":    {"asm", "asm/acct", "cmd/tollbridge/internal/listing", "spool", "spool/archive"},
 	"cmd/tollbridge/internal/spoolcmd":  {"asm", "asm/acct", "cmd/tollbridge/internal/config", "cmd/tollbridge/internal/control", "cmd/tollbridge/internal/entry", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/state", "cmd/tollbridge/internal/terminal", "dict/avp", "spool", "spool/archive"},
 	"cmd/tollbridge/internal/state":     {"cmd/tollbridge/internal/config", "cmd/tollbridge/internal/listing", "spool"},
 }
@@ -87,7 +88,7 @@ var home = map[string][]string{
 	"github.com/ishidawataru/sctp":   {"internal/sctp"},
 	"github.com/pion/dtls":           {"ipfix/collect", "ipfix/export"},
 	"github.com/prometheus":          {"cmd/tollbridge"},
-	"github.com/spf13/cobra":         {"cmd/tollbridge", "cmd/tollbridge/internal/auditcmd", "cmd/tollbridge/internal/flowfiles", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/reconcile", "cmd/tollbridge/internal/spoolcmd", "cmd/tollbridge/internal/state", "cmd/tollbridge/internal/userscmd"},
+	"github.com/spf13/cobra":         {"cmd/tollbridge", "cmd/tollbridge/internal/auditcmd", "cmd/tollbridge/internal/flowfiles", "cmd/tollbridge/internal/listing", "cmd/tollbridge/internal/reconcile", "cmd/tollbridge/internal/replay", "cmd/tollbridge/internal/spoolcmd", "cmd/tollbridge/internal/state", "cmd/tollbridge/internal/userscmd"},
 	"github.com/schollz/progressbar": {"cmd/tollbridge/internal/flowfiles", "cmd/tollbridge/internal/terminal", "cmd/tollbridge/internal/userscmd"},
 	"layeh.com/radius":               {"asm/users/radius"},
 	"github.com/jackc/pgx":           {"asm/users/sql"},

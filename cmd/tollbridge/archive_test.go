@@ -14,6 +14,7 @@ import (
 
 	"tollbridge/asm/acct"
 	"tollbridge/cmd/tollbridge/internal/entry"
+	"tollbridge/cmd/tollbridge/internal/replay"
 	"tollbridge/internal/peertest"
 	"tollbridge/ipfix"
 	"tollbridge/ipfix/file"
@@ -59,14 +60,14 @@ func TestArchiveComesToTheSameTotals(t *testing.T) {
 			t.Errorf("reconcile %s: %s%s", ours, out, stderr)
 		}
 	}
-	var replayed []userAmount
+	var replayed []replay.Amount
 	show(t, &replayed, "replay", store, "--data", filepath.Join(dir, "replayed"))
 	audit(t, filepath.Join(dir, "replayed"))
 	kept, err := spool.OpenReadOnly(cfg.data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := userAmounts(t.Context(), kept)
+	want, err := replay.Amounts(t.Context(), kept)
 	if err := errors.Join(err, kept.Close()); err != nil {
 		t.Fatal(err)
 	}

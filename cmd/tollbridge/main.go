@@ -16,6 +16,7 @@ import (
 	"tollbridge/cmd/tollbridge/internal/auditcmd"
 	"tollbridge/cmd/tollbridge/internal/flowfiles"
 	"tollbridge/cmd/tollbridge/internal/reconcile"
+	"tollbridge/cmd/tollbridge/internal/replay"
 	"tollbridge/cmd/tollbridge/internal/spoolcmd"
 	"tollbridge/cmd/tollbridge/internal/terminal"
 	"tollbridge/cmd/tollbridge/internal/userscmd"
@@ -68,7 +69,7 @@ Start with "tollbridge demo", which does all of it on this machine in seconds.`,
 	})
 	root.AddCommand(
 		newServe(), newMeter(), newDemo(), newCheck(),
-		spoolcmd.New(), auditcmd.New(), newReplay(), reconcile.New(), userscmd.New(), newCredit(), newDict(), flowfiles.New(), newVersion(),
+		spoolcmd.New(), auditcmd.New(), replay.New(), reconcile.New(), userscmd.New(), newCredit(), newDict(), flowfiles.New(), newVersion(),
 	)
 	for _, group := range root.Commands() {
 		if group.HasSubCommands() && group.RunE == nil {

@@ -1,4 +1,5 @@
-package main
+// Package replay is "tollbridge replay": the pipeline again, over an archive.
+package replay
 
 import (
 	"context"
@@ -17,7 +18,8 @@ import (
 	"tollbridge/spool/archive"
 )
 
-func newReplay() *cobra.Command {
+// New is the command.
+func New() *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
 		Use:   "replay ARCHIVE --data EMPTYDIR",
@@ -57,20 +59,20 @@ before is not recognized as a duplicate.`,
 	return cmd
 }
 
-// A userAmount is what was accounted to a user.
-type userAmount struct {
+// An Amount is what was accounted to a user.
+type Amount struct {
 	User     string     `json:"user"`
 	Cut      acct.Count `json:"cut"`      // into accounting records
 	Open     acct.Count `json:"open"`     // not yet
 	Credited acct.Count `json:"credited"` // taken away again by corrections
 }
 
-// userAmounts sums up what the records and sessions of a spool have.
-func userAmounts(ctx context.Context, s *spool.Spool) ([]userAmount, error) {
-	users := make(map[string]*userAmount)
-	of := func(name string) *userAmount {
+// Amounts sums up what the records and sessions of a spool have.
+func Amounts(ctx context.Context, s *spool.Spool) ([]Amount, error) {
+	users := make(map[string]*Amount)
+	of := func(name string) *Amount {
 		if users[name] == nil {
-			users[name] = &userAmount{User: name}
+			users[name] = &Amount{User: name}
 		}
 		return users[name]
 	}
@@ -94,7 +96,7 @@ func userAmounts(ctx context.Context, s *spool.Spool) ([]userAmount, error) {
 		u := of(x.User)
 		u.Open = u.Open.Plus((&acct.Record{Shares: x.Open}).Increment())
 	}
-	out := []userAmount{}
+	out := []Amount{}
 	for _, name := range slices.Sorted(maps.Keys(users)) {
 		out = append(out, *users[name])
 	}
@@ -103,7 +105,7 @@ func userAmounts(ctx context.Context, s *spool.Spool) ([]userAmount, error) {
 
 // replayArchive runs the pipeline over the archive in dir into a new spool and
 // returns what each user was accounted.
-func replayArchive(ctx context.Context, dir, data string) ([]userAmount, error) {
+func replayArchive(ctx context.Context, dir, data string) ([]Amount, error) {
 	r := &replayer{data: data}
 	err := archive.ReadJournal(dir, func(o spool.Opening) error { return r.begin(ctx, o) }, func(e acct.Entry) error { return r.entry(ctx, e) })
 	if err == nil && r.spool != nil {
@@ -112,9 +114,9 @@ func replayArchive(ctx context.Context, dir, data string) ([]userAmount, error) 
 	if err == nil && r.spool != nil {
 		err = r.module.Checkpoint(ctx)
 	}
-	var totals []userAmount
+	var totals []Amount
 	if err == nil && r.spool != nil {
-		totals, err = userAmounts(ctx, r.spool)
+		totals, err = Amounts(ctx, r.spool)
 	}
 	return totals, errors.Join(err, r.close())
 }

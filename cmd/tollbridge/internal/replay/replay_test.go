@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"reflect"
@@ -9,7 +9,7 @@ import (
 )
 
 // What was taken away from a user again does not count as more usage.
-func TestUserAmountsKeepCreditsApart(t *testing.T) {
+func TestAmountsKeepCreditsApart(t *testing.T) {
 	s, err := spool.Open(t.TempDir(), spool.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -26,8 +26,8 @@ func TestUserAmountsKeepCreditsApart(t *testing.T) {
 	if err := s.Commit(t.Context(), batch); err != nil {
 		t.Fatal(err)
 	}
-	got, err := userAmounts(t.Context(), s)
-	want := []userAmount{
+	got, err := Amounts(t.Context(), s)
+	want := []Amount{
 		{User: "alice", Cut: share(100)[0].Count, Credited: share(40)[0].Count},
 		{User: "bob", Cut: share(40)[0].Count},
 	}
