@@ -726,7 +726,7 @@ func TestJournalCommitError(t *testing.T) {
 }
 
 // What was synced while the lease could not be read is not durable, and is written
-// once more, elsewhere.
+// once more, elsewhere; not before it can be read.
 func TestJournalLeaseThatDoesNotRead(t *testing.T) {
 	cfg := Config{GroupSize: 1, Recent: 1}
 	j := open(t, t.TempDir(), cfg)
@@ -749,6 +749,18 @@ func TestJournalLeaseThatDoesNotRead(t *testing.T) {
 	put("a", "b", "c")
 	if err := j.Run(t.Context()); !errors.Is(err, os.ErrClosed) || j.Durable() != 1 {
 		t.Fatalf("Run: %v, durable %d", err, j.Durable())
+	}
+	files, _, err := list(j.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := j.Run(t.Context()); !errors.Is(err, os.ErrClosed) {
+			t.Fatalf("Run: %v", err)
+		}
+	}
+	if now, _, err := list(j.dir); err != nil || len(now) > len(files) {
+		t.Errorf("%d files have become %d (%v)", len(files), len(now), err)
 	}
 	j.lease = lease
 	put("d", "e")
