@@ -212,6 +212,7 @@ func (j *forwardJournal) metrics(counter counter, gauge gauge) {
 	gauge("forward_kept_octets", "Octets of the files that keep them.", float64(kept.Octets))
 	gauge("forward_position", "Position of the latest one.", float64(kept.Position))
 	gauge("forward_acknowledged_position", "Position up to which they are acknowledged.", float64(kept.Acked))
+	counter("forward_damaged_messages_total", "Messages that were not read as they were kept, and are lost.", s.Damaged)
 	counter("forward_connections_total", "Connections made to a collector that accounts.", s.Connections)
 	counter("forward_connection_failures_total", "Attempts that failed.", s.Failures)
 	counter("forward_connections_broken_total", "Connections that ended otherwise than in order.", s.Broken)

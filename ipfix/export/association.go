@@ -62,7 +62,7 @@ type announcement struct {
 func (p *Process) sendKept(ctx context.Context, on link, found <-chan struct{}) error {
 	listening, hangUp := context.WithCancel(ctx)
 	a := &association{
-		Process: p, conn: on.conn, reader: p.keeping.backlog.Reader(),
+		Process: p, conn: on.conn, reader: p.keeping.backlog.Reader(p.tellDamaged),
 		announced: make(map[uint16]announcement), ended: make(chan error, 1),
 	}
 	go a.listen(listening)
@@ -144,11 +144,11 @@ func (a *association) sendBatch() (int, error) {
 	n, counted := 0, Stats{}
 	for n < min(room, batchMessages) && len(a.out) < batchOctets {
 		e, ok, err := a.reader.Next()
-		if err != nil {
+		if err != nil && n == 0 {
 			return 0, err
 		}
-		if !ok {
-			break
+		if err != nil || !ok {
+			break // what came before goes first
 		}
 		start := len(a.out)
 		if e.Kind == backlog.Template {

@@ -204,12 +204,36 @@ func (p *Process) storeLocked() {
 	}
 }
 
-// reportLocked puts into the Backlog what tells of Messages given up.
+// tellDamaged puts into the Backlog what tells of Messages that it can't read
+// any more.
+func (p *Process) tellDamaged(losses []backlog.Loss) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.storeLocked() // what is being filled has the position that the report would get
+	switch k := p.keeping; {
+	case k.failed != nil:
+		return k.failed
+	case k.unkept != nil:
+		return errors.New("export: the spool's disk has no room to tell of damaged messages")
+	}
+	p.encoder.Flush(0) // there may be an Identity without records
+	return p.reportLocked(losses)
+}
+
+// reportLocked puts into the Backlog what tells of Messages given up. Of one that
+// is damaged, and does not say how many records it had, nothing can be told: the
+// Collecting Process would count less than may come after all.
 func (p *Process) reportLocked(losses []backlog.Loss) error {
 	k := p.keeping
 	var all []ack.GivenUp
 	never := false // the last of all was never sent, so it may grow
 	for _, l := range losses {
+		if l.Damaged {
+			p.counts.Damaged++
+		}
+		if l.Damaged && l.Records == 0 {
+			continue
+		}
 		g := ack.GivenUp{First: l.Position, Last: l.Position}
 		if l.Kind == backlog.Message {
 			g.Records = uint64(l.Records) - 1
@@ -227,6 +251,9 @@ func (p *Process) reportLocked(losses []backlog.Loss) error {
 			continue
 		}
 		all, never = append(all, g), !l.Sent
+	}
+	if len(all) == 0 {
+		return nil
 	}
 	e := ipfix.NewEncoder(p.cfg.Domain, p.cfg.MaxMessage)
 	flush := func() error {

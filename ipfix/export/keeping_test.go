@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -497,16 +499,7 @@ func TestFullBacklog(t *testing.T) {
 			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			lost, told := uint64(0), map[uint64]bool{}
-			for _, g := range s.givenUp {
-				if g.First == g.Last { // it may have arrived, or be told again
-					if _, arrived := s.bodies[g.First]; arrived || told[g.First] {
-						continue
-					}
-					told[g.First] = true
-				}
-				lost += g.Records
-			}
+			lost := s.lostLocked()
 			if got := uint64(len(s.seen)) + lost; got != n || lost == 0 || s.fault != "" {
 				t.Errorf("%d records came and %d are told to be lost, in all %d of %d; fault %q", len(s.seen), lost, got, n, s.fault)
 			}
@@ -514,6 +507,97 @@ func TestFullBacklog(t *testing.T) {
 				t.Errorf("stats %+v, lost %d", st, lost)
 			}
 		})
+	}
+}
+
+// lostLocked returns how many records were told to be lost that are, as a
+// collector counts them.
+func (s *store) lostLocked() (lost uint64) {
+	told := map[uint64]bool{}
+	for _, g := range s.givenUp {
+		if g.First == g.Last { // it may have arrived, or be told again
+			if _, arrived := s.bodies[g.First]; arrived || told[g.First] {
+				continue
+			}
+			told[g.First] = true
+		}
+		lost += g.Records
+	}
+	return lost
+}
+
+// A Message that the disk does not give back as it was written is told to be
+// lost, with the others all is there; the Message that was begun meanwhile has
+// a position of its own.
+func TestDamagedBacklog(t *testing.T) {
+	for _, begun := range []string{"with a record", "without one"} {
+		t.Run(begun, func(t *testing.T) { testDamagedBacklog(t, begun == "with a record") })
+	}
+}
+
+func testDamagedBacklog(t *testing.T, filled bool) {
+	dir := t.TempDir()
+	b := openBacklog(t, dir, backlog.Config{Segment: 32 << 10})
+	s := newStore()
+	ln := listenTCP(t, "127.0.0.1:0") // nobody accepts yet
+	p, err := export.New(export.Config{
+		Transport: ipfix.TCP, Address: ln.Addr().String(), Linger: time.Hour, Acknowledged: &export.Acknowledged{Backlog: b},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 20_000
+	exportNumbers(t, p, 0, n-1)
+	if err := p.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if filled {
+		exportNumbers(t, p, n-1, n)
+	} else if err := p.Export(t.Context(), counter, []byte{1}); !errors.Is(err, ipfix.ErrLength) {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*.segment"))
+	if err != nil || len(names) < 3 {
+		t.Fatal(names, err)
+	}
+	f, err := os.OpenFile(names[1], os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	octet := make([]byte, 1)
+	if _, err := f.ReadAt(octet, 10_000); err != nil {
+		t.Fatal(err)
+	}
+	octet[0] ^= 0x40
+	if _, err := f.WriteAt(octet, 10_000); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	collector, err := collect.New(collect.Config{Journal: s, Acknowledge: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	background(t, func(ctx context.Context) error { return collector.ServeTCP(ctx, ln) })
+	background(t, p.Run)
+	s.await(t, "told", func() bool { return len(s.givenUp) > 0 })
+	if !filled {
+		exportNumbers(t, p, n-1, n)
+	}
+	closing, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := p.Close(closing); err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost := s.lostLocked()
+	if got := uint64(len(s.seen)) + lost; got != n || lost == 0 || len(s.givenUp) != 1 || s.fault != "" {
+		t.Errorf("%d records came and %d are told to be lost, of %d; %+v; fault %q", len(s.seen), lost, n, s.givenUp, s.fault)
+	}
+	if st := p.Stats(); st.Damaged != 1 || st.LostRecords != lost || st.QueuedMessages != 0 {
+		t.Errorf("stats %+v, lost %d", st, lost)
 	}
 }
 

@@ -7,7 +7,7 @@ type Stats struct {
 	TemplateMessages uint64 // Messages with Templates, likewise
 	Octets           uint64 // of both
 
-	LostRecords  uint64 // that the kernel refused to send over UDP, or dropped with DropWhenFull
+	LostRecords  uint64 // that the kernel refused to send over UDP, or dropped with DropWhenFull, or damaged in the Backlog
 	LostMessages uint64 // that the kernel refused
 	Abandoned    uint64 // Messages that SCTP gave up as Config.Lifetime was over, as the kernel counts; Messages has them
 
@@ -25,6 +25,7 @@ type Stats struct {
 	Answers  uint64 // acknowledgements that were news
 	HeldUp   uint64 // times that a Collecting Process began to be held up
 	Pulls    uint64 // requests for what is in the flow cache
+	Damaged  uint64 // Messages that the Backlog could not read as they were written; LostRecords has their records, as far as they are known
 	Position uint64 // of the latest Message in the Backlog
 	Acked    uint64 // up to which Messages were acknowledged
 }

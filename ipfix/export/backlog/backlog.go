@@ -40,7 +40,14 @@ import (
 // a checksum, so one of them is always whole.
 //
 // Each segment begins with all Templates that its Messages may need, so it
-// can be read though those before it are gone.
+// can be read though those before it are gone. No ID changes its meaning within
+// one.
+//
+// The positions of one life have no gaps, and those of two are more than leap
+// apart: a Message that is missing is damage wherever one of the same life
+// stands behind it, in the same segment or a later one. What is behind it is
+// read all the same, and what is missing is told. Only the last octets of a life
+// can't be told from what it had begun to write.
 
 // ErrLocked says that another process uses the directory.
 var ErrLocked = errors.New("the spool is in use by another process")
@@ -103,6 +110,7 @@ type Backlog struct {
 	acked     uint64
 	sent      uint64  // up to here a Reader has returned Messages
 	floor     uint64  // up to here Messages are given up or about to be: no Reader returns them
+	told      uint64  // up to here Readers have told of what is damaged
 	noted     uint64  // sent, as the marks have it
 	turn      uint64  // of the marks
 	templates []Entry // in effect, in the order of their first use
@@ -118,9 +126,8 @@ type Backlog struct {
 type segment struct {
 	serial      uint64
 	path        string
-	first, last uint64 // positions of its Messages; 0 if there are none
-	end         int64  // of its whole entries
-	messages    int
+	first, last uint64 // positions of its Messages, without gaps; 0 if there are none
+	end         int64  // of its entries; of an earlier life's, of the file
 }
 
 func (s *segment) count(position uint64) {
@@ -128,7 +135,14 @@ func (s *segment) count(position uint64) {
 		s.first = position
 	}
 	s.last = position
-	s.messages++
+}
+
+// behind returns how many of its Messages are behind a position.
+func (s *segment) behind(position uint64) int {
+	if s.last <= position {
+		return 0
+	}
+	return int(s.last - max(position, s.first-1))
 }
 
 // Instance returns who this exporter is, for ever.
@@ -142,7 +156,8 @@ func (b *Backlog) Next() uint64 {
 }
 
 // Define makes a Template that Messages from here on need known. It does
-// nothing for one that is, and replaces one of the same ID.
+// nothing for one that is, and replaces one of the same ID: that takes a new
+// segment.
 func (b *Backlog) Define(id uint16, options bool, record []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -152,10 +167,16 @@ func (b *Backlog) Define(id uint16, options bool, record []byte) error {
 		return nil
 	}
 	e.Octets = slices.Clone(record)
-	if b.active != nil { // a new segment begins with all of them
-		if err := b.appendLocked(e); err != nil {
-			return err
-		}
+	var err error
+	switch { // a new segment begins with all of them
+	case b.active == nil:
+	case i >= 0:
+		err = b.sealLocked()
+	default:
+		err = b.appendLocked(e)
+	}
+	if err != nil {
+		return err
 	}
 	if i >= 0 {
 		b.templates = slices.Delete(b.templates, i, i+1)
@@ -191,7 +212,7 @@ func (b *Backlog) rollLocked() error {
 		return fmt.Errorf("backlog: %w", ErrClosed)
 	}
 	if b.active != nil {
-		if s := b.lastLocked(); s.end < b.cfg.Segment && s.messages < maxMessages {
+		if s := b.lastLocked(); s.end < b.cfg.Segment && s.behind(0) < maxMessages {
 			return nil
 		}
 		if err := b.sealLocked(); err != nil {
@@ -299,12 +320,7 @@ func (b *Backlog) free() {
 	b.segments = keep
 	b.messages = 0
 	for _, s := range b.segments {
-		switch {
-		case s.first > b.acked:
-			b.messages += s.messages
-		case s.last > b.acked: // positions of one segment have no gaps
-			b.messages += int(s.last - b.acked)
-		}
+		b.messages += s.behind(b.acked)
 	}
 }
 

@@ -29,6 +29,14 @@ func open(t tb, dir string, cfg backlog.Config) *backlog.Backlog {
 	return b
 }
 
+// undamaged is who is told of Messages that are damaged, where none is.
+func undamaged(t tb) func([]backlog.Loss) error {
+	return func(losses []backlog.Loss) error {
+		t.Fatalf("damaged: %+v", losses)
+		return nil
+	}
+}
+
 // read returns what a Reader has, as text.
 func read(t tb, r *backlog.Reader) (all []string) {
 	t.Helper()
@@ -68,7 +76,7 @@ func TestTemplatesComeBeforeTheirMessages(t *testing.T) {
 		}
 		check(b.Append(backlog.Message, 1, bytes.Repeat([]byte{byte(i)}, 50)))
 	}
-	r := b.Reader()
+	r := b.Reader(undamaged(t))
 	defer r.Close()
 	known := map[uint64]byte{}
 	n := 0
@@ -96,7 +104,7 @@ func TestTemplatesComeBeforeTheirMessages(t *testing.T) {
 				t.Fatal(err)
 			}
 			check(r.Close())
-			r = b.Reader()
+			r = b.Reader(undamaged(t))
 			clear(known)
 		}
 	}
@@ -161,7 +169,7 @@ func TestTornTail(t *testing.T) {
 					want++
 				}
 			}
-			r := b.Reader()
+			r := b.Reader(undamaged(t))
 			if got := messages(read(t, r)); len(got) != want || b.Instance() != instance {
 				t.Fatalf("cut at %d: %d messages, want %d", cut, len(got), want)
 			}
@@ -277,7 +285,7 @@ func TestModel(t *testing.T) {
 				if b.Acknowledged() != acked || b.Stats().Messages != len(model) {
 					t.Fatalf("%+v, want %d messages behind %d", b.Stats(), len(model), acked)
 				}
-				r := b.Reader()
+				r := b.Reader(undamaged(t))
 				got := messages(read(t, r))
 				if err := errors.Join(r.Close(), b.Sending()); err != nil {
 					t.Fatal(err)

@@ -27,9 +27,9 @@ func written(f *testing.F) (instance, segment []byte) {
 	b := open(f, dir, backlog.Config{})
 	for _, err := range []error{
 		b.Define(256, false, []byte{1, 0, 0, 1, 0, 1, 0, 8}),
-		b.Append(backlog.Message, 2, []byte("one")),
+		b.Append(backlog.Message, 2, ipfixMessage(256, 40)),
 		b.Define(257, true, []byte{1, 1, 0, 2, 0, 1, 0, 149, 0, 4, 0, 41, 0, 8}),
-		b.Append(backlog.Report, 1, []byte("two")),
+		b.Append(backlog.Report, 1, ipfixMessage(257, 50)),
 		b.Append(backlog.Message, 0, nil),
 		b.Close(),
 	} {
@@ -63,9 +63,9 @@ func repair(segment []byte) {
 }
 
 // FuzzSegment opens a Backlog whose only file is anything. Whatever that is, a
-// Reader returns entries that stand in it, up to the first that does not; what
-// is appended later comes behind them, under positions of its own, in this life
-// and in the next.
+// Reader returns entries that stand in it, under rising positions, and tells of
+// all others between the first and the last; what is appended later comes behind
+// them, under a position of its own, in this life and in the next.
 func FuzzSegment(f *testing.F) {
 	instance, segment := written(f)
 	f.Add(segment, false)
@@ -94,7 +94,19 @@ func FuzzSegment(f *testing.F) {
 			return // it says what to do, and nothing was changed
 		}
 		rest, last := segment, uint64(0)
-		r := b.Reader()
+		first := false // or more, of which the positions are known
+		next := func(position uint64) {
+			if first && position != last+1 || position <= last {
+				t.Fatalf("position %d comes behind %d", position, last)
+			}
+			first, last = true, position
+		}
+		r := b.Reader(func(losses []backlog.Loss) error {
+			for _, l := range losses {
+				next(l.Position)
+			}
+			return nil
+		})
 		var before []string
 		for {
 			e, ok, err := r.Next()
@@ -111,7 +123,7 @@ func FuzzSegment(f *testing.F) {
 			}
 			rest = rest[i+len(e.Octets):]
 			if e.Kind != backlog.Template {
-				last = max(last, e.Position)
+				next(e.Position)
 			}
 		}
 		if err := r.Close(); err != nil {
@@ -136,7 +148,7 @@ func FuzzSegment(f *testing.F) {
 		b = open(t, dir, backlog.Config{})
 		defer b.Close()
 		later := text(backlog.Entry{Kind: backlog.Message, Position: position, Records: 1, Octets: []byte("later")})
-		r = b.Reader()
+		r = b.Reader(func([]backlog.Loss) error { return nil })
 		defer r.Close()
 		if got := read(t, r); !slices.Equal(got, append(before, later)) {
 			t.Fatalf("read %q, then %q", before, got)

@@ -104,12 +104,8 @@ func (b *Backlog) scan() error {
 		if _, err := fmt.Sscanf(name, "%x", &s.serial); err != nil {
 			return fmt.Errorf("%s: is no segment's name", f.Name())
 		}
-		size, err := b.scanSegment(s)
-		if err != nil {
+		if err := b.scanSegment(s); err != nil {
 			return err
-		}
-		if size > s.end {
-			b.cfg.Log.Warn("a file of the spool ends in octets that are no whole entry, as after a crash", "file", s.path, "octets", size-s.end)
 		}
 		b.segments = append(b.segments, s)
 		b.octets += s.end
@@ -120,39 +116,66 @@ func (b *Backlog) scan() error {
 		return err
 	}
 	slices.SortFunc(b.segments, func(x, y *segment) int { return int(int64(x.serial - y.serial)) })
+	b.closeGaps()
 	return nil
 }
 
-// scanSegment fills in s and counts its Messages that are not acknowledged. It
-// makes them safe from a power cut, as who wrote them may not have come to that.
-func (b *Backlog) scanSegment(s *segment) (size int64, err error) {
+// closeGaps counts what is missing between two segments of one life as what the
+// earlier one has at its end.
+func (b *Backlog) closeGaps() {
+	var before *segment
+	for _, s := range b.segments {
+		if s.last == 0 {
+			continue
+		}
+		if before != nil && s.first > before.last && s.first-before.last <= leap {
+			before.last = s.first - 1
+		}
+		before = s
+	}
+}
+
+// scanSegment fills in s. It makes its Messages safe from a power cut, as who
+// wrote them may not have come to that.
+func (b *Backlog) scanSegment(s *segment) error {
 	f, err := os.Open(s.path)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer f.Close()
 	if err := f.Sync(); err != nil {
-		return 0, err
+		return err
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	r := reading{f: f, end: info.Size(), instance: b.instance}
+	s.end = info.Size()
+	r := reading{f: f, end: s.end, instance: b.instance}
+	whole, damaged := int64(0), int64(0) // octets up to the last whole entry, and those of them that are in none
 	for {
 		e, ok, err := r.next()
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if !ok {
-			s.end = r.at
-			return info.Size(), nil
+			break
 		}
-		if e.Kind != Template {
-			s.count(e.Position)
-			if e.Position > b.acked {
-				b.messages++
-			}
+		damaged += r.at - max(whole, int64(headerLength)) - int64(entryHeader+len(e.Octets))
+		whole = r.at
+		if e.Kind == Template {
+			continue
 		}
+		if s.first == 0 {
+			s.first = r.earliest(e.Position)
+		}
+		s.last = e.Position
 	}
+	if damaged > 0 {
+		b.cfg.Log.Error("a file of the spool is damaged", "file", s.path, "octets", damaged)
+	}
+	if whole = max(whole, min(r.at, int64(headerLength))); whole < s.end {
+		b.cfg.Log.Warn("a file of the spool ends in octets that are no whole entry, as after a crash", "file", s.path, "octets", s.end-whole)
+	}
+	return nil
 }

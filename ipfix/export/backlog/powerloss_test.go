@@ -31,7 +31,7 @@ func victim(dir string) error {
 		return err
 	}
 	fmt.Printf("instance %x\n", b.Instance())
-	r := b.Reader()
+	r := b.Reader(func(losses []backlog.Loss) error { return fmt.Errorf("damaged: %+v", losses) })
 	defer r.Close()
 	send := func(sent func(position uint64)) error { // all that is there
 		for {
@@ -123,7 +123,14 @@ func check(t *testing.T, image, instance string, known map[uint64]bool, acknowle
 	if got := fmt.Sprintf("%x", b.Instance()); instance != "" && got != instance {
 		t.Errorf("the exporter is %s, was %s", got, instance)
 	}
-	r := b.Reader()
+	r := b.Reader(func(losses []backlog.Loss) error {
+		for _, l := range losses { // what was not safe may be gone, though what was written after it is not
+			if known[l.Position] && l.Position > acknowledged {
+				t.Errorf("Message %d was safe, and is damaged", l.Position)
+			}
+		}
+		return nil
+	})
 	defer r.Close()
 	found := make(map[uint64]bool)
 	for {

@@ -9,18 +9,23 @@ import (
 // each Message once, with the Templates it needs before it. It belongs to one
 // goroutine.
 type Reader struct {
-	b    *Backlog
-	seg  *segment
-	from uint64 // the serial of the next segment
-	r    reading
+	b      *Backlog
+	report func([]Loss) error
+	seg    *segment
+	from   uint64 // the serial of the next segment
+	r      reading
 	// before is the position up to which Messages were acknowledged when the
 	// Reader was made: they are passed over.
 	before uint64
 }
 
 // Reader returns a Reader that begins at the oldest Message that is not
-// acknowledged.
-func (b *Backlog) Reader() *Reader { return &Reader{b: b, before: b.Acknowledged()} }
+// acknowledged. Of Messages that are damaged it calls report, which appends what
+// tells of them, before it returns one that stands behind them: so none is let
+// go of in silence. In one life of the Backlog each is told once.
+func (b *Backlog) Reader(report func([]Loss) error) *Reader {
+	return &Reader{b: b, report: report, before: b.Acknowledged()}
+}
 
 // Close gives back what the Reader holds.
 func (r *Reader) Close() error {
@@ -33,7 +38,8 @@ func (r *Reader) Close() error {
 }
 
 // Next returns the next entry, false if there is none yet. It is valid until
-// the call after.
+// the call after. After an error, which may be that of report, the Reader is of
+// no use any more.
 func (r *Reader) Next() (Entry, bool, error) {
 	for {
 		if r.seg == nil {
@@ -41,23 +47,74 @@ func (r *Reader) Next() (Entry, bool, error) {
 				return Entry{}, false, err
 			}
 		}
-		sealed := r.extend()
+		last, sealed := r.extend()
 		e, ok, err := r.r.next()
-		switch {
-		case err != nil:
+		if err != nil {
 			return Entry{}, false, fmt.Errorf("backlog: %w", err)
-		case ok && e.Kind != Template && (e.Position <= r.before || !r.b.hand(e.Position)):
-		case ok:
-			return e, true, nil
-		case !sealed:
-			return Entry{}, false, nil
-		default:
-			if err := r.Close(); err != nil {
-				return Entry{}, false, fmt.Errorf("backlog: %w", err)
-			}
-			r.from, r.seg = r.seg.serial+1, nil
 		}
+		if ok {
+			if e.Kind != Template {
+				if ok, err = r.message(e); err != nil {
+					return Entry{}, false, err
+				}
+			}
+			if ok {
+				return e, true, nil
+			}
+			continue
+		}
+		if err := r.lose(r.r.missing(last + 1)); err != nil {
+			return Entry{}, false, err
+		}
+		if !sealed {
+			return Entry{}, false, nil
+		}
+		if err := r.Close(); err != nil {
+			return Entry{}, false, fmt.Errorf("backlog: %w", err)
+		}
+		r.from, r.seg = r.seg.serial+1, nil
 	}
+}
+
+// message reports whether a Message is to be returned, after it has told what
+// is missing before it.
+func (r *Reader) message(e Entry) (bool, error) {
+	losses := r.r.missing(e.Position)
+	r.r.from = e.Position + 1
+	decodable := r.r.decodable(e.Octets)
+	if !decodable {
+		e.Octets = nil
+		losses = append(losses, Loss{e, true, true})
+	}
+	if err := r.lose(losses); err != nil {
+		return false, err
+	}
+	return decodable && e.Position > r.before && r.b.hand(e.Position), nil
+}
+
+// lose tells of Messages that are damaged, but those that were told of before.
+func (r *Reader) lose(losses []Loss) error {
+	if len(losses) == 0 {
+		return nil
+	}
+	last := losses[len(losses)-1].Position
+	r.b.mu.Lock()
+	known := max(r.before, r.b.floor, r.b.told)
+	if last > known {
+		r.b.sent = max(r.b.sent, last) // if it is given up, it is told as the same again
+	}
+	r.b.mu.Unlock()
+	losses = r.b.damaged(r.seg, losses, known)
+	if len(losses) == 0 {
+		return nil
+	}
+	if err := r.report(losses); err != nil {
+		return err
+	}
+	r.b.mu.Lock()
+	defer r.b.mu.Unlock()
+	r.b.told = max(r.b.told, last)
+	return nil
 }
 
 // open opens the next segment, false if there is none.
@@ -84,11 +141,12 @@ func (r *Reader) open() (bool, error) {
 	return true, nil
 }
 
-// extend lets the reading see what was appended, and reports whether that was
-// the last of its segment.
-func (r *Reader) extend() (sealed bool) {
+// extend lets the reading see what was appended, and returns the position of
+// the last Message in it, and whether that is the last of its segment.
+func (r *Reader) extend() (last uint64, sealed bool) {
 	r.b.mu.Lock()
 	defer r.b.mu.Unlock()
 	r.r.end = r.seg.end
-	return r.b.active == nil || r.b.lastLocked() != r.seg
+	r.r.of(r.seg)
+	return r.seg.last, r.b.active == nil || r.b.lastLocked() != r.seg
 }
