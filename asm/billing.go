@@ -35,8 +35,8 @@ func (s *Settings) validateBilling() error {
 			return fmt.Errorf("realms[%d]: realm %q: want the name of a realm, each once", i, r.Realm)
 		case r.OperatorName != "" && (len(r.OperatorName) < 2 || !strings.ContainsRune("0123", rune(r.OperatorName[0]))):
 			return fmt.Errorf("realms[%d] %s: operator_name %q: want its namespace first (RFC 5580, Section 4.1), such as 1visited.example", i, r.Realm, r.OperatorName)
-		case len(r.OperatorName) > maxName || len(r.Agreement) > maxName:
-			return fmt.Errorf("realms[%d] %s: operator_name, agreement: want at most %d octets", i, r.Realm, maxName)
+		case len(r.OperatorName) > users.MaxName || len(r.Agreement) > users.MaxName:
+			return fmt.Errorf("realms[%d] %s: operator_name, agreement: want at most %d octets", i, r.Realm, users.MaxName)
 		}
 		if r.TimeZone != "" {
 			if _, err := users.LoadZone(r.TimeZone); err != nil {

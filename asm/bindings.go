@@ -47,7 +47,12 @@ func (m *Module) applyEvent(e acct.Entry) {
 	m.stats.Events++
 	m.sweep()
 	var changed []*users.Claim
+	_, before := m.users.Sessions()
 	m.changeUsers(func() { changed = m.users.Apply(event) })
+	if n, refused := m.users.Sessions(); refused > before {
+		m.logs.warn(m.log, "a user session is not known, since as many are as can be: its flows wait for a user", acct.LedgerKey{}, 0,
+			"source", event.Source, "nas", event.NAS, "sessions", n)
+	}
 	for _, c := range changed {
 		if s := m.sessions.byKey[sessionKey(c)]; s != nil {
 			m.contradict(s, c)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tollbridge/asm/acct"
+	"tollbridge/asm/users"
 )
 
 // An Adjustment is one correction that a Command orders: usage to be added to
@@ -39,12 +40,16 @@ func (a *Adjustment) validate() error {
 	switch {
 	case a.SessionID == "":
 		return fmt.Errorf("session_id: want that of the record to be corrected")
-	case a.User == "" || !isName(a.User):
+	case a.User == "":
 		return fmt.Errorf("user: want whom it is for")
 	case *u == acct.Usage{}:
 		return fmt.Errorf("usage: want some")
-	case !isName(a.Class):
-		return fmt.Errorf("class %q: want text of at most %d octets", a.Class, maxUser)
+	}
+	if err := users.CheckName(a.User); err != nil {
+		return fmt.Errorf("user %w", err)
+	}
+	if err := users.CheckName(a.Class); err != nil {
+		return fmt.Errorf("class %w", err)
 	}
 	for _, v := range []uint64{u.InputOctets, u.OutputOctets, u.InputPackets, u.OutputPackets} {
 		if v > acct.MaxOctets {

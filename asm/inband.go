@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"tollbridge/asm/acct"
 	"tollbridge/asm/users"
@@ -15,9 +13,6 @@ import (
 // inBandSource is the source in the key of a session whose user is named by
 // the flow records themselves. Such a key has no prefix.
 const inBandSource = "in-band"
-
-// maxUser is the most octets of a user's name, as in package users.
-const maxUser = 253
 
 // ParseElement reads the name of an Information Element in one of the ways
 // that people write it: userName, 371, or with the enterprise number 637:93.
@@ -57,18 +52,13 @@ func (m *Module) nameUser(r *refiner, d ipfix.Record, f *flow) {
 	}
 	if s := m.sessions.byKey[bindingKey{source: inBandSource, user: string(b)}]; s != nil {
 		f.user = s.key.user
-	} else if name := string(b); isName(name) {
+	} else if name := string(b); users.CheckName(name) == nil {
 		f.user = name
 	} else {
 		m.stats.InBandInvalid++
 		return
 	}
 	f.userTo = r.rates.Egress(d)
-}
-
-// isName reports whether s may be a User-Name: text of a bounded length.
-func isName(s string) bool {
-	return len(s) <= maxUser && utf8.ValidString(s) && strings.IndexFunc(s, unicode.IsControl) < 0
 }
 
 // accountNamed is account for a flow that names its user. The user's side is

@@ -68,6 +68,10 @@ func TestInBand(t *testing.T) {
 			"12:00:00 bob asm.example;7;1/0 START in 0 out 0",
 			"12:01:00 bob asm.example;7;1/1 INTERIM in 200 out 0",
 		}},
+		{"nor does what can't be one", []users.Binding{bind(here, "bob")}, []sent{{here, outside, "\xff\xfe", 0}, {here, outside, "a\x1bb", 0}, {here, outside, strings.Repeat("x", users.MaxName+1), 0}}, []string{
+			"12:00:00 bob asm.example;7;1/0 START in 0 out 0",
+			"12:01:00 bob asm.example;7;1/1 INTERIM in 300 out 0",
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBridge(t, namingSettings)

@@ -113,9 +113,6 @@ type RealmSettings struct {
 	Agreement    string `json:"agreement,omitempty"`     // name of the roaming agreement that their records are made under
 }
 
-// maxName is the most octets of the name of an operator or an agreement.
-const maxName = 253
-
 // minCorrectOctets is the least Settings.CorrectOctets.
 const minCorrectOctets = 4096
 

@@ -47,6 +47,8 @@ type Stats struct {
 	NATInvalid      uint64 // of these, without address or ports
 	Mappings        int    // of ports, that are remembered
 	MappingsRefused uint64 // beyond users.MaxMappings
+	UserSessions    int    // that events told of and that are remembered
+	SessionsRefused uint64 // events of others, beyond users.MaxSessions
 	Overlaps        uint64 // a session began to hold a prefix that another of its source still held
 
 	ResentMessages     uint64 // known again by their position in the exporter's spool
@@ -96,6 +98,7 @@ func (m *Module) Stats() Stats {
 	s.Totals = m.totals.Len()
 	s.InBand = m.sessions.named
 	s.Overlaps = m.users.Overlaps()
+	s.UserSessions, s.SessionsRefused = m.users.Sessions()
 	s.Mappings, s.MappingsRefused = m.users.Mappings()
 	if since, ok := m.charges.Since(); ok {
 		s.Charges, s.ChargedFor = m.charges.Size(), max(since, m.horizon())

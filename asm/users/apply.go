@@ -1,6 +1,7 @@
 package users
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -23,6 +24,8 @@ import (
 //     held what it holds all along; unless that was given to another since.
 //   - Another User, or a Begin after the End, makes another session of an ID.
 //   - An Update older than what is known changes nothing.
+//   - Beyond MaxSessions nobody holds what a new session would, until a later
+//     Event of it finds room.
 func (t *Table) Apply(e Event) []*Claim {
 	a := applying{t: t, e: &e, s: t.source(e.Source), at: toMilli(e.At)}
 	if e.Kind == EndAll {
@@ -169,6 +172,11 @@ func (a *applying) begin(ended int64) *Claim {
 	if !known && e.Kind != End {
 		return nil
 	}
+	if a.t.sessions() >= a.t.most() {
+		a.t.sessionsRefused++
+		a.displace()
+		return nil
+	}
 	c := a.t.newClaim(a.s.origin(e.NAS, e.VRF), e.User, e.ID, e.Options)
 	c.began, c.seen, c.until = momentOf(a.since()), momentOf(a.at), momentOf(a.deadline())
 	if e.Kind == Begin {
@@ -188,6 +196,19 @@ func (a *applying) begin(ended int64) *Claim {
 		}
 	}
 	return c
+}
+
+// displace ends what others held of the Event's prefixes, for a session that is
+// not to be known: nobody is better than somebody else.
+func (a *applying) displace() {
+	e := a.e
+	c := a.t.newClaim(a.s.origin(e.NAS, e.VRF), e.User, e.ID, e.Options)
+	for _, p := range e.Prefixes {
+		a.hold(c, p, a.since())
+	}
+	for h := range c.Holders() {
+		a.t.unlink(h)
+	}
 }
 
 // goOn applies the Event to its session, which is known.
@@ -369,6 +390,24 @@ func (t *Table) rival(h *Holder) (next *Holder) {
 // Overlaps counts how often a session began to hold a prefix while another one
 // of the same source still held it.
 func (t *Table) Overlaps() uint64 { return t.overlaps }
+
+// MaxSessions bounds the user sessions that a Table remembers, which are those
+// that are not over and those whose flows may still come: some 4 GB.
+const MaxSessions = 16 << 20
+
+// Sessions returns how many user sessions there are that Events told of, and how
+// often another was refused since there were MaxSessions.
+func (t *Table) Sessions() (n int, refused uint64) { return t.sessions(), t.sessionsRefused }
+
+func (t *Table) sessions() (n int) {
+	for _, s := range t.sources {
+		n += s.claims.n + len(s.past)
+	}
+	return n
+}
+
+// most returns how many sessions there may be.
+func (t *Table) most() int { return cmp.Or(t.maxSessions, MaxSessions) }
 
 // overtaken reports whether another session began to hold a prefix of c after c
 // had ended.

@@ -345,3 +345,47 @@ func TestEventsAgainstIntervals(t *testing.T) {
 		})
 	})
 }
+
+// A new session beyond MaxSessions is not known, but ends what others held of its
+// addresses all the same; it is known once there is room and it is heard of again.
+func TestMaxSessions(t *testing.T) {
+	table := Table{maxSessions: 2}
+	event := func(kind EventKind, user, prefix string, at int64) {
+		t.Helper()
+		e, err := Event{Source: "radius", Kind: kind, ID: user + "'s", NAS: "bng", User: user,
+			Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}, At: fromMilli(at), Since: fromMilli(10_000)}.Normalize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		table.Apply(e)
+	}
+	want := func(refused uint64, holders map[string]string) {
+		t.Helper()
+		if _, n := table.Sessions(); n != refused {
+			t.Errorf("%d are refused, want %d", n, refused)
+		}
+		for address, user := range holders {
+			got := ""
+			if h := table.Lookup(netip.MustParseAddr(address), 50_000); h != nil {
+				got = h.User()
+			}
+			if got != user {
+				t.Errorf("%s is held by %q, want %q", address, got, user)
+			}
+		}
+	}
+	event(Begin, "ann", "192.0.2.1/32", 10_000)
+	event(Begin, "bob", "192.0.2.2/32", 10_000)
+	want(0, map[string]string{"192.0.2.1": "ann", "192.0.2.2": "bob"})
+	event(Begin, "cid", "192.0.2.1/32", 20_000)
+	want(1, map[string]string{"192.0.2.1": "", "192.0.2.2": "bob"})
+	event(Update, "bob", "192.0.2.3/32", 20_000) // those that are known go on
+	want(1, map[string]string{"192.0.2.2": "", "192.0.2.3": "bob"})
+	event(End, "ann", "192.0.2.1/32", 20_000)
+	table.TrimSessions(30_000)
+	event(Update, "cid", "192.0.2.1/32", 40_000)
+	want(1, map[string]string{"192.0.2.1": "cid", "192.0.2.3": "bob"})
+	if n, _ := table.Sessions(); n != 2 {
+		t.Errorf("%d sessions, want 2", n)
+	}
+}

@@ -8,10 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 )
 
 // A Binding says that a user holds a prefix, a single address being the
@@ -40,7 +37,7 @@ func (o *Options) check() (key string, err error) {
 	for _, name := range [...]struct{ key, value string }{
 		{"realm", o.Realm}, {"multiSession", o.MultiSession}, {"class", o.Class}, {"timeZone", o.TimeZone},
 	} {
-		if err := checkName(name.value); err != nil {
+		if err := CheckName(name.value); err != nil {
 			return name.key, err
 		}
 	}
@@ -54,10 +51,6 @@ func (o *Options) check() (key string, err error) {
 	}
 	return "attributes", o.Attributes.check()
 }
-
-// maxName is the most octets of a user's or another name: an NAI has no more
-// (RFC 7542, Section 2.2, for the sake of RADIUS).
-const maxName = 253
 
 const prefixExpected = "an address such as 192.0.2.1 or a prefix such as 2001:db8::/56 is expected"
 
@@ -77,7 +70,7 @@ func (b Binding) normalize() (n Binding, key string, err error) {
 		return b, "user", errNoUser
 	}
 	for _, name := range [...]struct{ key, value string }{{"user", b.User}, {"vrf", b.VRF}} {
-		if err := checkName(name.value); err != nil {
+		if err := CheckName(name.value); err != nil {
 			return b, name.key, err
 		}
 	}
@@ -109,18 +102,6 @@ func normalizePrefix(p netip.Prefix) (netip.Prefix, error) {
 		return p, fmt.Errorf("has host bits set: write %s for the prefix or %s for the address", masked, p.Addr())
 	}
 	return p, nil
-}
-
-func checkName(s string) error {
-	switch {
-	case len(s) > maxName:
-		return fmt.Errorf("has %d octets: at most %d are allowed", len(s), maxName)
-	case !utf8.ValidString(s):
-		return errors.New("is not UTF-8")
-	case strings.ContainsFunc(s, unicode.IsControl):
-		return errors.New("has a control character")
-	}
-	return nil
 }
 
 // maxTime is the end of the year 9999 in Unix milliseconds.

@@ -75,7 +75,7 @@ func parseClaim(data []byte) (c claimState, err error) {
 	}
 	c.options = d.options()
 	n := d.uvarint()
-	if n > uint64(len(d.rest)) || c.source == "" || c.id == "" || len(c.id) > maxName || len(c.user) > maxName {
+	if n > uint64(len(d.rest)) || c.source == "" || c.id == "" || len(c.id) > MaxName || len(c.user) > MaxName {
 		d.fail()
 	}
 	for i := uint64(0); i < n && !d.failed; i++ {

@@ -102,12 +102,12 @@ func (e Event) Normalize() (Event, error) {
 	for _, name := range [...]struct{ key, value string }{
 		{"source", e.Source}, {"nas", e.NAS}, {"user", e.User}, {"vrf", e.VRF},
 	} {
-		if err := checkName(name.value); err != nil {
+		if err := CheckName(name.value); err != nil {
 			return bad(name.key, err)
 		}
 	}
-	if len(e.ID) > maxName {
-		return bad("id", fmt.Errorf("has %d octets: at most %d are allowed", len(e.ID), maxName))
+	if len(e.ID) > MaxName {
+		return bad("id", fmt.Errorf("has %d octets: at most %d are allowed", len(e.ID), MaxName))
 	}
 	if key, err := e.Options.check(); err != nil {
 		return bad(key, err)

@@ -24,6 +24,9 @@ type Table struct {
 	overlaps uint64
 	doubts   doubts
 
+	maxSessions     int // 0 means MaxSessions; tests have fewer
+	sessionsRefused uint64
+
 	tolerance int64 // milliseconds
 
 	shared     int // Holders and Mappings that have some ports of an address

@@ -134,7 +134,7 @@ func TestLeasesUnderLoad(t *testing.T) {
 		}
 	}
 	compare()
-	if n := d.metric("dhcp_malformed_total"); n != 0 {
+	if n := d.metric(fmt.Sprintf("dhcp_malformed_total{file=%q}", kea.file)); n != 0 {
 		t.Errorf("%v lines could not be read", n)
 	}
 	d.kill()

@@ -199,6 +199,8 @@ func (b *bridge) userMetrics(counter counter, gauge gauge) {
 	p := b.runner.Stats()
 	counter("users_events_total", "Events of user sessions applied since the start.", p.Events-p.EventsIdle, "outcome", "applied")
 	counter("users_events_total", "Events of user sessions applied since the start.", p.EventsIdle, "outcome", "nothing new")
+	gauge("users_sessions", "User sessions that sources told of and that are remembered.", float64(p.UserSessions))
+	counter("users_sessions_refused_total", "Events of user sessions beyond those that can be remembered.", p.SessionsRefused)
 	counter("users_overlaps_total", "A session began to hold a prefix that another of its source still held.", p.Overlaps)
 	counter("users_contradictions_total", "Sessions that turned out to have ended before usage that is accounted to them.", p.Contradictions)
 	counter("users_corrections_total", "Accounting records that correct others, since a binding came late.", p.Corrections)

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"tollbridge/asm/users"
 )
@@ -64,6 +62,9 @@ func (l *Lease) identity(i Identity) string {
 	case DUID:
 		return colons(l.DUID)
 	case Hostname:
+		if users.CheckName(l.Hostname) != nil {
+			return l.Hostname // ToLower would make another of it
+		}
 		return strings.ToLower(strings.TrimSuffix(l.Hostname, "."))
 	case CircuitID:
 		return text(l.CircuitID)
@@ -73,18 +74,16 @@ func (l *Lease) identity(i Identity) string {
 	return ""
 }
 
-// user returns the first of the identities that l has, "" if it has none.
+// user returns the first of the identities that l has and that may name a user,
+// "" if it has none.
 func (l *Lease) user(order []Identity) string {
 	for _, i := range order {
-		if s := l.identity(i); s != "" && len(s) <= maxName {
+		if s := l.identity(i); s != "" && users.CheckName(s) == nil {
 			return s
 		}
 	}
 	return ""
 }
-
-// maxName is the most octets of a name in an event.
-const maxName = 253
 
 // id returns the key of the lease: the prefix and its client.
 func (l *Lease) id() string {
@@ -96,7 +95,7 @@ func (l *Lease) id() string {
 		client = colons(l.ClientID)
 	}
 	id := l.Prefix.String() + " " + client
-	if len(id) > maxName {
+	if len(id) > users.MaxName {
 		return fmt.Sprintf("%s %x", l.Prefix, sha256.Sum256([]byte(client)))
 	}
 	return id
@@ -157,7 +156,7 @@ func octets(s string) (string, error) {
 }
 
 func text(octets string) string {
-	if utf8.ValidString(octets) && !strings.ContainsFunc(octets, unicode.IsControl) {
+	if users.CheckName(octets) == nil {
 		return octets
 	}
 	return colons(octets)

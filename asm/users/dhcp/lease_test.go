@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tollbridge/asm/users"
 )
 
 // at is a moment of the day of the tests: every time of a lease file is in UTC.
@@ -139,7 +141,7 @@ func FuzzParse(f *testing.F) {
 		}
 		for i := range want {
 			l := &want[i]
-			if l.id() == "" || len(l.id()) > maxName || len(l.user([]Identity{RemoteID, HWAddress, DUID})) > maxName {
+			if l.id() == "" || len(l.id()) > users.MaxName || len(l.user([]Identity{RemoteID, HWAddress, DUID})) > users.MaxName {
 				t.Fatalf("lease %+v has the id %q", l, l.id())
 			}
 		}

@@ -3,12 +3,10 @@
 package nasreq
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"time"
-	"unicode/utf8"
 
 	"tollbridge/asm/users"
 	"tollbridge/dict/avp"
@@ -54,16 +52,13 @@ func Read(avps []byte, arrived time.Time) (e users.Event, ok bool, err error) {
 		if err == nil && a.Vendor == 0 {
 			switch a.Code {
 			case avp.SessionID:
-				e.ID = bounded(a.Data)
+				e.ID = users.Key(string(a.Data))
 				list = append(list, users.Attribute{Code: avp.AcctSessionID, Data: e.ID}) // by which the session can be ended
 			case avp.OriginHost:
-				e.NAS = bounded(a.Data)
+				e.NAS = users.Key(string(a.Data))
 			case avp.AccountingRecordType:
 				kind, err = a.Uint32()
 			case avp.UserName:
-				if !utf8.Valid(a.Data) {
-					err = &avp.DecodeError{What: "User-Name", Err: avp.ErrValue}
-				}
 				e.User = string(a.Data)
 			case avp.EventTimestamp:
 				at, err = a.Time()
@@ -163,15 +158,4 @@ func prefix(a avp.AVP) (netip.Prefix, error) {
 		return netip.PrefixFrom(netip.AddrFrom16(b), bits).Masked(), nil
 	}
 	return netip.Prefix{}, nil
-}
-
-// maxName is the most octets of a name in an event.
-const maxName = 253
-
-// bounded returns a name, or a digest of one that is too long or no text.
-func bounded(name []byte) string {
-	if len(name) <= maxName && utf8.Valid(name) {
-		return string(name)
-	}
-	return fmt.Sprintf("%x", sha256.Sum256(name))
 }

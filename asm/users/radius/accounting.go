@@ -1,8 +1,6 @@
 package radius
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -65,7 +63,7 @@ func (s *Server) readSession(a *accounting, all radius.Attributes) error {
 		return malformed(CauseAttribute, "Acct-Session-Id is missing")
 	}
 	e := &a.event
-	e.ID = bounded(e.NAS + "/" + text(id))
+	e.ID = users.Key(e.NAS + "/" + text(id))
 	duration, _, err := integer(all, rfc2866.AcctSessionTime_Type)
 	if err != nil {
 		return &PacketError{CauseAttribute, err}
@@ -112,8 +110,8 @@ func (s *Server) user(all radius.Attributes) (string, error) {
 			continue
 		}
 		name := strings.TrimRight(string(v[0]), "\x00")
-		if !isText(name) {
-			return "", malformed(CauseAttribute, "attribute %d, the user's name, is no text in UTF-8", t.Type)
+		if err := users.CheckName(name); err != nil {
+			return "", malformed(CauseAttribute, "attribute %d, the user's name, %w", t.Type, err)
 		}
 		if name != "" {
 			return name, nil
@@ -167,19 +165,8 @@ func nas(all radius.Attributes, c *Client) string {
 	}
 	for _, t := range []radius.Type{rfc3162.NASIPv6Address_Type, rfc2865.NASIPAddress_Type} {
 		if a, ok := netip.AddrFromSlice(first(all, t)); ok {
-			return bounded(name + "/" + a.String())
+			return users.Key(name + "/" + a.String())
 		}
 	}
-	return bounded(name)
-}
-
-// maxName is the most octets of a name in an event.
-const maxName = 253
-
-// bounded returns a name, or a digest of one that is too long.
-func bounded(name string) string {
-	if len(name) <= maxName {
-		return name
-	}
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
+	return users.Key(name)
 }

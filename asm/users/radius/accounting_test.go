@@ -258,7 +258,7 @@ func TestEvent(t *testing.T) {
 		{name: "a prefix longer than its octets", status: start, with: with(raw(rfc3162.FramedIPv6Prefix_Type, "00 41 20010db8 0001 0002")), err: "RFC 3162, Section 2.3"},
 		{name: "an address of 3 octets", status: start, with: with(raw(rfc2865.FramedIPAddress_Type, "c00002")), err: "Framed-IP-Address has 3 octets"},
 		{name: "an integer of 3 octets", status: start, with: with(raw(rfc2866.AcctDelayTime_Type, "000001")), err: "an integer has 4"},
-		{name: "a name that is no text", status: start, with: with(raw(rfc2865.UserName_Type, "fffe")), err: "no text in UTF-8"},
+		{name: "a name that is no text", status: start, with: with(raw(rfc2865.UserName_Type, "fffe")), err: "is not UTF-8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.cfg.Journal = &journal{}
@@ -308,7 +308,7 @@ func TestNASOfAClient(t *testing.T) {
 		if seen[n] {
 			t.Errorf("%q is the name of two NAS", n)
 		}
-		if len(n) > maxName {
+		if len(n) > users.MaxName {
 			t.Errorf("%q has %d octets", n, len(n))
 		}
 		seen[n] = true

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"layeh.com/radius"
 	"layeh.com/radius/rfc2865"
@@ -171,14 +169,10 @@ func integer(all radius.Attributes, t radius.Type) (uint32, bool, error) {
 // Some NAS end it with zero octets.
 func text(v []byte) string {
 	s := strings.TrimRight(string(v), "\x00")
-	if !isText(s) {
+	if users.CheckName(s) != nil {
 		return fmt.Sprintf("%x", v)
 	}
 	return s
-}
-
-func isText(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 var errPrefix = errors.New("an IPv6 prefix has a length of at most 128 and the octets for it (RFC 3162, Section 2.3)")
