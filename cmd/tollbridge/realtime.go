@@ -26,12 +26,12 @@ type realtime struct {
 	log      *slog.Logger
 	patience time.Duration // how long a peer may be away
 
-	away   map[int]time.Time // since when no peer takes a route's requests
-	denied []int             // routes of which sessions are ended
-	after  uint64            // records up to this ID are looked at
-	ended  map[string]bool   // Session-Ids of these
-	waits  []withdrawal      // of these, for which there was no room
-	count  atomic.Uint64     // that were withdrawn
+	away   map[int]time.Time     // since when no peer takes a route's requests
+	denied []int                 // routes of which sessions are ended
+	after  uint64                // records up to this ID are looked at
+	ended  map[string]bool       // Session-Ids of these
+	waits  map[string]withdrawal // of these, by Session-Id, which are to be withdrawn yet
+	count  atomic.Uint64         // that were withdrawn
 }
 
 // run looks once a second until ctx ends.
@@ -56,10 +56,10 @@ func (r *realtime) look(ctx context.Context, now time.Time) error {
 	denied := r.routes(now)
 	if !slices.Equal(denied, r.denied) {
 		r.denied, r.after = denied, 0
-		for _, w := range r.waits { // they may go on now, or are found again
-			delete(r.ended, w.sessionID)
+		for id := range r.waits { // it may go on now, or is found again
+			delete(r.ended, id)
 		}
-		r.waits = nil
+		clear(r.waits)
 	}
 	if len(denied) == 0 {
 		r.ended = nil
@@ -81,13 +81,12 @@ func (r *realtime) look(ctx context.Context, now time.Time) error {
 		}
 		r.after = max(r.after, through)
 	}
-	r.waits = slices.DeleteFunc(r.waits, func(w withdrawal) bool {
-		done := r.withdraw(w)
-		if done {
+	for id, w := range r.waits {
+		if r.withdraw(w) {
+			delete(r.waits, id)
 			r.count.Add(1)
 		}
-		return done
-	})
+	}
 	return nil
 }
 
@@ -116,15 +115,22 @@ func (r *realtime) routes(now time.Time) []int {
 	return denied
 }
 
-// deny notes that the session of a record is to be ended, if it goes on and is
-// ours, and has not been noted.
+// deny notes that the session of a record is to be ended, if it is ours and has
+// not been noted, and forgets one that is over.
 func (r *realtime) deny(rec *acct.Record) {
-	if rec.Type != acct.Start && rec.Type != acct.Interim || rec.Received != nil || r.ended[rec.SessionID] {
+	id := rec.SessionID
+	switch {
+	case rec.Type == acct.Stop:
+		delete(r.waits, id)
 		return
-	}
-	if r.ended == nil {
+	case rec.Type != acct.Start && rec.Type != acct.Interim || rec.Received != nil || r.ended[id]:
+		return
+	case r.ended == nil:
 		r.ended = make(map[string]bool)
 	}
-	r.ended[rec.SessionID] = true
-	r.waits = append(r.waits, withdrawal{rec.SessionID, rec.User, rec.Attributes, rec.Source, rec.NAS, "its records can't be delivered, and the server demands DELIVER_AND_GRANT"})
+	if r.waits == nil {
+		r.waits = make(map[string]withdrawal)
+	}
+	r.ended[id] = true
+	r.waits[id] = withdrawal{id, rec.User, rec.Attributes, rec.Source, rec.NAS, "its records can't be delivered, and the server demands DELIVER_AND_GRANT"}
 }
