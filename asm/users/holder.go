@@ -11,7 +11,7 @@ import (
 // Table's to write.
 type Holder struct {
 	// What every lookup reads comes first. It is of one line of the processor's
-	// cache, as a Holder takes 96 octets and these are 32.
+	// cache for three Holders of four, as one takes 80 octets and these are 32.
 	From    int64 // Unix milliseconds; 0 for ever
 	Until   int64 // the first moment after; 0 for ever
 	Session any   // the caller's
