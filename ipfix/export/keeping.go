@@ -98,13 +98,13 @@ func (k *keeping) define(t *ipfix.Template) error {
 // done reports whether nothing is left to be sent.
 func (k *keeping) done() bool { return k.unkept == nil && k.backlog.Stats().Messages == 0 }
 
-// begin starts a Message with its Identity.
-func (k *keeping) begin(e *ipfix.Encoder) error {
+// begin starts the Message of a position with its Identity.
+func (k *keeping) begin(e *ipfix.Encoder, position uint64) error {
 	wants := ack.Acknowledgements
 	if k.Pull != nil {
 		wants |= ack.Pulls
 	}
-	id := ack.Identity{Instance: k.backlog.Instance(), Position: k.backlog.Next(), Version: ack.Version, Wants: wants}
+	id := ack.Identity{Instance: k.backlog.Instance(), Position: position, Version: ack.Version, Wants: wants}
 	k.record = id.Append(k.record[:0])
 	return e.AppendRecord(k.identity, k.record)
 }
@@ -135,7 +135,7 @@ func (p *Process) addLocked(ctx context.Context, t *ipfix.Template, record []byt
 			continue
 		}
 		if p.encoder.Len() == 0 {
-			if err := k.begin(p.encoder); err != nil {
+			if err := k.begin(p.encoder, k.backlog.Next()); err != nil {
 				return fmt.Errorf("export: %w", err)
 			}
 		}
@@ -180,18 +180,15 @@ func (p *Process) storeLocked() {
 	if k.failed != nil {
 		return
 	}
-	err := k.backlog.Append(backlog.Message, k.records, k.unkept)
-	for err == nil && p.cfg.DropWhenFull && k.backlog.Full() {
-		before := k.backlog.Stats().Segments
-		err = k.backlog.GiveUp(p.reportLocked)
-		if k.backlog.Stats().Segments >= before {
-			break
-		}
+	err := k.backlog.Append(backlog.Entry{Kind: backlog.Message, Records: k.records, Octets: k.unkept})
+	if err == nil {
+		k.unkept = nil // whatever comes now: tried again it would be there twice
+		p.wake()
+		err = p.makeRoomLocked()
 	}
 	switch {
 	case err == nil:
-		k.unkept, k.warned = nil, false
-		p.wake()
+		k.warned = false
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		k.unkept = bytes.Clone(k.unkept)
 		if !k.warned {
@@ -202,6 +199,23 @@ func (p *Process) storeLocked() {
 		k.failed = fmt.Errorf("export: %w", err)
 		p.cfg.Log.Error("the spool fails: nothing more is exported", "error", err)
 	}
+}
+
+// makeRoomLocked gives the oldest Messages up where the Backlog is full and may
+// drop. Where the disk has no room to tell of them they stay, and the next
+// Message tries again.
+func (p *Process) makeRoomLocked() error {
+	b := p.keeping.backlog
+	for p.cfg.DropWhenFull && b.Full() {
+		before := b.Stats().Segments
+		if err := b.GiveUp(p.reportLocked); err != nil {
+			return err
+		}
+		if b.Stats().Segments >= before {
+			break
+		}
+	}
+	return nil
 }
 
 // tellDamaged puts into the Backlog what tells of Messages that it can't read
@@ -220,16 +234,17 @@ func (p *Process) tellDamaged(losses []backlog.Loss) error {
 	return p.reportLocked(losses)
 }
 
-// reportLocked puts into the Backlog what tells of Messages given up. Of one that
-// is damaged, and does not say how many records it had, nothing can be told: the
+// reportLocked puts into the Backlog, whole or not at all, what tells of Messages
+// given up. Of one that is damaged, and does not say how many records it had, nothing can be told: the
 // Collecting Process would count less than may come after all.
 func (p *Process) reportLocked(losses []backlog.Loss) error {
 	k := p.keeping
 	var all []ack.GivenUp
 	never := false // the last of all was never sent, so it may grow
+	damaged, lost := uint64(0), uint64(0)
 	for _, l := range losses {
 		if l.Damaged {
-			p.counts.Damaged++
+			damaged++
 		}
 		if l.Damaged && l.Records == 0 {
 			continue
@@ -237,13 +252,13 @@ func (p *Process) reportLocked(losses []backlog.Loss) error {
 		g := ack.GivenUp{First: l.Position, Last: l.Position}
 		if l.Kind == backlog.Message {
 			g.Records = uint64(l.Records) - 1
-			p.counts.LostRecords += g.Records
+			lost += g.Records
 		} else {
-			singles, lost := k.retell(l.Octets)
+			singles, rest := k.retell(l.Octets)
 			if len(singles) > 0 {
 				all, never = append(all, singles...), false
 			}
-			g.Records = lost
+			g.Records = rest
 		}
 		if n := len(all); never && !l.Sent && all[n-1].Last+1 == g.First {
 			all[n-1].Last = g.Last
@@ -252,32 +267,39 @@ func (p *Process) reportLocked(losses []backlog.Loss) error {
 		}
 		all, never = append(all, g), !l.Sent
 	}
-	if len(all) == 0 {
-		return nil
+	reports, err := k.reports(all, ipfix.NewEncoder(p.cfg.Domain, p.cfg.MaxMessage))
+	if err == nil {
+		err = k.backlog.Append(reports...)
 	}
-	e := ipfix.NewEncoder(p.cfg.Domain, p.cfg.MaxMessage)
-	flush := func() error {
-		records := uint32(e.Records())
-		return k.backlog.Append(backlog.Report, records, e.Flush(0))
-	}
-	if err := k.begin(e); err != nil {
+	if err != nil {
 		return err
 	}
-	for _, g := range all {
-		k.record = g.Append(k.record[:0])
-		err := e.AppendRecord(k.givenUp, k.record)
-		if errors.Is(err, ipfix.ErrFull) {
-			if err = flush(); err == nil {
-				if err = k.begin(e); err == nil {
-					err = e.AppendRecord(k.givenUp, g.Append(k.record[:0]))
-				}
+	p.counts.Damaged += damaged
+	p.counts.LostRecords += lost
+	return nil
+}
+
+// reports returns the Messages, as many as it takes, that tell all.
+func (k *keeping) reports(all []ack.GivenUp, e *ipfix.Encoder) (reports []backlog.Entry, err error) {
+	for len(all) > 0 {
+		if err := k.begin(e, k.backlog.Next()+uint64(len(reports))); err != nil {
+			return nil, err
+		}
+		for len(all) > 0 {
+			k.record = all[0].Append(k.record[:0])
+			err := e.AppendRecord(k.givenUp, k.record)
+			if errors.Is(err, ipfix.ErrFull) && e.Records() > 1 {
+				break
 			}
+			if err != nil {
+				return nil, err
+			}
+			all = all[1:]
 		}
-		if err != nil {
-			return err
-		}
+		records := uint32(e.Records())
+		reports = append(reports, backlog.Entry{Kind: backlog.Report, Records: records, Octets: bytes.Clone(e.Flush(0))})
 	}
-	return flush()
+	return reports, nil
 }
 
 // retell reads a report that is given up itself. What it told of single

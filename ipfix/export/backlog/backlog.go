@@ -185,22 +185,30 @@ func (b *Backlog) Define(id uint16, options bool, record []byte) error {
 	return nil
 }
 
-// Append appends a Message under position Next. It may exceed MaxOctets: ask
-// Full before. A disk that is full is an error that matches syscall.ENOSPC,
-// and leaves all as it was.
-func (b *Backlog) Append(kind Kind, records uint32, message []byte) error {
+// Append appends Messages and Reports under the positions from Next on, all or
+// none of them; those that they are given with do not count. It may exceed
+// MaxOctets: ask Full before. A disk that is full is an error that matches
+// syscall.ENOSPC, and leaves all as it was.
+func (b *Backlog) Append(entries ...Entry) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if len(entries) == 0 {
+		return nil
+	}
 	if err := b.rollLocked(); err != nil {
 		return err
 	}
-	e := Entry{Kind: kind, Position: b.next, Records: records, Octets: message}
-	if err := b.appendLocked(e); err != nil {
+	for i := range entries {
+		entries[i].Position = b.next + uint64(i)
+	}
+	if err := b.appendLocked(entries...); err != nil {
 		return err
 	}
-	b.lastLocked().count(e.Position)
-	b.next++
-	b.messages++
+	for _, e := range entries {
+		b.lastLocked().count(e.Position)
+	}
+	b.next += uint64(len(entries))
+	b.messages += len(entries)
 	return nil
 }
 
@@ -248,11 +256,14 @@ func (b *Backlog) sealLocked() error {
 	return nil
 }
 
-// appendLocked writes an entry behind the last whole one, over whatever an
+// appendLocked writes entries behind the last whole one, over whatever an
 // earlier try left there.
-func (b *Backlog) appendLocked(e Entry) error {
+func (b *Backlog) appendLocked(entries ...Entry) error {
 	s := b.lastLocked()
-	b.scratch = appendEntry(b.scratch[:0], e)
+	b.scratch = b.scratch[:0]
+	for _, e := range entries {
+		b.scratch = appendEntry(b.scratch, e)
+	}
 	if _, err := b.active.WriteAt(b.scratch, s.end); err != nil {
 		return fmt.Errorf("backlog: %w", err)
 	}

@@ -74,7 +74,7 @@ func TestTemplatesComeBeforeTheirMessages(t *testing.T) {
 		if i == 10 {
 			check(b.Define(256, false, []byte{3}))
 		}
-		check(b.Append(backlog.Message, 1, bytes.Repeat([]byte{byte(i)}, 50)))
+		check(b.Append(backlog.Entry{Kind: backlog.Message, Records: 1, Octets: bytes.Repeat([]byte{byte(i)}, 50)}))
 	}
 	r := b.Reader(undamaged(t))
 	defer r.Close()
@@ -129,7 +129,7 @@ func TestTornTail(t *testing.T) {
 		return names[0]
 	}
 	for i := range 3 {
-		if err := b.Append(backlog.Message, 2, []byte{byte(i), 7, 7}); err != nil {
+		if err := b.Append(backlog.Entry{Kind: backlog.Message, Records: 2, Octets: []byte{byte(i), 7, 7}}); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(file())
@@ -198,7 +198,7 @@ func TestLocked(t *testing.T) {
 func TestForeignSegmentIsNotTouched(t *testing.T) {
 	one, other := t.TempDir(), t.TempDir()
 	b := open(t, one, backlog.Config{})
-	if err := b.Append(backlog.Message, 1, []byte{1}); err != nil {
+	if err := b.Append(backlog.Entry{Kind: backlog.Message, Records: 1, Octets: []byte{1}}); err != nil {
 		t.Fatal(err)
 	}
 	b.Close()
@@ -247,7 +247,7 @@ func TestModel(t *testing.T) {
 					t.Fatalf("position %d after %d", p, last)
 				}
 				last = p
-				if err := b.Append(backlog.Message, 3, body); err != nil {
+				if err := b.Append(backlog.Entry{Kind: backlog.Message, Records: 3, Octets: body}); err != nil {
 					t.Fatal(err)
 				}
 				model = append(model, kept{p, text(backlog.Entry{Kind: backlog.Message, Position: p, Records: 3, Octets: body})})

@@ -34,7 +34,7 @@ func spoil(t *testing.T, damage func(segment []byte)) *spoiled {
 		if err := s.b.Define(id, false, binary.BigEndian.AppendUint16(nil, id)); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.b.Append(backlog.Message, uint32(position), ipfixMessage(id, 100+int(position%3))); err != nil {
+		if err := s.b.Append(backlog.Entry{Kind: backlog.Message, Records: uint32(position), Octets: ipfixMessage(id, 100+int(position%3))}); err != nil {
 			t.Fatal(err)
 		}
 		s.last = position
@@ -237,7 +237,7 @@ func TestAnotherMeaningBeginsAFile(t *testing.T) {
 		if err := b.Define(256, false, []byte(meaning)); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Append(backlog.Message, 1, ipfixMessage(256, 40)); err != nil {
+		if err := b.Append(backlog.Entry{Kind: backlog.Message, Records: 1, Octets: ipfixMessage(256, 40)}); err != nil {
 			t.Fatal(err)
 		}
 	}

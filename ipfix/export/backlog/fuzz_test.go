@@ -27,10 +27,10 @@ func written(f *testing.F) (instance, segment []byte) {
 	b := open(f, dir, backlog.Config{})
 	for _, err := range []error{
 		b.Define(256, false, []byte{1, 0, 0, 1, 0, 1, 0, 8}),
-		b.Append(backlog.Message, 2, ipfixMessage(256, 40)),
+		b.Append(backlog.Entry{Kind: backlog.Message, Records: 2, Octets: ipfixMessage(256, 40)}),
 		b.Define(257, true, []byte{1, 1, 0, 2, 0, 1, 0, 149, 0, 4, 0, 41, 0, 8}),
-		b.Append(backlog.Report, 1, ipfixMessage(257, 50)),
-		b.Append(backlog.Message, 0, nil),
+		b.Append(backlog.Entry{Kind: backlog.Report, Records: 1, Octets: ipfixMessage(257, 50)}),
+		b.Append(backlog.Entry{Kind: backlog.Message, Records: 0, Octets: nil}),
 		b.Close(),
 	} {
 		if err != nil {
@@ -139,7 +139,7 @@ func FuzzSegment(f *testing.F) {
 		if position <= last {
 			t.Fatalf("the next position is %d after %d", position, last)
 		}
-		if err := b.Append(backlog.Message, 1, []byte("later")); err != nil {
+		if err := b.Append(backlog.Entry{Kind: backlog.Message, Records: 1, Octets: []byte("later")}); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.Close(); err != nil {

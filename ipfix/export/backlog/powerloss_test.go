@@ -48,7 +48,7 @@ func victim(dir string) error {
 	}
 	for n := 1; n <= 300; n++ {
 		position := b.Next()
-		if err := b.Append(backlog.Message, 1, content(position)); err != nil {
+		if err := b.Append(backlog.Entry{Kind: backlog.Message, Records: 1, Octets: content(position)}); err != nil {
 			return err
 		}
 		if n%7 == 0 {
