@@ -35,6 +35,7 @@ type opener struct {
 	checkTime time.Duration // the most that looking for damage may take
 	fence     *fence        // what their transactions check; nil without a lease
 	alone     bool          // no other process has them open: they may be salvaged
+	joined    func(*writer) // told of each one that has the epoch, before it is looked at for damage; nil for nobody
 }
 
 // soleOpener is for a database that is its process's alone.
@@ -156,6 +157,9 @@ func (o *opener) checked(file string, pageSize int, schema schema) (*writer, *sq
 		return nil, nil, err
 	}
 	w.log = o.log
+	if o.joined != nil {
+		o.joined(w)
+	}
 	// Who salvages makes the new file and reads the epoch then; we have written
 	// the epoch and look for the file now. So one sees the other.
 	if _, err := os.Stat((&Salvage{File: file}).making()); err == nil && !o.alone {

@@ -100,6 +100,7 @@ type writer struct {
 	stmt map[string]*sql.Stmt
 
 	fence *fence // what every transaction checks; nil without a lease
+	heart *heart // beats by way of it; nil where nothing does
 
 	octets atomic.Int64 // of outbox pages; read without mu
 	grown  int64        // by how much in the transaction that runs
@@ -113,10 +114,10 @@ func (w *writer) lost(what string, damage error) {
 // size returns the octets of the outbox's pages. It does not want mu.
 func (w *writer) size() int64 { return w.octets.Load() }
 
-// measure takes the result of query for the size.
-func (w *writer) measure(query string) error {
+// measure takes the result of query, asked of q, for the size: w may write meanwhile.
+func (w *writer) measure(q querier, query string) error {
 	var n int64
-	if err := w.conn.QueryRowContext(context.Background(), query).Scan(&n); err != nil {
+	if err := q.QueryRowContext(context.Background(), query).Scan(&n); err != nil {
 		return explain(w.file, err)
 	}
 	w.octets.Store(n)
@@ -143,6 +144,7 @@ func openWriter(file string, pageSize int, schema schema, f *fence) (*writer, er
 
 // close takes mu itself, so it waits for a transaction to end.
 func (w *writer) close() error {
+	w.heart.stop()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range w.stmt {

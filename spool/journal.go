@@ -25,7 +25,7 @@ func (s *Spool) journalDir() string { return filepath.Join(s.dir, "journal") }
 // state.db, so only while that has our epoch: nobody can replace us meanwhile, and
 // nothing is taken back from who did.
 func (s *Spool) openJournal(cfg Config) error {
-	if err := s.takeOver(cfg.Lease); err != nil {
+	if err := s.takeOver(); err != nil {
 		return err
 	}
 	return s.asHolder(func() error {

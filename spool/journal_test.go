@@ -26,7 +26,7 @@ func TestNobodyTakesTheLeaseWhileTheJournalOpens(t *testing.T) {
 		t.Fatal(err)
 	}
 	holder := stopAt(t, "journal ends before the checkpoint: it was lost or is older than state.db")
-	ended := holder.opening(t, dir, time.Hour)
+	ended := holder.opening(t, dir, Config{Lease: time.Hour})
 
 	db := sql.OpenDB(connector{filepath.Join(dir, "state.db"), "mode=rw", []string{"PRAGMA busy_timeout = 0"}})
 	defer db.Close()

@@ -170,37 +170,17 @@ func (s *Spool) Epoch() uint64 {
 }
 
 // Hold shows, until ctx ends, that the holder of the lease is alive, for those
-// who Await with that term; 0 is for nobody. It returns ErrFenced as soon as any
+// who Await with that term; 0 is for nobody. A spool opened with a lease has shown it
+// from the start, and Hold goes on with that. It returns ErrFenced as soon as any
 // transaction found that this spool is not the holder any more.
 func (s *Spool) Hold(ctx context.Context, term time.Duration) error {
-	if term <= 0 {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.fence.fenced:
-			return fmt.Errorf("spool: %w", ErrFenced)
-		}
-	}
-	beat := time.NewTicker(term / beats)
-	defer beat.Stop()
-	for n := int64(1); ; n++ {
-		err := s.w.transact(func() error { return s.w.setMeta(metaLeaseBeat, n) })
-		if errors.Is(err, ErrFenced) {
+	s.w.heart.stop()
+	if term > 0 {
+		if err := s.showLife(s.w); err != nil {
 			return err
-		} else if err != nil {
-			s.log.Warn("the lease can't be renewed: a standby may take over", "error", err)
-		}
-		if s.lock == nil { // who was replaced had it still
-			s.lock, _ = lock(s.dir)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.fence.fenced:
-			return fmt.Errorf("spool: %w", ErrFenced)
-		case <-beat.C:
 		}
 	}
+	return s.beat(ctx, s.w, term)
 }
 
 // asHolder calls f within a transaction of state.db, so while we have the lease and
@@ -213,17 +193,6 @@ func (s *Spool) asHolder(f func() error) error {
 		return failed
 	})
 	return cmp.Or(failed, err)
-}
-
-// beating calls f, and shows meanwhile that the holder of the lease is alive, as
-// Hold does.
-func (s *Spool) beating(term time.Duration, f func() error) error {
-	ctx, stop := context.WithCancel(context.Background())
-	held := make(chan error, 1)
-	go func() { held <- s.Hold(ctx, term) }()
-	err := f()
-	stop()
-	return cmp.Or(err, <-held)
 }
 
 // Await returns when nobody alive holds the lease of the spool in dir: its

@@ -84,7 +84,7 @@ func openOutbox(s *Spool, file string) (*Outbox, error) {
 }
 
 func (o *Outbox) load(ctx context.Context) error {
-	if err := o.w.measure("SELECT coalesce(sum(length(data)), 0) FROM record_page"); err != nil {
+	if err := o.w.measure(o.r, "SELECT coalesce(sum(length(data)), 0) FROM record_page"); err != nil {
 		return err
 	}
 	counter, err := metaNumber(ctx, o.r, metaEndToEnd)

@@ -80,7 +80,7 @@ func TestTakeOverWithoutRoom(t *testing.T) {
 	// others take the room while it copies.
 	fill(19 << 20)
 	copying := stopInCopy(t)
-	ended := copying.opening(t, dir, 0)
+	ended := copying.opening(t, dir, Config{})
 	fill(1 << 20)
 	copying.release()
 	if err := <-ended; !errors.Is(err, ErrFull) {

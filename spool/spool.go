@@ -28,7 +28,7 @@ type Config struct {
 	MaxDelay  time.Duration // how long an entry waits for company; 0 means 10 ms
 	Memory    int           // octets that may wait to be made durable; 0 means 16 MiB
 	Recent    int           // octets of durable groups kept in memory for readers; 0 means 16 MiB
-	Lease     time.Duration // its term: take the lease over (see Await), from a holder that still has the spool open too; 0 is without one
+	Lease     time.Duration // its term: take the lease over (see Await), from a holder that still has the spool open too, and show life from then on; 0 is without one
 	CheckTime time.Duration // the most that looking for damage may take at Open, per file; 0 means 10 s
 	Log       *slog.Logger  // nil discards
 }
@@ -58,7 +58,7 @@ func orDefault[T comparable](v, def T) T {
 type Spool struct {
 	dir     string
 	log     *slog.Logger
-	lock    *os.File // nil when read only
+	lock    *os.File // nil when read only, or another's still; the goroutine's that beats, while one does
 	w       *writer  // of state.db; nil when read only
 	r       *sql.DB  // of state.db
 	meta    Meta
@@ -69,6 +69,8 @@ type Spool struct {
 
 	checkpoint checkpoint // guarded by w.mu
 	time       int64      // of the checkpoint, Unix nanoseconds; likewise
+
+	life int64 // the beat, as it was shown last; of the goroutine that beats
 }
 
 // Open opens the spool in dir, making the directory if there is none, and
@@ -106,6 +108,13 @@ func (s *Spool) open(cfg Config) error {
 	s.fence = newFence(epoch + 1)
 	s.opener = &opener{log: cfg.Log, checkTime: cfg.CheckTime, fence: s.fence, alone: s.lock != nil}
 	state := s.state()
+	if cfg.Lease > 0 {
+		s.opener.joined = func(w *writer) {
+			if w.file == state {
+				w.heart = s.startHeart(w, cfg.Lease)
+			}
+		}
+	}
 	if s.w, s.r, _, err = s.opener.both(state, statePage, stateSchema); err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"tollbridge/internal/crashpoint"
 	"tollbridge/spool/journal"
@@ -43,8 +42,7 @@ func (s *Spool) making() string {
 }
 
 // takeOver makes the journal out of that of an earlier version, if there is one.
-// While it does it shows the beat of the lease, whose term is 0 without one.
-func (s *Spool) takeOver(term time.Duration) error {
+func (s *Spool) takeOver() error {
 	if err := s.clearMaking(); err != nil {
 		return err
 	}
@@ -52,7 +50,7 @@ func (s *Spool) takeOver(term time.Duration) error {
 	case err != nil:
 		return err
 	case there:
-		telling(s.log, "taking the journal over", s.oldJournal(), func() { err = s.beating(term, s.makeJournal) })
+		telling(s.log, "taking the journal over", s.oldJournal(), func() { err = s.makeJournal() })
 		if err != nil {
 			return doing(err, "take over the journal of an earlier version")
 		}

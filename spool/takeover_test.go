@@ -210,11 +210,12 @@ func (s *stop) Handle(_ context.Context, r slog.Record) error {
 }
 
 // opening opens a spool with a lease, in the background, and waits until it stops.
-func (s *stop) opening(t *testing.T, dir string, term time.Duration) (ended <-chan error) {
+func (s *stop) opening(t *testing.T, dir string, cfg Config) (ended <-chan error) {
 	t.Helper()
 	result := make(chan error, 1)
+	cfg.Log = slog.New(s)
 	go func() {
-		s, err := Open(dir, Config{Lease: term, Log: slog.New(s)})
+		s, err := Open(dir, cfg)
 		if err == nil {
 			err = s.Close()
 		}
@@ -236,8 +237,8 @@ func TestTakeOverIsFenced(t *testing.T) {
 	t.Run("while it copies", func(t *testing.T) {
 		dir := oldSpool(t)
 		first, second := stopInCopy(t), stopInCopy(t)
-		firstEnded := first.opening(t, dir, time.Hour)
-		secondEnded := second.opening(t, dir, time.Hour)
+		firstEnded := first.opening(t, dir, Config{Lease: time.Hour})
+		secondEnded := second.opening(t, dir, Config{Lease: time.Hour})
 		first.release()
 		if err := <-firstEnded; !errors.Is(err, ErrFenced) {
 			t.Errorf("who was replaced ends with %v", err)
@@ -278,7 +279,7 @@ func TestTakeOverIsFenced(t *testing.T) {
 				t.Fatal(err)
 			}
 			second := stopInCopy(t)
-			ended := second.opening(t, dir, time.Hour)
+			ended := second.opening(t, dir, Config{Lease: time.Hour})
 			if err := row.next(first); !errors.Is(err, ErrFenced) {
 				t.Errorf("who was replaced goes on: %v", err)
 			}
@@ -295,31 +296,4 @@ func TestTakeOverIsFenced(t *testing.T) {
 			took(t, dir)
 		})
 	}
-}
-
-// Who takes a journal over shows life, so that a standby waits, however long it
-// takes.
-func TestTakeOverShowsTheBeat(t *testing.T) {
-	dir := oldSpool(t)
-	holder := stopInCopy(t)
-	ended := holder.opening(t, dir, 20*time.Millisecond)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	for beats, last := 0, int64(-1); beats < 3; {
-		now, err := lease(ctx, dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if now[1] != last {
-			beats, last = beats+1, now[1]
-		}
-		if ctx.Err() != nil {
-			t.Fatalf("while it copies the beat stands at %d", last)
-		}
-	}
-	holder.release()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	took(t, dir)
 }
