@@ -78,7 +78,7 @@ func (p *Process) sendKept(ctx context.Context, on link, found <-chan struct{}) 
 
 	linger := time.NewTicker(p.cfg.Linger)
 	defer linger.Stop()
-	said := false
+	said, unsafe := false, false
 	for {
 		select {
 		case err := <-a.ended:
@@ -108,9 +108,11 @@ func (p *Process) sendKept(ctx context.Context, on link, found <-chan struct{}) 
 			p.mu.Lock()
 			p.storeLocked()
 			p.mu.Unlock()
-			if err := p.keeping.backlog.Sync(); err != nil {
+			err := p.keeping.backlog.Sync()
+			if err != nil && !unsafe {
 				p.cfg.Log.Error("the spool can't be made safe from a power cut", "error", err)
 			}
+			unsafe = err != nil
 			silent, heard := a.silent()
 			switch {
 			case !silent:

@@ -26,7 +26,10 @@ import (
 //
 // What kill -9 leaves is what write(2) took, so an entry is safe from it when
 // Append returns. From a power cut it is safe when Sync has returned after it,
-// or Open in a later life.
+// or Open in a later life. A file that could not be synced never is again, as
+// what the kernel failed to write it need not try again: Sync fails until all
+// of the file is acknowledged or given up.
+//
 // A position may be sent before: a Collecting Process then may know positions
 // that this disk does not. So every life goes on at a position that is far
 // behind the last it knows (leap), and no position is used twice.
@@ -128,6 +131,7 @@ type segment struct {
 	path        string
 	first, last uint64 // positions of its Messages, without gaps; 0 if there are none
 	end         int64  // of its entries; of an earlier life's, of the file
+	unsafe      error  // why it could not be made safe from a power cut
 }
 
 func (s *segment) count(position uint64) {
@@ -251,6 +255,7 @@ func (b *Backlog) sealLocked() error {
 	f := b.active
 	b.active = nil
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		b.lastLocked().unsafe = err
 		return fmt.Errorf("backlog: %w", err)
 	}
 	return nil
@@ -280,13 +285,22 @@ func (b *Backlog) Full() bool {
 	return b.octets >= b.cfg.MaxOctets
 }
 
-// Sync returns when all that was appended is safe from a power cut.
+// Sync returns when all that was appended is safe from a power cut. An error
+// comes again until all that it is of is acknowledged or given up.
 func (b *Backlog) Sync() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.unsynced && b.active != nil {
 		if err := b.active.Sync(); err != nil {
-			return fmt.Errorf("backlog: %w", err)
+			b.lastLocked().unsafe = err
+			_ = b.active.Close() // what is written from here on goes into another
+			b.active = nil
+			b.free()
+		}
+	}
+	for _, s := range b.segments {
+		if s.unsafe != nil {
+			return fmt.Errorf("backlog: %s is not safe until it is acknowledged: %w", s.path, s.unsafe)
 		}
 	}
 	if b.unlisted {
