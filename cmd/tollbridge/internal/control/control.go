@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,10 @@ const maxBody = 64 << 20
 
 // maxUpload bounds the octets of an upload.
 const maxUpload = 1 << 30
+
+// patience is for how long a daemon may neither take octets nor answer: what it
+// was asked may wait for its disk.
+const patience = 2 * time.Minute
 
 // ErrNoDaemon says that no daemon serves the state directory.
 var ErrNoDaemon = errors.New("no daemon is running on this state directory")
@@ -136,6 +141,17 @@ func Call(ctx context.Context, dir, name string, in, out any) error {
 
 // Upload is Call for a command of HandleUpload: so many octets are read from in.
 func Upload(ctx context.Context, dir, name string, in io.Reader, octets int64, out any) error {
+	return upload(ctx, dir, name, in, octets, out, patience)
+}
+
+func upload(ctx context.Context, dir, name string, in io.Reader, octets int64, out any, patience time.Duration) error {
+	var expired atomic.Bool
+	failed := func(err error) error {
+		if expired.Load() {
+			err = fmt.Errorf("the daemon has not gone on for %v: is it stopped, or its disk held up? It may still do it: %w", patience, os.ErrDeadlineExceeded)
+		}
+		return fmt.Errorf("control: %s: %w", name, err)
+	}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		name, done, err := socket(dir)
 		if err != nil {
@@ -143,7 +159,11 @@ func Upload(ctx context.Context, dir, name string, in io.Reader, octets int64, o
 		}
 		defer done()
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", name)
+		conn, err := d.DialContext(ctx, "unix", name)
+		if err != nil {
+			return nil, err
+		}
+		return impatientConn{conn, patience, &expired}, nil
 	}}
 	defer transport.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://daemon/"+name, in)
@@ -155,12 +175,12 @@ func Upload(ctx context.Context, dir, name string, in io.Reader, octets int64, o
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("%s: %w", dir, ErrNoDaemon)
 	} else if err != nil {
-		return fmt.Errorf("control: %s: %w", name, err)
+		return failed(err)
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
 	if err != nil {
-		return fmt.Errorf("control: %s: %w", name, err)
+		return failed(err)
 	}
 	switch response.StatusCode {
 	case http.StatusOK:
