@@ -146,6 +146,9 @@ func (p *Process) addLocked(ctx context.Context, t *ipfix.Template, record []byt
 		if !errors.Is(err, ipfix.ErrFull) {
 			return fmt.Errorf("export: %w", err)
 		}
+		if p.encoder.Records() <= 1 { // no Message has more room
+			return fmt.Errorf("export: %d octets as a record beside an Identity, in a message of at most %d: %w", len(record), p.longest, ipfix.ErrLength)
+		}
 		p.storeLocked()
 	}
 }

@@ -510,6 +510,34 @@ func TestFullBacklog(t *testing.T) {
 	}
 }
 
+// A record that fits into a Message, but not beside its Identity, is refused;
+// what came before and comes after it goes.
+func TestRecordWithoutRoomForItsIdentity(t *testing.T) {
+	s := newStore()
+	at, _, _ := acknowledging(t, ipfix.TCP, "127.0.0.1:0", s, nil)
+	b := openBacklog(t, t.TempDir(), backlog.Config{})
+	p := start(t, export.Config{Transport: ipfix.TCP, Address: at, MaxMessage: 512, Acknowledged: &export.Acknowledged{Backlog: b}})
+	long := template(300, ipfix.FieldSpecifier{ID: ipfix.ApplicationName, Length: 512 - ipfix.HeaderLength - 4})
+	exportNumbers(t, p, 0, 1)
+	for range 2 { // the first ends a Message
+		refused := make(chan error, 1)
+		go func() { refused <- p.Export(t.Context(), long, make([]byte, 492)) }()
+		select {
+		case err := <-refused:
+			if !errors.Is(err, ipfix.ErrLength) {
+				t.Errorf("a record of 492 octets: %v", err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("Export holds the Process's lock")
+		}
+	}
+	exportNumbers(t, p, 1, 2)
+	if err := p.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.exactly(t, 2)
+}
+
 // lostLocked returns how many records were told to be lost that are, as a
 // collector counts them.
 func (s *store) lostLocked() (lost uint64) {
