@@ -116,7 +116,7 @@ func (o *outboxModel) Settle(_ context.Context, settlements []acct.Settlement) e
 		r.settled = append(r.settled, s)
 		if r.state = s.State; s.State == acct.Pending {
 			o.fresh++
-			r.EndToEnd, r.marked, r.MaySent = 1<<31|o.fresh, false, false
+			r.EndToEnd, r.marked, r.MaySent = 1<<31|o.fresh, s.MaySent, s.MaySent
 			r.Attempts++
 			continue
 		}

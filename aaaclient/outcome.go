@@ -9,7 +9,7 @@ import (
 
 // answered settles, or tries again, what a answers.
 func (d *delivery) answered(l *link, a *answer) {
-	s, ok := (*session)(nil), false
+	s, ok, late := (*session)(nil), false, false
 	if l.window != nil {
 		s, ok = l.window.Get(a.hopByHop, a.endToEnd)
 	}
@@ -19,6 +19,7 @@ func (d *delivery) answered(l *link, a *answer) {
 		if s, ok = d.late[a.endToEnd]; ok && s.copies&l.bit() == 0 {
 			ok = false
 		}
+		late = ok
 	}
 	if ok && (a.session != nil && string(a.session) != s.id || a.hasNumber && a.number != s.head().Record.Number) {
 		ok = false
@@ -42,12 +43,19 @@ func (d *delivery) answered(l *link, a *answer) {
 	if d.debug {
 		l.log.Debug("aca received", "session_id", s.id, "number", h.Record.Number, "end_to_end", a.endToEnd, "result_code", a.result)
 	}
+	fate := d.judge(a)
+	if late && fate != Settle && s.copies&^l.bit() != 0 {
+		// A peer that has another copy may account it: its answer counts.
+		s.copies &^= l.bit()
+		s.sendings--
+		return
+	}
 	d.land(s)
 	by := a.host
 	if by == "" {
 		by = l.peer.Address
 	}
-	switch d.judge(a) {
+	switch fate {
 	case Settle:
 		if latency >= 0 {
 			l.pace.measure(d.now, latency, d.cfg.Timeout)
@@ -120,12 +128,16 @@ func (d *delivery) finish(s *session, settlement acct.Settlement) {
 	d.proceed(s)
 }
 
-// again settles the head of s as not done. It will be a new request: it is
-// read from the outbox again, when its time has come, and the later records
-// of the session with it.
+// again settles the head of s as not done. It will be a new request, with the T
+// flag if a copy of it was not answered: it is read from the outbox again, when
+// its time has come, and the later records of the session with it.
 func (d *delivery) again(s *session, by string, a *answer, pause time.Duration) {
-	id := s.head().ID
-	d.note(s, acct.Settlement{ID: id, State: acct.Pending, Result: a.result, Peer: by, Reason: a.reason, At: d.now})
+	h := s.head()
+	id := h.ID
+	d.note(s, acct.Settlement{
+		ID: id, State: acct.Pending, Result: a.result, Peer: by, Reason: a.reason, At: d.now,
+		MaySent: h.MaySent || s.sendings > 1,
+	})
 	s.route.held -= len(s.queue)
 	s.queue, s.skipped, s.last = nil, id, id-1
 	s.read = true

@@ -44,7 +44,7 @@ type attempt struct {
 	id        uint64
 	read      bool   // answered with an error: to be read from the outbox again
 	marked    bool   // MarkSent is durable
-	sendings  int    // since the last error answer
+	sendings  int    // that were not answered, since the record was read
 	timeouts  int    // in a row
 	drops     int    // disconnects in a row while it was in flight
 	alone     bool   // to be sent with nothing else in flight on its link

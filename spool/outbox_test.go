@@ -541,7 +541,8 @@ func TestOutboxModel(t *testing.T) {
 				var list []acct.Settlement
 				for _, id := range some(t, all(func(*entry) bool { return true })) {
 					state := rapid.SampledFrom([]acct.DeliveryState{acct.Pending, acct.Acknowledged, acct.Quarantined}).Draw(t, "state")
-					list = append(list, acct.Settlement{ID: id, State: state, At: noon})
+					sent, result := rapid.Bool().Draw(t, "may have been sent"), rapid.SampledFrom([]uint32{0, 5001}).Draw(t, "result")
+					list = append(list, acct.Settlement{ID: id, State: state, Result: result, At: noon, MaySent: sent})
 					e := model[id]
 					if e.state != acct.Pending {
 						continue
@@ -549,11 +550,11 @@ func TestOutboxModel(t *testing.T) {
 					switch state {
 					case acct.Pending:
 						e.attempts++
-						e.sent = false
+						e.sent = sent
 					case acct.Acknowledged:
 						acknowledge(id)
 					case acct.Quarantined:
-						e.state = acct.Quarantined
+						e.state, e.sent = acct.Quarantined, result == 0
 						if e.typ == acct.Interim && e.covered && wasRequeued[id] {
 							e.state = acct.Covered
 						}
@@ -577,7 +578,7 @@ func TestOutboxModel(t *testing.T) {
 						t.Fatalf("record %d requeued as %d, want %d", id, fresh[i], next)
 					}
 					e := *model[id]
-					e.state, e.sent, e.attempts, e.covered = acct.Pending, false, 0, false
+					e.state, e.attempts, e.covered = acct.Pending, 0, false
 					delete(model, id)
 					model[next] = &e
 					wasRequeued[next] = true

@@ -11,7 +11,8 @@ import (
 
 // Requeue puts quarantined records back to the end of the outbox, with new
 // IDs, which it returns in the order of ids: delivery finds them there as it
-// finds new records. Their content stays the same.
+// finds new records. Their content stays the same. Those that were quarantined
+// without an answer, as nobody who was sent them gave one, have MaySent.
 func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -21,16 +22,20 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 	c := &o.s.checkpoint
 	var pages []packed
 	var sessions []acct.Record
+	var unanswered []uint64 // of fresh
 	fresh := make([]uint64, len(ids))
 	for i, id := range ids {
 		if slices.Contains(ids[:i], id) {
 			return nil, fmt.Errorf("spool: requeue outbox record %d: named twice", id)
 		}
-		rec, err := o.quarantined(id)
+		rec, answered, err := o.quarantined(id)
 		if err != nil {
 			return nil, err
 		}
 		fresh[i] = c.nextRecord + uint64(i)
+		if !answered {
+			unanswered = append(unanswered, fresh[i])
+		}
 		pages = appendItem(pages, fresh[i], rec.content, rec.shares)
 		var r acct.Record
 		if err := r.UnmarshalBinary(rec.content); err != nil {
@@ -57,6 +62,11 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 				return err
 			}
 		}
+		for _, r := range runs(unanswered) {
+			if err := o.w.exec("INSERT INTO sent (last, first) VALUES (?, ?)", int64(r.last), int64(r.first)); err != nil {
+				return err
+			}
+		}
 		if err := o.w.addPages(pages); err != nil {
 			return err
 		}
@@ -70,6 +80,10 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 	c.nextRecord = next
 	o.mu.Lock()
 	o.pages = nil
+	for _, r := range runs(unanswered) {
+		o.sent.add(r.first, r.last)
+		o.sentDB++
+	}
 	for i, r := range sessions {
 		if !coverable(&r) {
 			continue
@@ -82,20 +96,21 @@ func (o *Outbox) Requeue(ctx context.Context, ids []uint64) ([]uint64, error) {
 	return fresh, nil
 }
 
-// quarantined returns a record that must be quarantined.
-func (o *Outbox) quarantined(id uint64) (item, error) {
+// quarantined returns a record that must be quarantined, and whether an answer
+// refused it.
+func (o *Outbox) quarantined(id uint64) (it item, answered bool, err error) {
 	ranges, err := settledRanges(context.Background(), o.w.conn, idRange{id, id})
 	if err != nil {
-		return item{}, explain(o.file, err)
+		return item{}, false, explain(o.file, err)
 	}
 	if len(ranges) == 0 || ranges[0].state != acct.Quarantined {
-		return item{}, fmt.Errorf("spool: requeue outbox record %d: it is not quarantined", id)
+		return item{}, false, fmt.Errorf("spool: requeue outbox record %d: it is not quarantined", id)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	it, err := o.itemLocked(id)
+	it, err = o.itemLocked(id)
 	if err = cmp.Or(it.damage, it.unknown, err); err != nil {
-		return item{}, fmt.Errorf("spool: requeue: %w", err)
+		return item{}, false, fmt.Errorf("spool: requeue: %w", err)
 	}
-	return it, nil
+	return it, ranges[0].result != 0, nil
 }

@@ -25,8 +25,8 @@ const epochSpread = 2654435761
 func firstEndToEnd(base uint32, id uint64) uint32 { return (base + uint32(id)) &^ (1 << 31) }
 
 // MarkSent stores, durably before it returns, that a copy of each of the
-// records may have been sent. Until an error answer their Delivery has MaySent
-// set from then on.
+// records may have been sent. Until an error answer (see Settle) their Delivery
+// has MaySent set from then on.
 func (o *Outbox) MarkSent(ctx context.Context, ids []uint64) error {
 	if err := ctx.Err(); err != nil {
 		return err

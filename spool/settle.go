@@ -38,8 +38,8 @@ type session struct {
 // Settle stores, durably before it returns, what has become of records, and
 // moves their amounts in the ledger in the same transaction. A Settlement whose
 // State is Pending is an error answer: the record stays, and Pending returns it
-// with a new End-to-End Identifier and without MaySent. One about a record that
-// is settled already is ignored.
+// with a new End-to-End Identifier, and with MaySent only if the Settlement has
+// it. One about a record that is settled already is ignored.
 //
 // Volumes are cumulative: an acknowledged INTERIM or STOP turns earlier
 // quarantined INTERIMs of its session to Covered, unless Settlement.Own. The
@@ -138,7 +138,7 @@ func (o *Outbox) gatherLocked(settlements []acct.Settlement) (*settling, error) 
 				r = earlier
 			}
 			t.counter++
-			t.retries[s.ID] = retry{attempts: r.attempts + 1, endToEnd: t.counter | 1<<31}
+			t.retries[s.ID] = retry{attempts: r.attempts + 1, endToEnd: t.counter | 1<<31, sent: s.MaySent}
 			t.last[s.ID] = a
 			t.stats.Errors++
 			continue
@@ -297,8 +297,8 @@ func (t *settling) write(w *writer, ranges []settledRange) error {
 	}
 	for id, r := range t.retries {
 		a := t.last[id]
-		err := w.exec(`INSERT OR REPLACE INTO retry (id, attempts, end_to_end, sent, result, peer, reason, at) VALUES (?, ?, ?, 0, ?, ?, ?, ?)`,
-			int64(id), int64(r.attempts), int64(r.endToEnd), int64(a.result), a.peer, a.reason, a.at)
+		err := w.exec(`INSERT OR REPLACE INTO retry (id, attempts, end_to_end, sent, result, peer, reason, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			int64(id), int64(r.attempts), int64(r.endToEnd), r.sent, int64(a.result), a.peer, a.reason, a.at)
 		if err != nil {
 			return err
 		}

@@ -48,6 +48,10 @@ type Settlement struct {
 	Reason string        // Error-Message and Failed-AVP of a refusal, for people
 	At     time.Time
 
+	// MaySent says of a Pending one that another copy was sent and not answered:
+	// the new request is a copy as well.
+	MaySent bool
+
 	// Own says that the request carried what the record adds alone, so that its
 	// acknowledgement covers no record before it.
 	Own bool

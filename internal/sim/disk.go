@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -135,8 +136,12 @@ func (d *device) Pending(ctx context.Context, after uint64, max int) ([]acct.Del
 	}
 	for i := range list {
 		x := &list[i]
+		before := d.ends[x.ID]
 		d.ends[x.ID], d.of[x.ID] = x.EndToEnd, x.Record.SessionID
 		x.MaySent = x.MaySent || d.volatile[x.ID]
+		if x.MaySent && d.marked[x.EndToEnd] == 0 { // with the settlement of an error answer, or requeued
+			d.marked[x.EndToEnd] = cmp.Or(d.marked[before], -1)
+		}
 	}
 	return list, nil
 }
@@ -179,6 +184,9 @@ func (d *device) Settle(ctx context.Context, list []acct.Settlement) error {
 		}
 		if s.State == acct.Quarantined {
 			d.w.app.refused[d.of[s.ID]] = true
+			if s.Result != 0 {
+				d.w.wire.refused(d.ends[s.ID])
+			}
 		}
 		d.w.log("settled %d: %v %d %s", s.ID, s.State, s.Result, s.Reason)
 	}

@@ -62,6 +62,7 @@ func (l *link) answer(octets []byte, after time.Duration) {
 			if !l.alive || l.w.proc != l.p {
 				return
 			}
+			l.w.wire.answered(l, octets)
 			if err := l.p.stepper.Received(l.server.index, octets); err != nil {
 				l.w.fail("answer: %v", err)
 			}

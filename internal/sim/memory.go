@@ -272,7 +272,7 @@ func (m *memory) Settle(_ context.Context, list []acct.Settlement) error {
 		switch s.State {
 		case acct.Pending:
 			m.endings++
-			p.endToEnd, p.sent = 1<<31|m.endings, false
+			p.endToEnd, p.sent = 1<<31|m.endings, s.MaySent
 			p.attempts++
 			continue
 		case acct.Acknowledged:
@@ -281,7 +281,7 @@ func (m *memory) Settle(_ context.Context, list []acct.Settlement) error {
 				m.cover(p)
 			}
 		case acct.Quarantined:
-			p.state = acct.Quarantined
+			p.state, p.sent = acct.Quarantined, s.Result == 0
 			if p.kind == acct.Interim && !p.part && m.covered(p) {
 				m.acknowledge(p, acct.Covered)
 			}
@@ -332,7 +332,7 @@ func (m *memory) requeue(_ context.Context, ids []uint64) error {
 	for _, id := range ids {
 		old := m.row(id)
 		m.rows[id-1] = nil
-		m.add(&parcel{content: old.content, shares: old.shares, session: old.session, number: old.number, kind: old.kind, part: old.part})
+		m.add(&parcel{content: old.content, shares: old.shares, session: old.session, number: old.number, kind: old.kind, part: old.part, sent: old.sent})
 	}
 	m.notify()
 	return nil

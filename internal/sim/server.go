@@ -212,12 +212,39 @@ func (a *application) check() {
 // A wire looks at each request as it leaves.
 type wire struct {
 	w      *world
-	copies map[uint32]cdrKey // what left, by End-to-End Identifier
+	copies map[uint32]cdrKey    // what left, by End-to-End Identifier
+	asked  map[sending]struct{} // what was not answered
+	open   map[cdrKey]int       // how many of them are of one record
+	doubt  map[cdrKey]bool      // there were some when another was answered
+}
+
+// A sending is a request as an answer names it.
+type sending struct {
+	l             *link
+	hopByHop, end uint32
 }
 
 func newWire(w *world) *wire {
-	return &wire{w: w, copies: map[uint32]cdrKey{}}
+	return &wire{w: w, copies: map[uint32]cdrKey{}, asked: map[sending]struct{}{}, open: map[cdrKey]int{}, doubt: map[cdrKey]bool{}}
 }
+
+// answered notes an answer that delivery gets.
+func (x *wire) answered(l *link, octets []byte) {
+	h, err := avp.ParseHeader(octets)
+	if err != nil {
+		x.w.fail("an answer is no message: %v", err)
+	}
+	s := sending{l, h.HopByHop, h.EndToEnd}
+	if _, ok := x.asked[s]; ok {
+		delete(x.asked, s)
+		key := x.copies[h.EndToEnd]
+		x.open[key] = max(0, x.open[key]-1)
+		x.doubt[key] = x.doubt[key] || x.open[key] > 0
+	}
+}
+
+// refused notes that a record was refused: requeued, it is a new request.
+func (x *wire) refused(end uint32) { delete(x.open, x.copies[end]) }
 
 // sent checks the rules of a request's identity (RFC 6733, Section 3): the T
 // flag is clear on a first sending and set while an earlier copy is
@@ -243,10 +270,12 @@ func (x *wire) sent(l *link, m peer.Message) {
 		w.fail("%s/%d leaves before it is marked", key.session, number)
 	case known && before != key:
 		w.fail("%s/%d has the End-to-End Identifier %d of %s/%d", key.session, number, m.EndToEnd, before.session, before.number)
-	case known && !again:
+	case (known || x.open[key] > 0) && !again:
 		w.fail("%s/%d is sent again without the T flag", key.session, number)
-	case !known && again && marked == w.lives:
+	case !known && !x.doubt[key] && again && marked == w.lives:
 		w.fail("%s/%d carries the T flag at its first sending", key.session, number)
 	}
 	x.copies[m.EndToEnd] = key
+	x.asked[sending{l, m.HopByHop, m.EndToEnd}] = struct{}{}
+	x.open[key]++
 }
