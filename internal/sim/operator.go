@@ -117,7 +117,6 @@ type suspect struct {
 	proven   bool // nothing says that it may have come before, but that it was forgotten
 	ahead    bool // of the clock
 	events   bool // suspended as what goes to the AAA server as it is
-	gone     bool // released or rejected
 }
 
 // is reports whether what the operator saw is a flow that came at a position.
@@ -175,21 +174,23 @@ func (t *truth) decideWaiting(x *acct.Suspended, release bool) {
 }
 
 // decide decides about another: one that is released counts, unless the same
-// did already.
+// did already. What an order before this one has decided is passed over, though
+// the operator still saw it in suspense: a copy of it out of the same Message,
+// which only the ID tells apart, stays.
 func (t *truth) decide(x *acct.Suspended, release bool) {
-	i := slices.IndexFunc(t.suspects, func(s *suspect) bool { return is(x, s.position, s.flow) && !s.gone })
-	if i < 0 {
-		if !slices.ContainsFunc(t.suspects, func(s *suspect) bool { return is(x, s.position, s.flow) }) {
-			t.w.fail("in suspense is what never should be: %+v", *x)
-		}
+	if t.decided[x.ID] {
 		return
+	}
+	i := slices.IndexFunc(t.suspects, func(s *suspect) bool { return is(x, s.position, s.flow) })
+	if i < 0 {
+		t.w.fail("in suspense is what never should be: %+v", *x)
 	}
 	s, f := t.suspects[i], t.suspects[i].flow
 	if release && t.settings.Mode == asm.ModeAAAClient && !s.events {
 		return // it can't be sent as it is
 	}
 	n := f.count()
-	s.gone = true
+	t.suspects, t.decided[x.ID] = slices.Delete(t.suspects, i, i+1), true
 	if s.proven {
 		s.row.suspended = s.row.suspended.Minus(n)
 	}

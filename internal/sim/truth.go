@@ -34,6 +34,7 @@ type truth struct {
 	rates        map[exporterDomain]uint64 // sampling rates that exporters told
 	waiting      []*waiting
 	suspects     []*suspect
+	decided      map[uint64]bool // IDs in suspense of suspects that an operator released or rejected
 	released     map[uint64]bool // flows that an operator released
 	holders      []*holder
 	claims       []*claim // of user sessions
@@ -62,7 +63,7 @@ func newTruth(w *world) *truth {
 	return &truth{
 		w: w, infos: map[string]asm.SessionInfo{}, sessions: map[uint64]*transport{}, seen: map[uint64]bool{}, windows: map[string]*window{},
 		totals: map[string]*totals{}, rates: map[exporterDomain]uint64{},
-		spooled: map[spooled]bool{}, requests: map[string][]*flow{}, released: map[uint64]bool{}, realms: map[holderKey]string{}, holdersAt: map[place][]*holder{},
+		spooled: map[spooled]bool{}, requests: map[string][]*flow{}, decided: map[uint64]bool{}, released: map[uint64]bool{}, realms: map[holderKey]string{}, holdersAt: map[place][]*holder{},
 		billed: map[bill]acct.Usage{}, events: map[uint64]int{}, rows: map[acct.LedgerKey]*amounts{},
 		settings: asm.Settings{Interval: 5 * time.Minute, Late: 24 * time.Hour},
 	}
