@@ -124,6 +124,25 @@ func TestTheJournalIsKeptForTheWindow(t *testing.T) {
 	}
 }
 
+// A clock that is put forward by a day makes no exporter one that was silent
+// for a day: what the window remembers is still compared.
+func TestTheJournalIsKeptWhenTheClockLeaps(t *testing.T) {
+	settings := testSettings
+	settings.CompareOctets = 64 << 20
+	b := mapped(t, settings)
+	s := b.open(ipfix.UDP, "router", "198.51.100.1:999")
+	msg := b.message(true, b.flow("192.0.2.1", outside))
+	b.add(acct.EntryMessage, s, msg)
+	b.after(24 * time.Hour)
+	b.checkpoint()
+	b.restart()
+	b.add(acct.EntryMessage, s, msg)
+	sum := b.checkpoint()
+	if st := b.m.Stats(); sum.Duplicate.Records != 1 || st.Compared != 1 || st.Uncompared != 0 {
+		t.Errorf("duplicates %+v, %d compared and %d not; want 1 compared", sum.Duplicate, st.Compared, st.Uncompared)
+	}
+}
+
 // Whatever happens to the pipeline, the same journal gives the same records,
 // though identities collide.
 func TestCrashesWithCollisions(t *testing.T) {

@@ -125,8 +125,21 @@ func (g *Windows) Oldest() Origin {
 	return oldest
 }
 
-// Advance sets the clock, in Unix milliseconds, if it is later than before.
-func (g *Windows) Advance(now int64) { g.clock = max(g.clock, min(now, maxTime)) }
+// Advance sets the clock, in Unix milliseconds, if it is later than before. A
+// day or more at once is no silence of the exporters: the clock was set, or
+// nobody could be heard.
+func (g *Windows) Advance(now int64) {
+	leap := min(now, maxTime) - g.clock
+	if leap <= 0 {
+		return
+	}
+	g.clock += leap
+	if leap >= silent.Milliseconds() {
+		for _, w := range g.by {
+			w.used += leap
+		}
+	}
+}
 
 // SetBack sets the clock, in Unix milliseconds, if it is earlier than before:
 // the host's was ahead.

@@ -93,6 +93,8 @@ func TestWindowsOldest(t *testing.T) {
 	}
 	add("a", 24*60+2, 2000)
 	want("when that is silent for a day", OriginAt(2000, 7))
+	g.Advance(now + 3*silent.Milliseconds())
+	want("after a leap of the clock", OriginAt(2000, 7))
 }
 
 // TestWindowsFloodHurtsItself shows whose identities go when room runs out.
@@ -114,6 +116,7 @@ func TestWindowsFloodHurtsItself(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	// One that has been silent for a day forgets before those that send.
+	g.Advance(now + silent.Milliseconds()/2)
 	g.Advance(now + silent.Milliseconds() + 1)
 	busy := Identity{3, 3}
 	g.Of("flood").Add(busy, now)
